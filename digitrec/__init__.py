@@ -1,0 +1,1 @@
+"""digitrec finds the best hyperparameters for a digit-recognition MLP with Ray Tune."""

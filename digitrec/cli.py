@@ -1,0 +1,249 @@
+"""The command line: arguments in, messages out; nothing else."""
+
+import argparse
+import importlib.metadata
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, TypeAlias, TypeVar
+
+from rich.console import Console
+from rich.table import Table
+
+from digitrec.errors import InputError
+from digitrec.request import Request
+from digitrec.space import Space
+
+if TYPE_CHECKING:
+    from digitrec.results.outcome import Outcome
+
+Commands: TypeAlias = "argparse._SubParsersAction[OneLineParser]"
+Number = TypeVar("Number", int, float)
+
+MOST_RANKED = 5  # rows of the table at the end
+COMPLETE, UNFINISHED, WRONG_INPUT = 0, 1, 2  # exit codes
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0 complete, 1 unfinished, 2 wrong input."""
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        return COMPLETE
+    try:
+        code: int = options.run(options)
+    except InputError as error:
+        print(f"digitrec: {error}", file=sys.stderr)
+        return WRONG_INPUT
+    except KeyboardInterrupt:
+        print("digitrec: stopped. Run the same command again to go on.", file=sys.stderr)
+        return UNFINISHED
+    return code
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong and exit with 2."""
+        self.exit(WRONG_INPUT, f"{self.prog}: {message} (see '{self.prog} --help')\n")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command `digitrec`."""
+    parser = OneLineParser(
+        prog="digitrec",
+        description="Find the best hyperparameters for a digit-recognition MLP with Ray Tune.",
+    )
+    version = importlib.metadata.version("digitrec")
+    parser.add_argument("--version", action="version", version=f"digitrec {version}")
+    commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
+    _add_tune(commands)
+    _add_report(commands)
+    return parser
+
+
+def _add_tune(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "tune",
+        help="train every point of a grid and rank them",
+        description=(
+            "Train the MLP at every point of a grid of learning rates, batch sizes and seeds, "
+            "and rank the results by validation accuracy. Finished trials are kept in the study "
+            "directory: the same command again trains only what is missing, and a wider grid "
+            "only its new points."
+        ),
+        epilog="Exit codes: 0 complete; 1 failed trials or stopped early; 2 wrong input.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add_tune_options(parser)
+    parser.set_defaults(run=run_tune)
+
+
+def add_tune_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `digitrec tune`, which the entry points in `tune_jobs/` share."""
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--data",
+        default="sample",
+        metavar="DATA",
+        help="a .csv, .csv.gz or .parquet file with the columns label, pixel0, pixel1, ... "
+        "(Kaggle's Digit Recognizer layout); 'sample', 5,000 MNIST digits that need no "
+        "download; or 'openml', all 70,000, downloaded once",
+    )
+    data.add_argument(
+        "--val-fraction", type=float, default=0.2, metavar="F", help="share of rows to validate on"
+    )
+    search = parser.add_argument_group("search space (values separated by commas)")
+    search.add_argument(
+        "--lr", type=_listed(float), default="0.001,0.01,0.1,0.5,1.0", help="learning rates of SGD"
+    )
+    search.add_argument(
+        "--batch-size", type=_listed(int), default="32,64,128,256,512", help="images per update"
+    )
+    search.add_argument(
+        "--seeds", type=_listed(int), default="0", help="of initial weights and order of images"
+    )
+    search.add_argument("--epochs", type=int, default=3, help="passes over the training rows")
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="the study directory; left out, it is results/ and the name of the data",
+        default=argparse.SUPPRESS,
+    )
+    machine = parser.add_argument_group("machine")
+    machine.add_argument(
+        "--stack-size",
+        type=_stack_size,
+        default="auto",
+        metavar="auto|N",
+        help="the most configurations trained together as one Ray Tune trial",
+    )
+    machine.add_argument(
+        "--cpus-per-trial", type=float, default=1, metavar="C", help="cores of a Ray Tune trial"
+    )
+    machine.add_argument(
+        "--gpus-per-trial",
+        type=float,
+        default=0,
+        metavar="G",
+        help="GPUs of a Ray Tune trial; a fraction such as 0.5 lets trials share one",
+    )
+    machine.add_argument(
+        "--address",
+        metavar="ADDRESS",
+        help="a Ray cluster to run on; left out, it is the cluster around a Ray job, or else "
+        "this machine's cores",
+        default=argparse.SUPPRESS,
+    )
+
+
+def _add_report(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "report",
+        help="rank a study again and redraw its figures",
+        description=(
+            "Derive the tables of a study directory from its finished trials, finished or not, "
+            "print the ranking and redraw the figures. Trains nothing and needs no Ray."
+        ),
+    )
+    parser.add_argument("directory", metavar="DIR", type=Path, help="a study directory")
+    parser.set_defaults(run=run_report)
+
+
+def run_tune(options: argparse.Namespace) -> int:
+    """Run the study that the options of `add_tune_options` ask for; returns the exit code."""
+    request = make_request(options)
+    from digitrec.study import run_study  # torch and Ray take seconds to import
+
+    console = Console()
+    return print_outcome(run_study(request, console), console)
+
+
+def run_report(options: argparse.Namespace) -> int:
+    """Derive and draw what a study directory holds; returns the exit code."""
+    from digitrec.results.outcome import conclude
+
+    console = Console()
+    return print_outcome(conclude(options.directory), console)
+
+
+def make_request(options: argparse.Namespace) -> Request:
+    """Return the request that the options of `add_tune_options` make."""
+    return Request(
+        data=options.data,
+        space=Space(lrs=options.lr, batch_sizes=options.batch_size, seeds=options.seeds),
+        epochs=options.epochs,
+        val_fraction=options.val_fraction,
+        out=getattr(options, "out", None),
+        stack_size=options.stack_size,
+        cpus_per_trial=options.cpus_per_trial,
+        gpus_per_trial=options.gpus_per_trial,
+        address=getattr(options, "address", None),
+    )
+
+
+def print_outcome(outcome: "Outcome", console: Console) -> int:
+    """Print the ranking, the winner and where everything is; returns the exit code."""
+    ranked = outcome.ranked.head(MOST_RANKED)
+    table = Table(
+        title=f"The best {len(ranked)} of {len(outcome.tables.trials)}", title_justify="left"
+    )
+    for heading in ("rank", "lr", "batch size", "seed", "val accuracy", "val loss", "updates"):
+        table.add_column(heading, justify="right")
+    for place, row in enumerate(ranked.itertuples(), start=1):
+        table.add_row(
+            str(place), repr(row.lr), str(row.batch_size), str(row.seed),
+            f"{row.val_accuracy:.2%}", f"{row.val_loss:.4f}", str(row.updates),
+        )  # fmt: skip
+    if len(ranked):
+        console.print(table)
+    for line in describe(outcome):
+        console.print(line, highlight=False, soft_wrap=True)
+    return COMPLETE if outcome.tables.complete and outcome.winner else UNFINISHED
+
+
+def describe(outcome: "Outcome") -> list[str]:
+    """Return the closing lines: winner, what is not completed and why, files, how to go on."""
+    lines = []
+    if outcome.winner is not None:
+        best = outcome.ranked.iloc[0]
+        lines.append(
+            f"Winner: lr {best.lr!r}, batch size {best.batch_size}, seed {best.seed}: "
+            f"{best.val_accuracy:.2%} of the validation images are right."
+        )
+    statuses = outcome.tables.trials["status"].value_counts()
+    lines += [
+        f"{statuses[status]} of {len(outcome.tables.trials)} trials {status}."
+        for status in ("diverged", "failed", "stopped")
+        if status in statuses
+    ]
+    lines += [f"Failed: {error}" for error in dict.fromkeys(outcome.failures.values())]
+    if outcome.winner is None:
+        lines.append("No trial completed, so there is no winner.")
+    lines.append(f"Tables, figures and model: {outcome.directory}")
+    if not outcome.tables.complete:
+        lines.append("Run the same command again to go on with what is missing.")
+    return lines
+
+
+def _listed(number: type[Number]) -> Callable[[str], tuple[Number, ...]]:
+    """Return a parser of numbers separated by commas."""
+
+    def parse(text: str) -> tuple[Number, ...]:
+        return tuple(_parsed(number, item) for item in text.split(",") if item.strip())
+
+    return parse
+
+
+def _parsed(number: type[Number], text: str) -> Number:
+    try:
+        return number(text)
+    except ValueError as error:
+        what = "a whole number" if number is int else "a number"
+        raise argparse.ArgumentTypeError(f"{text.strip()!r} is not {what}") from error
+
+
+def _stack_size(text: str) -> int | None:
+    return None if text == "auto" else _parsed(int, text)

@@ -1,0 +1,166 @@
+"""What a person sees while a study runs: a live display in a terminal, plain lines in a log."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray import tune
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from digitrec.space import Stack
+from digitrec.trainable import stack_of
+
+LOG_INTERVAL = 10.0  # seconds between two plain lines, at least
+MOST_STACKS_SHOWN = 8
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a study has come."""
+
+    configurations: int  # of the study, those of earlier runs included
+    configurations_done: int  # now, those of earlier runs included
+    epochs: int  # per configuration
+    work: dict[str, float]  # stack key -> its share of this run's training time
+    clock: Callable[[], float] = time.monotonic
+    epochs_done: int = 0  # of configurations, in this run
+    best_val_accuracy: float = math.nan
+    best_trial: str = ""
+    running: dict[str, tuple[Stack, int]] = field(default_factory=dict)  # key -> epochs done
+    work_done: float = 0.0
+    started: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.started = self.clock()
+
+    def start(self, stack: Stack) -> None:
+        """Note that a stack is being trained."""
+        self.running.setdefault(stack.key, (stack, 0))
+
+    def report(self, stack: Stack, metrics: dict[str, Any]) -> None:
+        """Note an epoch of a stack, as `trainable.epoch_metrics` has it."""
+        epoch = int(metrics["epoch"])
+        self.running[stack.key] = (stack, epoch)
+        self.epochs_done += len(stack.members)
+        self.work_done += self.work[stack.key] / self.epochs
+        for member in stack.members:
+            accuracy = metrics[f"val_accuracy/lr{member.lr!r}"]
+            if not accuracy <= self.best_val_accuracy and not math.isnan(accuracy):
+                self.best_val_accuracy, self.best_trial = accuracy, member.trial
+        if epoch == self.epochs:
+            self.configurations_done += len(stack.members)
+
+    def end(self, stack: Stack) -> None:
+        """Note that a stack is no longer being trained, for whatever reason."""
+        self.running.pop(stack.key, None)
+
+    def fraction(self) -> float:
+        """Return the share of this run's training that is done, 0 to 1."""
+        return self.work_done / (sum(self.work.values()) or 1)
+
+    def elapsed(self) -> float:
+        """Return the seconds since the start of the run's training."""
+        return self.clock() - self.started
+
+    def seconds_left(self) -> float | None:
+        """Return an estimate, or None while there is nothing to go by."""
+        done = self.fraction()
+        return self.elapsed() * (1 - done) / done if done > 0 else None
+
+    def describe(self) -> str:
+        """Return one line: configurations, epochs, best so far, time."""
+        parts = [
+            f"{self.configurations_done}/{self.configurations} configurations",
+            f"{self.epochs_done} epochs",
+        ]
+        if self.best_trial:
+            parts.append(f"best {self.best_val_accuracy:.2%} ({self.best_trial})")
+        left = self.seconds_left()
+        time_left = "" if left is None else f", {format_seconds(left)} left"
+        return " | ".join([*parts, f"{format_seconds(self.elapsed())}{time_left}"])
+
+
+class ProgressCallback(tune.Callback):
+    """Follows Ray Tune's trials, and shows a study's progress on a console."""
+
+    def __init__(self, progress: Progress, console: Console) -> None:
+        self.progress = progress
+        self.console = console
+        self._live: Live | None = None
+        self._last_line = -math.inf
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray Tune pickles its callbacks to restore a search, which digitrec never does."""
+        return {}
+
+    def __enter__(self) -> "ProgressCallback":
+        if self.console.is_terminal:
+            self._live = Live(
+                get_renderable=lambda: render(self.progress),
+                console=self.console,
+                refresh_per_second=4,
+                transient=True,
+            )
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+        self.console.print(self.progress.describe(), highlight=False, soft_wrap=True)
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Ray Tune's hook."""
+        self.progress.start(stack_of(trial.config))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Ray Tune's hook."""
+        self.progress.report(stack_of(trial.config), result)
+        self._log()
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Ray Tune's hook."""
+        self.progress.end(stack_of(trial.config))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Ray Tune's hook: an error is said when it happens."""
+        stack = stack_of(trial.config)
+        self.progress.end(stack)
+        self.console.print(f"[red]failed[/red] {stack.name}", highlight=False)
+
+    def _log(self) -> None:
+        now = self.progress.elapsed()
+        if self._live is None and now - self._last_line >= LOG_INTERVAL:
+            self._last_line = now
+            self.console.print(self.progress.describe(), highlight=False, soft_wrap=True)
+
+
+def render(progress: Progress) -> Group:
+    """Return the live display: a bar, the line of `Progress.describe`, the running stacks."""
+    running = Table.grid(padding=(0, 2))
+    for stack, epoch in list(progress.running.values())[:MOST_STACKS_SHOWN]:
+        running.add_row(f"  batch size {stack.batch_size}", f"epoch {epoch}/{progress.epochs}",
+            f"lr {', '.join(map(repr, stack.lrs))}")  # fmt: skip
+    hidden = len(progress.running) - MOST_STACKS_SHOWN
+    if hidden > 0:
+        running.add_row(f"  and {hidden} more")
+    bar = ProgressBar(total=1.0, completed=progress.fraction(), width=60)
+    return Group(bar, Text(progress.describe()), running)
+
+
+def format_seconds(seconds: float) -> str:
+    """Return `12 s`, `3 min 05 s` or `2 h 07 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"

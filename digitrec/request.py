@@ -1,0 +1,57 @@
+"""What a person asks for, checked; light to import, so that a wrong option is said at once."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from digitrec.errors import InputError
+from digitrec.space import Space
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a person asks for.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    data: str = "sample"  # sample, openml, or a file
+    space: Space = field(default_factory=Space)
+    epochs: int = 3
+    val_fraction: float = 0.2  # of the rows, for validation
+    out: str | None = None  # the study directory; None: results/ and the name of the data
+    stack_size: int | None = None  # the most trials trained as one; None: what ends soonest
+    cpus_per_trial: float = 1  # of a stack, that is, of one trial of Ray Tune
+    gpus_per_trial: float = 0
+    address: str | None = None  # of a Ray cluster; None: the one around us, or a fresh one
+
+    def __post_init__(self) -> None:
+        _check(self.epochs >= 1, f"epochs {self.epochs} is not a whole number above 0")
+        _check(0 < self.val_fraction < 1, f"val-fraction {self.val_fraction} is not within 0 and 1")
+        _check(
+            self.stack_size is None or self.stack_size >= 1,
+            f"stack-size {self.stack_size} is neither 'auto' nor a whole number above 0",
+        )
+        _check_share("cpus-per-trial", self.cpus_per_trial, self.cpus_per_trial > 0)
+        _check_share("gpus-per-trial", self.gpus_per_trial, self.gpus_per_trial >= 0)
+        _check("://" not in (self.out or ""), f"{self.out} is not a directory of a file system")
+
+    @property
+    def directory(self) -> Path:
+        """The study directory, absolute: workers run elsewhere."""
+        name = Path(self.data).name.split(".")[0]
+        return Path(self.out or Path("results") / name).expanduser().resolve()
+
+
+def _check_share(name: str, share: float, in_range: bool) -> None:
+    whole_if_large = share <= 1 or share == math.floor(share)
+    _check(
+        in_range and math.isfinite(share) and whole_if_large,
+        f"{name} {share:g} is neither a fraction up to 1 nor a whole number",
+    )
+
+
+def _check(right: bool, otherwise: str) -> None:
+    if not right:
+        raise InputError(otherwise)

@@ -1,0 +1,115 @@
+"""One immutable file per finished stack: what its trials measured, predicted and learned.
+
+Letters: K trials of a stack, E epochs, N' validation images.
+
+The format is safetensors, which holds arrays and text and cannot execute code when it is read:
+`records` float64 (E, K, 7), one `EpochRecord` in the last axis; `predictions` uint8 (K, N'), the
+labels predicted after the last epoch; and the weights of the stack's best trial, the only one that
+can win the study, as `weights/<trial>/<parameter>`.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import save
+
+from digitrec.space import Configuration, EpochRecord, Stack
+
+FORMAT = 1
+SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackResult:
+    """A finished stack."""
+
+    stack: Stack
+    epochs: list[list[EpochRecord]]  # [epoch][member]
+    predictions: NDArray[np.uint8]  # (K, N'), after the last epoch
+    weights: dict[str, dict[str, NDArray[np.float32]]]  # of the best trial: trial -> parameters
+
+
+def best_member(records: list[EpochRecord]) -> int | None:
+    """Return which member has the highest validation accuracy, then the lowest loss; None: none.
+
+    Args:
+        records: one epoch, one record per member.
+    """
+    finite = [k for k, record in enumerate(records) if not record.diverged]
+    order = [(-records[k].val_accuracy, records[k].val_loss, k) for k in finite]
+    return min(order)[2] if order else None
+
+
+def write_stack(directory: Path, result: StackResult) -> None:
+    """Write a finished stack to `directory`, whole or not at all."""
+    tensors: dict[str, NDArray[Any]] = {
+        "records": np.array(result.epochs, np.float64),
+        "predictions": result.predictions,
+    }
+    for trial, parameters in result.weights.items():
+        for name, values in parameters.items():
+            tensors[f"weights/{trial}/{name}"] = np.ascontiguousarray(values)
+    about = {"format": FORMAT, "members": [asdict(member) for member in result.stack.members]}
+    write_atomically(
+        directory / f"{result.stack.key}{SUFFIX}",
+        save(tensors, metadata={"digitrec_stack": json.dumps(about)}),
+    )
+
+
+def read_stack(path: Path) -> StackResult:
+    """Return what `write_stack` wrote; the weights are left in the file (see `read_weights`)."""
+    with safe_open(path, framework="numpy") as file:
+        about = json.loads(file.metadata()["digitrec_stack"])
+        records = file.get_tensor("records")
+        predictions = file.get_tensor("predictions")
+    return StackResult(
+        stack=Stack(tuple(Configuration(**member) for member in about["members"])),
+        epochs=[[_record(values) for values in epoch] for epoch in records.tolist()],
+        predictions=predictions,
+        weights={},
+    )
+
+
+def read_stacks(directory: Path) -> list[StackResult]:
+    """Return all finished stacks in a directory, in the order of their file names."""
+    return [read_stack(path) for path in sorted(directory.glob(f"*{SUFFIX}"))]
+
+
+def read_weights(directory: Path, trial: str) -> dict[str, NDArray[np.float32]]:
+    """Return the parameters of a trial from the file that keeps them.
+
+    Raises:
+        FileNotFoundError: no file keeps the weights of this trial.
+    """
+    prefix = f"weights/{trial}/"
+    for path in sorted(directory.glob(f"*{SUFFIX}")):
+        with safe_open(path, framework="numpy") as file:
+            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
+            if names:
+                return {name.removeprefix(prefix): file.get_tensor(name) for name in names}
+    raise FileNotFoundError(f"{directory}: no file keeps the weights of {trial}")
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name, force it to the disk, then rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _record(values: list[float]) -> EpochRecord:
+    epoch, updates, *metrics = values
+    return EpochRecord(int(epoch), int(updates), *metrics)

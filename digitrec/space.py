@@ -1,0 +1,214 @@
+"""Configurations, the grid over them, and their grouping into stacks; standard library only."""
+
+import hashlib
+import heapq
+import itertools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+from digitrec.errors import InputError
+
+Value = TypeVar("Value", int, float)
+
+MAX_STACK_SIZE = 16  # beyond it a stack's weights crowd the cache and nothing is gained
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Configuration:
+    """One point of the search space."""
+
+    lr: float  # learning rate of plain SGD
+    batch_size: int  # images per update
+    seed: int  # of the initial weights and of the order of the images
+
+    @property
+    def trial(self) -> str:
+        """The name of the trial that trains this configuration; it does not depend on the grid."""
+        return f"lr{self.lr!r}-bs{self.batch_size}-seed{self.seed}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Space:
+    """A grid: every learning rate with every batch size with every seed.
+
+    Raises:
+        InputError: a list is empty, holds a value twice, or a value out of its range.
+    """
+
+    lrs: tuple[float, ...] = (0.001, 0.01, 0.1, 0.5, 1.0)
+    batch_sizes: tuple[int, ...] = (32, 64, 128, 256, 512)
+    seeds: tuple[int, ...] = (0,)
+
+    def __post_init__(self) -> None:
+        _check_values("learning rate", self.lrs, "a finite number above 0", _is_rate)
+        _check_values("batch size", self.batch_sizes, "a whole number above 0", _is_positive)
+        _check_values("seed", self.seeds, "a whole number from 0 to 2**32 - 1", _is_seed)
+
+    def configurations(self) -> tuple[Configuration, ...]:
+        """All points of the grid, learning rate slowest, in the order of the lists."""
+        points = itertools.product(self.lrs, self.batch_sizes, self.seeds)
+        return tuple(Configuration(lr=lr, batch_size=size, seed=seed) for lr, size, seed in points)
+
+
+class EpochRecord(NamedTuple):
+    """What one trial measured in one epoch; NaN metrics from the epoch on in which it diverged."""
+
+    epoch: int  # from 1
+    updates: int  # optimizer steps since the start; they stop counting when the trial diverges
+    train_loss: float  # mean over the epoch's images, nats per image, as trained on
+    train_accuracy: float  # fraction of the epoch's images, as trained on
+    val_loss: float  # after the epoch, nats per image
+    val_accuracy: float  # after the epoch, fraction of the validation images
+    seconds: float  # this trial's equal share of its stack's wall-clock time
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the loss is no longer finite."""
+        return not (math.isfinite(self.train_loss) and math.isfinite(self.val_loss))
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Trials that share seed and batch size, and so their batches: trained together as one model.
+
+    Raises:
+        InputError: no members, or members of different batch size or seed.
+    """
+
+    members: tuple[Configuration, ...]
+
+    def __post_init__(self) -> None:
+        if len({(member.batch_size, member.seed) for member in self.members}) != 1:
+            raise InputError("a stack needs members of one batch size and one seed")
+
+    @property
+    def batch_size(self) -> int:
+        """Images per update, the same for all members."""
+        return self.members[0].batch_size
+
+    @property
+    def seed(self) -> int:
+        """The seed of all members."""
+        return self.members[0].seed
+
+    @property
+    def lrs(self) -> tuple[float, ...]:
+        """The members' learning rates, in their order."""
+        return tuple(member.lr for member in self.members)
+
+    @property
+    def name(self) -> str:
+        """Readable and short: batch size, seed and learning rates (first and last of many)."""
+        rates = [repr(lr) for lr in self.lrs]
+        if len(rates) > 5:
+            rates = [f"{rates[0]}..{rates[-1]}x{len(rates)}"]
+        return f"bs{self.batch_size}-seed{self.seed}-lr{','.join(rates)}"
+
+    @property
+    def key(self) -> str:
+        """The name made unique, for a file."""
+        members = " ".join(member.trial for member in self.members)
+        return f"{self.name}-{hashlib.sha256(members.encode()).hexdigest()[:8]}"
+
+
+class Cost(NamedTuple):
+    """Seconds that training takes, to plan by; only their proportions matter."""
+
+    per_image: float  # of one trial
+    per_update: float  # of one trial
+    per_stacked_update: float  # of a stack, however many members it has
+    per_stack: float  # a stack's way through Ray
+
+    def of_stack(self, stack: Stack, images: int) -> float:
+        """Seconds that a stack takes to train on so many images (rows x epochs)."""
+        updates = images / stack.batch_size
+        per_member = images * self.per_image + updates * self.per_update
+        return len(stack.members) * per_member + updates * self.per_stacked_update + self.per_stack
+
+
+# Fitted to tests/benchmarks/engine.py on one AMD EPYC (Zen 5) core, 784-256-128-10, float32.
+CPU_COST = Cost(per_image=6.5e-6, per_update=1.2e-4, per_stacked_update=8e-5, per_stack=0.05)
+
+
+def plan_stacks(
+    configurations: Sequence[Configuration],
+    *,
+    workers: int,
+    images: int,
+    stack_size: int | None = None,
+    cost: Cost = CPU_COST,
+) -> list[Stack]:
+    """Group configurations into stacks, longest first, so that all workers are busy to the end.
+
+    Args:
+        configurations: what to train; each ends up in exactly one stack.
+        workers: stacks that can be trained at a time.
+        images: training rows x epochs, to weigh a stack's training against its way through Ray.
+        stack_size: the most members of a stack; None takes the size that ends soonest.
+        cost: what training takes, to plan by.
+    """
+    largest = max(_group_sizes(configurations), default=1)
+    sizes = [stack_size] if stack_size else range(min(largest, MAX_STACK_SIZE), 0, -1)
+    plans = [_longest_first(_cut(configurations, size), images, cost) for size in sizes]
+    return min(plans, key=lambda plan: _makespan(plan, workers, images, cost))
+
+
+def _groups(configurations: Iterable[Configuration]) -> dict[tuple[int, int], list[Configuration]]:
+    groups: dict[tuple[int, int], list[Configuration]] = {}
+    for configuration in configurations:
+        key = (configuration.batch_size, configuration.seed)
+        groups.setdefault(key, []).append(configuration)
+    return groups
+
+
+def _group_sizes(configurations: Iterable[Configuration]) -> list[int]:
+    return [len(group) for group in _groups(configurations).values()]
+
+
+def _cut(configurations: Iterable[Configuration], size: int) -> list[Stack]:
+    """Cut each group as evenly as can be into the fewest stacks of at most `size` members."""
+    stacks = []
+    for group in _groups(configurations).values():
+        pieces = math.ceil(len(group) / size)
+        bounds = [round(piece * len(group) / pieces) for piece in range(pieces + 1)]
+        stacks += [Stack(tuple(group[a:b])) for a, b in itertools.pairwise(bounds)]
+    return stacks
+
+
+def _longest_first(stacks: list[Stack], images: int, cost: Cost) -> list[Stack]:
+    return sorted(stacks, key=lambda stack: -cost.of_stack(stack, images))
+
+
+def _makespan(plan: list[Stack], workers: int, images: int, cost: Cost) -> float:
+    """When the last worker ends if each takes the next stack of the plan as it becomes free."""
+    busy_until = [0.0] * workers
+    for stack in plan:
+        heapq.heapreplace(busy_until, busy_until[0] + cost.of_stack(stack, images))
+    return max(busy_until)
+
+
+def _is_rate(lr: float) -> bool:
+    return math.isfinite(lr) and lr > 0
+
+
+def _is_positive(size: int) -> bool:
+    return size >= 1
+
+
+def _is_seed(seed: int) -> bool:
+    return 0 <= seed < 2**32
+
+
+def _check_values(
+    noun: str, values: Sequence[Value], what: str, is_right: Callable[[Value], bool]
+) -> None:
+    if not values:
+        raise InputError(f"no {noun} is given; at least one is needed")
+    for value in values:
+        if not is_right(value):
+            raise InputError(f"{noun} {value!r} is not {what}")
+    twice = [value for value in dict.fromkeys(values) if values.count(value) > 1]
+    if twice:
+        raise InputError(f"{noun} {twice[0]!r} is given more than once")

@@ -1,0 +1,168 @@
+"""One Ray Tune trial: trains a stack and reports every epoch of all its members."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from ray import tune
+
+from digitrec.data import Scaler, Split
+from digitrec.model import StackedMLP, init_mlp
+from digitrec.results.stacks import StackResult, best_member, write_stack
+from digitrec.space import Configuration, EpochRecord, Stack
+from digitrec.train import TrainingData, epochs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedData:
+    """What all trials of a study share; it crosses Ray's object store once, as uint8."""
+
+    key: str  # names data and split, so that a worker prepares them once
+    images: NDArray[np.uint8]  # (N, D)
+    labels: NDArray[np.uint8]  # (N,)
+    split: Split  # rows of training and of validation
+    scaler: Scaler  # fitted on the training rows
+
+
+def train_stack(
+    config: dict[str, Any],
+    *,
+    shared: SharedData,
+    layer_sizes: tuple[int, ...],
+    epochs_wanted: int,
+    directory: Path,
+) -> None:
+    """Train one stack; the function that Ray Tune runs in a worker.
+
+    The stack's file is written before the last epoch is reported, so a trial that Ray Tune calls
+    terminated is on disk.
+
+    Args:
+        config: `stack` is what `stack_config` returned.
+        shared: the data.
+        layer_sizes: widths of the MLP, from input to output.
+        epochs_wanted: how many to train.
+        directory: where the finished stack's file goes; absolute.
+    """
+    stack = stack_of(config)
+    device = claim_resources()
+    data = _resident(shared, device)
+    model = init_mlp(layer_sizes, seed=stack.seed, members=len(stack.members), device=device)
+    predictions = torch.empty(len(model), len(data.val_labels), dtype=torch.uint8, device=device)
+    history: list[list[EpochRecord]] = []
+    for records in epochs(
+        model,
+        stack.lrs,
+        data,
+        batch_size=stack.batch_size,
+        seed=stack.seed,
+        epochs=epochs_wanted,
+        predictions=predictions,
+    ):
+        history.append(records)
+        if len(history) == epochs_wanted:
+            write_stack(directory, finished_stack(stack, history, model, predictions))
+        tune.report(epoch_metrics(stack, records))
+
+
+def finished_stack(
+    stack: Stack, history: list[list[EpochRecord]], model: StackedMLP, predictions: torch.Tensor
+) -> StackResult:
+    """Return what there is to keep of a trained stack: of the weights, those of its best trial.
+
+    Args:
+        stack: what was trained.
+        history: records by epoch and member.
+        model: after the last epoch.
+        predictions: uint8 (K, N'), of the last validation.
+    """
+    best = best_member(history[-1])
+    weights = {}
+    if best is not None:
+        parameters = model.member(best).items()
+        weights[stack.members[best].trial] = {name: v.cpu().numpy() for name, v in parameters}
+    return StackResult(
+        stack=stack, epochs=history, predictions=predictions.cpu().numpy(), weights=weights
+    )
+
+
+def stack_config(stack: Stack) -> dict[str, Any]:
+    """Return a stack as a Ray Tune configuration: plain values, readable in Ray's own logs."""
+    return {"batch_size": stack.batch_size, "seed": stack.seed, "lrs": list(stack.lrs)}
+
+
+def stack_of(config: dict[str, Any]) -> Stack:
+    """Return the stack of a trial's configuration; the inverse of `stack_config`."""
+    plan = config["stack"]
+    size, seed = plan["batch_size"], plan["seed"]
+    return Stack(tuple(Configuration(lr=lr, batch_size=size, seed=seed) for lr in plan["lrs"]))
+
+
+def epoch_metrics(stack: Stack, records: list[EpochRecord]) -> dict[str, float]:
+    """Return one epoch as flat metrics: `val_accuracy/lr0.1` and so on, and the stack's best.
+
+    TensorBoard draws one chart per name, so the same learning rate at other batch sizes (other
+    trials of Ray Tune) shares a chart.
+    """
+    best = best_member(records)
+    metrics: dict[str, float] = {
+        "epoch": records[0].epoch,
+        "best_val_accuracy": math.nan if best is None else records[best].val_accuracy,
+        "diverged": sum(record.diverged for record in records),
+    }
+    for lr, record in zip(stack.lrs, records, strict=True):
+        for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy"):
+            metrics[f"{name}/lr{lr!r}"] = getattr(record, name)
+    return metrics
+
+
+def claim_resources() -> torch.device:
+    """Set torch's threads from the trial's CPUs and return the device from the trial's GPUs.
+
+    Raises:
+        RuntimeError: Ray gave the trial a GPU that this torch cannot use.
+    """
+    resources = tune.get_context().get_trial_resources().required_resources
+    torch.set_num_threads(max(1, int(resources.get("CPU", 1))))
+    if not resources.get("GPU", 0):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise RuntimeError(
+            f"Ray gave this trial a GPU, but torch {torch.__version__} cannot use one here; "
+            "install a build of torch for this machine's GPUs, or run with --gpus-per-trial 0"
+        )
+    return torch.device("cuda")
+
+
+_prepared: dict[tuple[str, str], TrainingData] = {}  # at most one entry: the study at work
+
+
+def _resident(shared: SharedData, device: torch.device) -> TrainingData:
+    """Return the scaled data on the device, prepared once per worker."""
+    key = (shared.key, str(device))
+    if key not in _prepared:
+        _prepared.clear()
+        _prepared[key] = prepare(shared, device)
+    return _prepared[key]
+
+
+def prepare(shared: SharedData, device: torch.device) -> TrainingData:
+    """Return the scaled training and validation images, float32, on the device."""
+
+    def images(rows: NDArray[np.int64]) -> torch.Tensor:
+        return torch.from_numpy(shared.scaler.scale(shared.images[rows])).to(device)
+
+    def labels(rows: NDArray[np.int64]) -> torch.Tensor:
+        return torch.from_numpy(shared.labels[rows].astype(np.int64)).to(device)
+
+    train, val = shared.split
+    return TrainingData(
+        train_images=images(train),
+        train_labels=labels(train),
+        val_images=images(val),
+        val_labels=labels(val),
+    )
