@@ -8,6 +8,7 @@ A configuration's seeds may end differently. Its mean is over the seeds that are
 epoch, and a cross stands where the first of them is about to diverge.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,14 +24,17 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection, PatchCollection, PolyCollection
 from matplotlib.colors import FuncNorm, ListedColormap, LogNorm
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.legend_handler import HandlerBase
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import Normal, Stroke
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.transforms import Transform
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
-Colour = tuple[float, float, float, float]
 LineStyle = Literal["-"] | tuple[float, tuple[float, ...]]
 
 CONFIGURATION = ["lr", "batch_size"]
@@ -66,7 +70,11 @@ LOSS_CEILING = 20.0
 LOG_RATIO = 3.0
 MOST_LINES_WITH_MARKERS = 60
 MOST_ROWS_TO_READ, MOST_COLUMNS_TO_READ = 15, 12
-WINNER_EDGE = [Stroke(linewidth=5.5, foreground="black"), Normal()]
+WINNER_EDGE = [
+    Stroke(linewidth=6, foreground="black"),
+    Stroke(linewidth=4.4, foreground="white"),
+    Normal(),
+]
 DPI = 150
 TITLE_SIZE, TEXT_SIZE, TICK_SIZE = 13, 10, 9.5
 
@@ -102,11 +110,15 @@ class Keys:
         """Whether lines are so many that they are drawn thin and without markers."""
         return len(self.lrs) * len(self.batch_sizes) > MOST_LINES_WITH_MARKERS
 
-    def colour(self, lr: float) -> Colour:
-        """The colour of a learning rate: by rank, or by its logarithm when there are many."""
+    def colours(self, lrs: Sequence[float]) -> Floats:
+        """A row of RGBA per learning rate: by rank, or by its logarithm when there are many."""
         if len(self.lrs) > LARGEST_KEY:
-            return LR_COLOURS(float(LogNorm(self.lrs[0], self.lrs[-1])(lr)))
-        return LR_COLOURS(self.lrs.index(lr) / max(len(self.lrs) - 1, 1))
+            places = np.asarray(LogNorm(self.lrs[0], self.lrs[-1])(lrs))
+        elif len(self.lrs) > 1:
+            places = np.searchsorted(self.lrs, lrs) / (len(self.lrs) - 1)
+        else:
+            places = np.full(len(lrs), 0.4)
+        return np.asarray(LR_COLOURS(places))
 
     def style(self, batch_size: int) -> LineStyle:
         """The dash pattern of a batch size; solid for all when there are many."""
@@ -123,8 +135,9 @@ class Keys:
     def width(self, batch_size: int) -> float:
         """The line width in points; it grows with the batch size when there are many."""
         if len(self.batch_sizes) > LARGEST_KEY:
-            return 0.4 + 1.6 * float(LogNorm(self.batch_sizes[0], self.batch_sizes[-1])(batch_size))
-        return 0.7 if self.crowded else 1.4
+            least, most = self.batch_sizes[0], self.batch_sizes[-1]
+            return 0.4 + 1.6 * math.log(batch_size / least) / math.log(most / least)
+        return 0.9 if self.crowded else 1.4
 
 
 def draw_all(
@@ -252,7 +265,7 @@ def draw_comparison(frame: pd.DataFrame) -> Figure:
     """
     figure = Figure(figsize=(10, 7.4), dpi=DPI)
     panels = figure.subplots(2, 2, sharex=True, sharey="row")
-    figure.subplots_adjust(0.08, 0.07, 0.785, 0.865, wspace=0.05, hspace=0.15)
+    figure.subplots_adjust(0.085, 0.07, 0.775, 0.865, wspace=0.05, hspace=0.15)
     keys = Keys.of(frame)
     frame = frame.assign(x=_epoch_positions(frame, keys))
     is_loss = frame["metric"].str.endswith("_loss")
@@ -277,14 +290,14 @@ def draw_updates(frame: pd.DataFrame) -> Figure:
         frame: as from `summarise_updates`.
     """
     figure = Figure(figsize=(10, 6), dpi=DPI)
-    axes = figure.add_axes((0.08, 0.09, 0.705, 0.745))
+    axes = figure.add_axes((0.085, 0.09, 0.69, 0.775))
     keys = Keys.of(frame)
     frame = frame.assign(x=frame["updates"])
     _set_updates(axes, frame)
     _set_accuracies(axes, frame, "validation accuracy")
     _draw_panel(axes, frame, keys)
     _draw_title(figure, "Validation accuracy against optimizer updates", frame)
-    _draw_keys(figure, frame, keys, top=0.835)
+    _draw_keys(figure, frame, keys, top=0.865)
     return figure
 
 
@@ -367,8 +380,8 @@ def _epoch_positions(frame: pd.DataFrame, keys: Keys) -> "pd.Series[float]":
 def _set_epochs(axes: Axes, frame: pd.DataFrame) -> None:
     first, last = (1.0, 1.0) if frame["epoch"].isna().all() else frame["epoch"].agg(["min", "max"])
     margin = max(0.04 * (last - first), 0.5 if first == last else 0.1)
-    axes.set_xlim(first - margin, last + margin)
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
+    axes.set_xlim(max(first - margin, 0.2), last + margin)  # no tick for an epoch 0
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
 
 
 def _set_updates(axes: Axes, frame: pd.DataFrame) -> None:
@@ -387,6 +400,7 @@ def _set_losses(axes: Axes, frame: pd.DataFrame) -> None:
     axes.set_ylabel("loss (nats per image)", fontsize=TEXT_SIZE)
     finite = frame.loc[frame["low"] > 0, ["low", "high"]]
     if finite.empty:
+        axes.yaxis.set_ticks([])
         return
     low, high = finite["low"].min(), finite["high"].max()
     if low < LOSS_CEILING < high:
@@ -399,7 +413,8 @@ def _set_losses(axes: Axes, frame: pd.DataFrame) -> None:
     axes.set_yscale("log", nonpositive="clip")
     margin = (high / low) ** 0.06
     axes.set_ylim(low / margin, high * margin)
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
+    steps = (1, 1.5, 2, 3, 5, 7) if high < 10 * low else (1, 2, 5)
+    axes.yaxis.set_major_locator(LogLocator(subs=steps if high < 1000 * low else (1,)))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
@@ -409,6 +424,7 @@ def _set_accuracies(axes: Axes, frame: pd.DataFrame, label: str) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _percent(value)))
     axes.set_ylabel(label, fontsize=TEXT_SIZE)
     if frame["mean"].isna().all():
+        axes.yaxis.set_ticks([])
         return
     low, high = frame["low"].min(), frame["high"].max()
     if 1 + ERROR_FLOOR - low < LOG_RATIO * (1 + ERROR_FLOOR - high):
@@ -423,6 +439,7 @@ def _set_accuracies(axes: Axes, frame: pd.DataFrame, label: str) -> None:
     axes.set_ylim(*limits)
     axes.yaxis.set_ticks(_accuracy_ticks(*limits))
     axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _percent(value)))
 
 
 def error_decades(accuracy: ArrayLike) -> Floats:
@@ -483,24 +500,24 @@ def _draw_bands(axes: Axes, lines: Sequence[Line], keys: Keys) -> None:
         np.column_stack([np.r_[line.x, line.x[::-1]], np.r_[line.low, line.high[::-1]]])
         for line in areas
     ]
-    colours = [keys.colour(line.lr) for line in areas]
+    colours = keys.colours([line.lr for line in areas])
     alpha = 0.05 if keys.crowded else 0.13
     axes.add_collection(
         PolyCollection(outlines, facecolors=colours, alpha=alpha, zorder=1.5), autolim=False
     )
     points = [line for line in lines if len(line.x) == 1]
     bars = [[(line.x[0], line.low[0]), (line.x[0], line.high[0])] for line in points]
-    colours = [keys.colour(line.lr) for line in points]
+    colours = keys.colours([line.lr for line in points])
     axes.add_collection(LineCollection(bars, colors=colours, linewidths=1.2), autolim=False)
 
 
 def _draw_lines(axes: Axes, lines: Sequence[Line], keys: Keys) -> None:
     collection = LineCollection(
         [np.column_stack([line.x, line.mean]) for line in lines],
-        colors=[keys.colour(line.lr) for line in lines],
+        colors=keys.colours([line.lr for line in lines]),
         linestyles=[keys.style(line.batch_size) for line in lines],
         linewidths=[keys.width(line.batch_size) for line in lines],
-        alpha=0.6 if keys.crowded else None,
+        alpha=0.8 if keys.crowded else None,
         label="configurations",
     )
     axes.add_collection(collection, autolim=False)
@@ -512,12 +529,12 @@ def _draw_markers(axes: Axes, lines: Sequence[Line], keys: Keys) -> None:
     for marker in {keys.marker(batch_size) for batch_size in keys.batch_sizes}:
         group = [line for line in marked if keys.marker(line.batch_size) == marker]
         points = [np.column_stack([line.x, line.mean])[:: _marker_step(line)] for line in group]
-        colours = [
-            keys.colour(line.lr) for line, own in zip(group, points, strict=True) for _ in own
-        ]
+        lrs = [line.lr for line, own in zip(group, points, strict=True) for _ in own]
         if group:
             x, y = np.concatenate(points).T
-            axes.scatter(x, y, 8 if keys.crowded else 20, colours, marker=marker, linewidths=0)
+            axes.scatter(
+                x, y, 8 if keys.crowded else 20, keys.colours(lrs), marker=marker, linewidths=0
+            )
 
 
 def _marker_step(line: Line) -> int:
@@ -529,11 +546,11 @@ def _draw_winner(axes: Axes, line: Line, keys: Keys) -> None:
     (drawn,) = axes.plot(
         line.x,
         line.mean,
-        color=keys.colour(line.lr),
-        linewidth=3,
+        color=keys.colours([line.lr])[0],
+        linewidth=2.8,
         marker=keys.marker(line.batch_size),
         markevery=_marker_step(line),
-        markersize=8,
+        markersize=7,
         zorder=4,
         label="winner",
     )
@@ -546,14 +563,15 @@ def _draw_crosses(axes: Axes, frame: pd.DataFrame, keys: Keys) -> None:
         return
     at_top = frame["metric"].iloc[0].endswith("_loss")
     pointless = frame["mean"].isna()
-    x, y = _axes_fractions(axes, frame["x"].to_numpy(float), frame["mean"].to_numpy(float))
+    mean = frame["mean"].to_numpy(float)
+    x, y = _axes_fractions(axes, frame["x"].to_numpy(float), np.where(pointless, 1, mean))
     # Side by side, centred on their epoch.
     place = frame[pointless].groupby("x")["x"]
     rank = place.cumcount() - (place.transform("size") - 1) / 2
     step = np.minimum(0.025, 0.3 / place.transform("size"))
     x[pointless] += (rank * step).to_numpy()
     y[pointless] = 0.965 if at_top else 0.035
-    colours = [keys.colour(lr) for lr in frame["lr"]]
+    colours = keys.colours(frame["lr"].to_list())
     axes.scatter(
         x,
         y.clip(0.035, 0.965),
@@ -600,7 +618,7 @@ def _say_winner(frame: pd.DataFrame) -> str:
     if winner.empty:
         return "no winner"
     lr, batch_size = winner["lr"].iloc[0], winner["batch_size"].iloc[0]
-    return f"winner: learning rate {lr:g}, batch size {batch_size}"
+    return f"winner: learning rate {lr:.4g}, batch size {batch_size}"
 
 
 def _draw_keys(figure: Figure, frame: pd.DataFrame, keys: Keys, top: float) -> None:
@@ -612,34 +630,60 @@ def _draw_keys(figure: Figure, frame: pd.DataFrame, keys: Keys, top: float) -> N
         keys: of all configurations.
         top: where the panels end, as a fraction of the figure.
     """
+    if frame.empty:
+        return
     handles = [*_batch_size_handles(keys), *_mark_handles(frame, keys)]
     if len(keys.lrs) > LARGEST_KEY:
         height = 2.3 / figure.get_figheight()
-        _draw_lr_bar(figure, figure.add_axes((0.815, top - height, 0.02, 0.88 * height)), keys)
+        _draw_lr_bar(figure, figure.add_axes((0.8, top - height, 0.02, 0.88 * height)), keys)
         top -= 1.1 * height
     else:
         handles = [*_lr_handles(keys), *handles]
-    legend = figure.legend(
+    figure.legend(
         handles=handles,
+        handler_map={Text: HeadingHandler()},
         loc="upper left",
-        bbox_to_anchor=(0.795, top + 0.01),
+        bbox_to_anchor=(0.785, top + 0.015),
         fontsize=TICK_SIZE,
         handlelength=3.2,
         labelspacing=0.45,
         frameon=False,
     )
-    for handle, text in zip(handles, legend.get_texts(), strict=True):
-        if isinstance(handle, Patch):  # a heading, which starts where the lines do
-            text.set_fontweight("bold")
-            text.set_x(-4 * TICK_SIZE)
+
+
+class HeadingHandler(HandlerBase):
+    """Puts a legend's heading where the lines stand, so that it starts left of their names."""
+
+    def create_artists(
+        self,
+        legend: Legend,
+        orig_handle: Artist,
+        xdescent: float,
+        ydescent: float,
+        width: float,
+        height: float,
+        fontsize: float,
+        trans: Transform,
+    ) -> Sequence[Artist]:
+        """Returns the heading, left-aligned with the lines."""
+        assert isinstance(orig_handle, Text)
+        text = orig_handle.get_text()
+        heading = Text(-xdescent, -ydescent, text, fontsize=fontsize, fontweight="bold")
+        heading.set_transform(trans)
+        return [heading]
 
 
 def _heading(text: str) -> Artist:
-    return Patch(visible=False, label=text)
+    heading = Text(text=text)
+    heading.set_label(" ")  # an empty label, but one that a legend does not skip
+    return heading
 
 
 def _lr_handles(keys: Keys) -> list[Artist]:
-    lines = [Line2D([], [], color=keys.colour(lr), linewidth=4, label=f"{lr:g}") for lr in keys.lrs]
+    lines = [
+        Line2D([], [], color=colour, linewidth=4, label=f"{lr:.4g}")
+        for lr, colour in zip(keys.lrs, keys.colours(keys.lrs), strict=True)
+    ]
     return [_heading("learning rate"), *lines]
 
 
@@ -664,15 +708,17 @@ def _mark_handles(frame: pd.DataFrame, keys: Keys) -> list[Artist]:
     """The winner, the diverged and the lines that are missing, as far as there are any."""
     handles: list[Artist] = []
     for lr in frame.loc[frame["winner"], "lr"].head(1):
-        line = Line2D([], [], color=keys.colour(lr), linewidth=3)
-        line.set(path_effects=WINNER_EDGE, label="the winner")
+        line = Line2D([], [], color=keys.colours([lr])[0], linewidth=2.8)
+        line.set(path_effects=WINNER_EDGE, label="winner")
         handles.append(line)
     if diverged := int(frame["diverged"].sum()):
         cross = Line2D([], [], color=TEXT_GREY, linestyle="", marker="x", markeredgewidth=2)
-        cross.set_label(f"diverged after this\nepoch, or at the edge\nin it: {diverged}")
+        cross.set_label(f"{diverged} diverged from\nthere on")
         handles.append(cross)
     if missing := int(frame["epoch"].isna().sum()):
-        handles.append(Line2D([], [], linestyle="", label=f"no epoch to draw: {missing}"))
+        handles.append(
+            Line2D([], [], linestyle="", label=f"{missing} without any\nepoch: not drawn")
+        )
     return [_heading("marks"), *handles] if handles else []
 
 
@@ -687,7 +733,7 @@ def _heatmap_axes(rows: int, columns: int) -> tuple[Figure, Axes, Axes]:
     """A figure whose size, in inches, fits the cells; its axes; and axes for the colour bar."""
     width = float(np.clip(1.45 * columns, 2.2, 7.4))
     height = float(np.clip(0.8 * rows, 1.6, 6.0))
-    left, bottom = 0.95, 0.95
+    left, bottom = 0.95, 0.65
     size = (max(left + width + 1.4, 6.6), bottom + height + 0.85)
     figure = Figure(figsize=size, dpi=DPI)
     axes = figure.add_axes((left / size[0], bottom / size[1], width / size[0], height / size[1]))
