@@ -3,10 +3,11 @@
 import argparse
 import importlib.metadata
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -186,32 +187,34 @@ def make_request(options: argparse.Namespace) -> Request:
 
 def print_outcome(outcome: "Outcome", console: Console) -> int:
     """Print the ranking, the winner and where everything is; returns the exit code."""
-    ranked = outcome.ranked.head(MOST_RANKED)
-    table = Table(
-        title=f"The best {len(ranked)} of {len(outcome.tables.trials)}", title_justify="left"
-    )
-    for heading in ("rank", "lr", "batch size", "seed", "val accuracy", "val loss", "updates"):
-        table.add_column(heading, justify="right")
-    for place, row in enumerate(ranked.itertuples(), start=1):
-        table.add_row(
-            str(place), repr(row.lr), str(row.batch_size), str(row.seed),
-            f"{row.val_accuracy:.2%}", f"{row.val_loss:.4f}", str(row.updates),
-        )  # fmt: skip
-    if len(ranked):
-        console.print(table)
+    leaders = outcome.ranked.head(MOST_RANKED).to_dict("records")
+    if leaders:
+        console.print(f"\nThe best {len(leaders)} of {len(outcome.tables.trials)} configurations")
+        console.print(_ranking(leaders))
     for line in describe(outcome):
         console.print(line, highlight=False, soft_wrap=True)
     return COMPLETE if outcome.tables.complete and outcome.winner else UNFINISHED
 
 
+def _ranking(leaders: list[dict[Hashable, Any]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("rank", "lr", "batch size", "seed", "val accuracy", "val loss", "updates"):
+        table.add_column(heading, justify="right")
+    for place, row in enumerate(leaders, start=1):
+        cells = (place, row["lr"], row["batch_size"], row["seed"])
+        metrics = (f"{row['val_accuracy']:.2%}", f"{row['val_loss']:.4f}", f"{row['updates']:,}")
+        table.add_row(*map(str, cells), *metrics)
+    return table
+
+
 def describe(outcome: "Outcome") -> list[str]:
-    """Return the closing lines: winner, what is not completed and why, files, how to go on."""
+    """Return the closing lines: winner, what did not complete and why, files, how to go on."""
     lines = []
     if outcome.winner is not None:
-        best = outcome.ranked.iloc[0]
+        best = outcome.ranked.iloc[0].to_dict()
         lines.append(
-            f"Winner: lr {best.lr!r}, batch size {best.batch_size}, seed {best.seed}: "
-            f"{best.val_accuracy:.2%} of the validation images are right."
+            f"Winner: lr {best['lr']}, batch size {best['batch_size']}, seed {best['seed']}: "
+            f"{best['val_accuracy']:.2%} of the validation images recognised."
         )
     statuses = outcome.tables.trials["status"].value_counts()
     lines += [
@@ -222,7 +225,15 @@ def describe(outcome: "Outcome") -> list[str]:
     lines += [f"Failed: {error}" for error in dict.fromkeys(outcome.failures.values())]
     if outcome.winner is None:
         lines.append("No trial completed, so there is no winner.")
-    lines.append(f"Tables, figures and model: {outcome.directory}")
+    lines += [
+        f"{name:8} {outcome.directory / file}"
+        for name, file in (
+            ("tables", "trials.csv, epochs.csv"),
+            ("figures", "plots/comparison.png, heatmap.png, updates.png"),
+            ("model", "best/model.safetensors, model.json"),
+        )
+        if name != "model" or outcome.winner is not None
+    ]
     if not outcome.tables.complete:
         lines.append("Run the same command again to go on with what is missing.")
     return lines

@@ -35,6 +35,7 @@ class Progress:
     running: dict[str, tuple[Stack, int]] = field(default_factory=dict)  # key -> epochs done
     work_done: float = 0.0
     started: float = field(init=False)
+    first_report: tuple[float, float] | None = None  # seconds elapsed and work done at that time
 
     def __post_init__(self) -> None:
         self.started = self.clock()
@@ -49,6 +50,7 @@ class Progress:
         self.running[stack.key] = (stack, epoch)
         self.epochs_done += len(stack.members)
         self.work_done += self.work[stack.key] / self.epochs
+        self.first_report = self.first_report or (self.elapsed(), self.work_done)
         for member in stack.members:
             accuracy = metrics[f"val_accuracy/lr{member.lr!r}"]
             if not accuracy <= self.best_val_accuracy and not math.isnan(accuracy):
@@ -69,9 +71,17 @@ class Progress:
         return self.clock() - self.started
 
     def seconds_left(self) -> float | None:
-        """Return an estimate, or None while there is nothing to go by."""
-        done = self.fraction()
-        return self.elapsed() * (1 - done) / done if done > 0 else None
+        """Return an estimate, or None while there is nothing to go by.
+
+        The pace is that since the first report, which leaves the start of the workers out.
+        """
+        if self.first_report is None or self.work_done == self.first_report[1]:
+            return None
+        seconds, work = (
+            self.elapsed() - self.first_report[0],
+            self.work_done - self.first_report[1],
+        )
+        return (sum(self.work.values()) - self.work_done) * seconds / work
 
     def describe(self) -> str:
         """Return one line: configurations, epochs, best so far, time."""

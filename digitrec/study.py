@@ -233,6 +233,7 @@ def sigterm_as_sigint() -> Iterator[None]:
 
 def _start_ray(address: str | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new output prints even at verbose=0
     logging.getLogger("ray").setLevel(logging.ERROR)
     target = address or ("auto" if "RAY_ADDRESS" in os.environ else "local")
     options: dict[str, Any] = {"include_dashboard": False} if target == "local" else {}

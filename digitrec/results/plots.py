@@ -275,8 +275,10 @@ def draw_comparison(frame: pd.DataFrame) -> Figure:
     for axes, (metric, title) in zip(panels.flat, PANELS.items(), strict=True):
         axes.set_title(title, fontsize=TEXT_SIZE + 1, loc="left")
         _draw_panel(axes, frame[frame["metric"] == metric], keys)
+    in_columns = frame["epoch"].nunique() == 1 < len(keys.batch_sizes)
     for axes in panels[1]:
-        axes.set_xlabel("epoch", fontsize=TEXT_SIZE)
+        label = "epoch (a column per batch size)" if in_columns else "epoch"
+        axes.set_xlabel(label, fontsize=TEXT_SIZE)
     one_metric = frame[frame["metric"] == "val_loss"]
     _draw_title(figure, "Loss and accuracy after each epoch", one_metric)
     _draw_keys(figure, one_metric, keys, top=0.865)
@@ -310,9 +312,7 @@ def draw_heatmap(frame: pd.DataFrame) -> Figure:
     rows, columns = frame["lr"].nunique(), frame["batch_size"].nunique()
     readable = rows <= MOST_ROWS_TO_READ and columns <= MOST_COLUMNS_TO_READ
     figure, axes, bar = _heatmap_axes(rows, columns)
-    seeds = 0 if frame.empty else int(frame["seeds"].max())
-    mean = f", mean over {seeds} seeds" if seeds > 1 else ""
-    _write_title(figure, f"Validation accuracy after the last epoch{mean}", _say_winner(frame))
+    _draw_heatmap_title(figure, frame)
     if frame.empty:
         return _without_trials(figure, axes, bar)
     cells = frame.assign(text=_cell_texts(frame))
@@ -390,9 +390,11 @@ def _set_updates(axes: Axes, frame: pd.DataFrame) -> None:
     least, most = (1.0, 10.0) if frame["x"].isna().all() else frame["x"].agg(["min", "max"])
     margin = max((most / least) ** 0.04, 1.2)
     axes.set_xlim(least / margin, most * margin)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if most < 1000 * least else (1,)))
+    axes.xaxis.set_major_locator(_log_ticks(least, most))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    if frame["x"].isna().all():
+        axes.xaxis.set_ticks([])
 
 
 def _set_losses(axes: Axes, frame: pd.DataFrame) -> None:
@@ -413,8 +415,7 @@ def _set_losses(axes: Axes, frame: pd.DataFrame) -> None:
     axes.set_yscale("log", nonpositive="clip")
     margin = (high / low) ** 0.06
     axes.set_ylim(low / margin, high * margin)
-    steps = (1, 1.5, 2, 3, 5, 7) if high < 10 * low else (1, 2, 5)
-    axes.yaxis.set_major_locator(LogLocator(subs=steps if high < 1000 * low else (1,)))
+    axes.yaxis.set_major_locator(_log_ticks(low, high))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
@@ -442,6 +443,12 @@ def _set_accuracies(axes: Axes, frame: pd.DataFrame, label: str) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _percent(value)))
 
 
+def _log_ticks(low: float, high: float) -> LogLocator:
+    if high < 10 * low:
+        return LogLocator(subs=(1, 1.5, 2, 3, 5, 7))
+    return LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,))
+
+
 def error_decades(accuracy: ArrayLike) -> Floats:
     """Minus the decimal logarithm of the error, which is what an accuracy's axis is even in."""
     error = 1 + ERROR_FLOOR - np.asarray(accuracy, dtype=float)
@@ -464,7 +471,7 @@ def _accuracy_ticks(low: float, high: float) -> list[float]:
 
 
 def _percent(accuracy: float) -> str:
-    return f"{round(100 * accuracy, 3):g} %"
+    return f"{100 * accuracy:.4g} %"
 
 
 def _draw_panel(axes: Axes, frame: pd.DataFrame, keys: Keys) -> None:
@@ -565,14 +572,17 @@ def _draw_crosses(axes: Axes, frame: pd.DataFrame, keys: Keys) -> None:
     pointless = frame["mean"].isna()
     mean = frame["mean"].to_numpy(float)
     x, y = _axes_fractions(axes, frame["x"].to_numpy(float), np.where(pointless, 1, mean))
-    # Side by side, centred on their epoch.
+    # Side by side, about their epoch, and inside the panel.
     place = frame[pointless].groupby("x")["x"]
-    rank = place.cumcount() - (place.transform("size") - 1) / 2
-    step = np.minimum(0.025, 0.3 / place.transform("size"))
-    x[pointless] += (rank * step).to_numpy()
+    size = place.transform("size")
+    rank = place.cumcount() - (size - 1) / 2
+    step = np.minimum(0.025, 0.45 / size)
+    width = step * size
+    centre = np.clip(x[pointless], width / 2, 1 - width / 2)
+    x[pointless] = centre + rank * step
     y[pointless] = 0.965 if at_top else 0.035
     colours = keys.colours(frame["lr"].to_list())
-    axes.scatter(
+    crosses = axes.scatter(
         x,
         y.clip(0.035, 0.965),
         24 if keys.crowded else 55,
@@ -583,6 +593,7 @@ def _draw_crosses(axes: Axes, frame: pd.DataFrame, keys: Keys) -> None:
         zorder=5,
         label="diverged",
     )
+    crosses.set_path_effects([Stroke(linewidth=3.5, foreground="white"), Normal()])
 
 
 def _axes_fractions(axes: Axes, x: Floats, y: Floats) -> tuple[Floats, Floats]:
@@ -597,7 +608,7 @@ def _draw_title(figure: Figure, title: str, frame: pd.DataFrame) -> None:
     drawn = configurations.dropna(subset="epoch")
     said = [_say_winner(configurations)]
     if configurations["seeds"].max() > 1:
-        said.append("lines are means over seeds, bands from the lowest to the highest")
+        said.append("means over seeds, with bands from the lowest to the highest")
     title = f"{title}, {_count(len(drawn), 'configuration')}"
     _write_title(figure, title, "; ".join(said))
 
@@ -713,7 +724,8 @@ def _mark_handles(frame: pd.DataFrame, keys: Keys) -> list[Artist]:
         handles.append(line)
     if diverged := int(frame["diverged"].sum()):
         cross = Line2D([], [], color=TEXT_GREY, linestyle="", marker="x", markeredgewidth=2)
-        cross.set_label(f"{diverged} diverged from\nthere on")
+        what = "diverged" if frame["seeds"].max() == 1 else "with a seed\ndiverged"
+        cross.set_label(f"{diverged} {what}\nfrom there on")
         handles.append(cross)
     if missing := int(frame["epoch"].isna().sum()):
         handles.append(
@@ -726,21 +738,32 @@ def _draw_lr_bar(figure: Figure, bar: Axes, keys: Keys) -> None:
     figure.colorbar(ScalarMappable(LogNorm(keys.lrs[0], keys.lrs[-1]), LR_COLOURS), cax=bar)
     bar.set_title("learning rate", fontsize=TICK_SIZE, fontweight="bold", loc="left")
     bar.tick_params(labelsize=TICK_SIZE)
+    bar.yaxis.set_major_locator(_log_ticks(keys.lrs[0], keys.lrs[-1]))
+    bar.yaxis.set_minor_locator(NullLocator())
     bar.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _heatmap_axes(rows: int, columns: int) -> tuple[Figure, Axes, Axes]:
     """A figure whose size, in inches, fits the cells; its axes; and axes for the colour bar."""
-    width = float(np.clip(1.45 * columns, 2.2, 7.4))
+    width = float(np.clip(1.45 * columns, 2.2, 7.75))
     height = float(np.clip(0.8 * rows, 1.6, 6.0))
-    left, bottom = 0.95, 0.65
-    size = (max(left + width + 1.4, 6.6), bottom + height + 0.85)
+    left, bottom = 1.15, 0.65
+    size = (max(left + width + 1.1, 7.2), bottom + height + 0.95)
     figure = Figure(figsize=size, dpi=DPI)
     axes = figure.add_axes((left / size[0], bottom / size[1], width / size[0], height / size[1]))
     bar = figure.add_axes(
         ((left + width + 0.2) / size[0], bottom / size[1], 0.2 / size[0], height / size[1])
     )
     return figure, axes, bar
+
+
+def _draw_heatmap_title(figure: Figure, frame: pd.DataFrame) -> None:
+    seeds = 0 if frame.empty else int(frame["seeds"].max())
+    mean = f", mean over {seeds} seeds" if seeds > 1 else ""
+    subtitle = _say_winner(frame)
+    if frame["accuracy"].nunique() > 1:
+        subtitle += "; colours on a log scale of the error"
+    _write_title(figure, f"Validation accuracy after the last epoch{mean}", subtitle)
 
 
 def _cell_texts(frame: pd.DataFrame) -> list[str]:
@@ -760,6 +783,7 @@ def _draw_cells(axes: Axes, bar: Axes, table: pd.DataFrame, readable: bool) -> N
     """The finished cells; table: values and columns accuracy, text, by lr and batch size."""
     accuracy = table["accuracy"].to_numpy(float)
     found = bool(np.isfinite(accuracy).any())
+    several = np.unique(accuracy[np.isfinite(accuracy)]).size > 1
     low, high = (np.nanmin(accuracy), np.nanmax(accuracy)) if found else (0.0, 1.0)
     # Even in the log error: 96 and 97 % differ in colour, also beside cells at 10 %.
     low, high = max(low - 0.002, 0.0), min(high + 0.002, 1.0)
@@ -773,20 +797,22 @@ def _draw_cells(axes: Axes, bar: Axes, table: pd.DataFrame, readable: bool) -> N
         fmt="",
         annot_kws={"fontsize": TEXT_SIZE},
         linewidths=1.5 if readable else 0,
-        cbar=found,
+        cbar=several,
         cbar_ax=bar,
         xticklabels=False,
         yticklabels=False,
         ax=axes,
     )
-    if not found:
+    if not several:
         bar.set_axis_off()
         return
-    bar.yaxis.set_ticks(_accuracy_ticks(low, high))
+    ticks = _accuracy_ticks(low, high)
+    bar.yaxis.set_ticks(
+        ticks if len(ticks) > 2 else np.linspace(low + 0.002, high - 0.002, 3).round(3)
+    )
     bar.yaxis.set_minor_locator(NullLocator())
     bar.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _percent(value)))
     bar.tick_params(labelsize=TICK_SIZE)
-    bar.set_ylabel("validation accuracy (log scale of the error)", fontsize=TEXT_SIZE)
 
 
 def _draw_empty_cells(axes: Axes, table: pd.DataFrame, readable: bool) -> None:

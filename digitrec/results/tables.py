@@ -42,15 +42,16 @@ class Question:
 
     def differences(self, other: "Question") -> list[str]:
         """Return in words in what `other` cannot share a directory with this question."""
-        named = [
-            ("data", self.data["fingerprint"], other.data["fingerprint"]),
+        pairs = [
             ("epochs", self.epochs, other.epochs),
             ("val_fraction", self.val_fraction, other.val_fraction),
             ("split_seed", self.split_seed, other.split_seed),
             ("layer_sizes", self.layer_sizes, other.layer_sizes),
         ]
+        if self.data["fingerprint"] != other.data["fingerprint"]:
+            pairs.insert(0, ("data", _described(self.data), _described(other.data)))
         return [
-            f"{name} {here} there, {asked} here" for name, here, asked in named if here != asked
+            f"its {name} is {there}, not {asked}" for name, there, asked in pairs if there != asked
         ]
 
 
@@ -161,6 +162,10 @@ def write_tables(directory: Path, tables: Tables) -> None:
     """Write `trials.csv` and `epochs.csv`; an empty cell is a value that there is not."""
     for name, frame in (("trials.csv", tables.trials), ("epochs.csv", tables.epochs)):
         write_atomically(directory / name, frame.to_csv(index=False, lineterminator="\n").encode())
+
+
+def _described(data: dict[str, Any]) -> str:
+    return f"{data['source']} ({data['rows']} rows, fingerprint {data['fingerprint']})"
 
 
 def _described(data: dict[str, Any]) -> str:

@@ -1,0 +1,55 @@
+# The commands of digitrec; `make` or `make help` lists them.
+
+PYTHON ?= python3
+DATA ?= sample
+OUT ?=
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := cluster/requirements.lock
+READY := $(VENV)/ready
+
+.DEFAULT_GOAL := help
+.PHONY: help tune test check format lock clean
+
+help: ## list the commands
+	@echo "make COMMAND, where COMMAND is"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "make tune DATA=train.csv OUT=results/kaggle ARGS=\"--epochs 10\" tunes on a file of yours."
+
+# Exact versions come from the lock file; made once, and again when the lock or the project changes.
+$(READY): $(LOCK) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "digitrec needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.12 ..."; exit 2; }
+	@echo "Making the environment $(VENV) (once; about a gigabyte)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(LOCK) --editable '.[dev]'
+	@touch $@
+
+tune: $(READY) ## search the grid: DATA=sample|openml|FILE, OUT=directory, ARGS="more options"
+	@$(BIN)/digitrec tune --data '$(DATA)' $(if $(OUT),--out '$(OUT)') $(ARGS)
+
+test: $(READY) ## run the tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY) ## check format, lint and types
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+
+format: $(READY) ## format the code and mend what lint can mend
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --quiet --fix .
+
+lock: ## write the lock file anew with the newest versions that pyproject.toml admits
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@{ echo "# Exact versions, for make, the container image and the cluster. Made by 'make lock'."; \
+	   $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > $(LOCK)
+
+clean: ## remove the environment and caches; results/ stays
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find digitrec tune_jobs tests -name __pycache__ -type d -prune -exec rm -rf {} +
