@@ -222,7 +222,10 @@ def describe(outcome: "Outcome") -> list[str]:
         for status in ("diverged", "failed", "stopped")
         if status in statuses
     ]
-    lines += [f"Failed: {error}" for error in dict.fromkeys(outcome.failures.values())]
+    reasons = [error.strip().splitlines()[-1] for error in outcome.failures.values()]
+    lines += [f"Failed: {reason}" for reason in dict.fromkeys(reasons)]
+    if reasons:
+        lines.append(f"The whole errors are in {outcome.directory / 'stacks'}/*.failed.json.")
     if outcome.winner is None:
         lines.append("No trial completed, so there is no winner.")
     lines += [

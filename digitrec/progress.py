@@ -92,7 +92,7 @@ class Progress:
         if self.best_trial:
             parts.append(f"best {self.best_val_accuracy:.2%} ({self.best_trial})")
         left = self.seconds_left()
-        time_left = "" if left is None else f", {format_seconds(left)} left"
+        time_left = f", {format_seconds(left)} left" if left else ""
         return " | ".join([*parts, f"{format_seconds(self.elapsed())}{time_left}"])
 
 

@@ -1,0 +1,152 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from digitrec import cli
+from digitrec.errors import InputError
+from digitrec.results import tables
+from digitrec.results.stacks import StackResult, write_stack
+from digitrec.space import EpochRecord, Space, Stack
+
+WRONG_OPTIONS = [
+    (["--lr", "0.1,x"], "digitrec tune: argument --lr: 'x' is not a number"),
+    (["--lr", ""], "digitrec: no learning rate is given; at least one is needed"),
+    (["--lr", "0"], "digitrec: learning rate 0.0 is not a finite number above 0"),
+    (["--lr", "nan"], "digitrec: learning rate nan is not a finite number above 0"),
+    (["--batch-size", "3.5"], "digitrec tune: argument --batch-size: '3.5' is not a whole number"),
+    (["--batch-size", "32,32"], "digitrec: batch size 32 is given more than once"),
+    (["--seeds", "-1"], "digitrec: seed -1 is not a whole number from 0 to 2**32 - 1"),
+    (["--epochs", "0"], "digitrec: epochs 0 is not a whole number above 0"),
+    (["--epochs", "many"], "digitrec tune: argument --epochs: invalid int value: 'many'"),
+    (["--val-fraction", "0"], "digitrec: val-fraction 0.0 is not within 0 and 1"),
+    (
+        ["--stack-size", "none"],
+        "digitrec tune: argument --stack-size: 'none' is not a whole number",
+    ),
+    (["--cpus-per-trial", "0"], "digitrec: cpus-per-trial 0 is neither a fraction up to 1 nor a"),
+    (["--nonsense"], "digitrec: unrecognized arguments: --nonsense"),
+    (["--data", "no.csv"], "digitrec: no.csv: No such file or directory; expected"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), WRONG_OPTIONS)
+def test_a_wrong_option_is_one_line_and_exit_code_2(
+    options: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = cli.main(["tune", *options])
+    except SystemExit as exit_:
+        code = int(str(exit_.code))
+    said = capsys.readouterr()
+    assert code == 2
+    assert said.out == ""
+    assert said.err.startswith(message)
+    assert said.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_options_are_said_before_torch_and_ray_are_imported() -> None:
+    code = (
+        "import sys; from digitrec import cli; assert cli.main(['tune', '--epochs', '0']) == 2; "
+        "assert not {'torch', 'ray', 'pandas'} & set(sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_without_a_command_the_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 0
+    assert "tune" in capsys.readouterr().out
+
+
+def test_options_left_out_make_the_default_study() -> None:
+    request = cli.make_request(cli.make_parser().parse_args(["tune"]))
+    assert request == cli.Request()
+
+
+def test_options_reach_the_request() -> None:
+    options = "tune --data d.csv --lr 0.1,1e-3 --batch-size 8 --seeds 1,2 --epochs 4 --out o"
+    options += " --val-fraction 0.3 --stack-size 2 --cpus-per-trial 2 --gpus-per-trial 0.5"
+    options += " --address auto"
+    assert cli.make_request(cli.make_parser().parse_args(options.split())) == cli.Request(
+        data="d.csv",
+        space=Space(lrs=(0.1, 1e-3), batch_sizes=(8,), seeds=(1, 2)),
+        epochs=4,
+        out="o",
+        val_fraction=0.3,
+        stack_size=2,
+        cpus_per_trial=2,
+        gpus_per_trial=0.5,
+        address="auto",
+    )
+
+
+@pytest.fixture
+def half_a_study(tmp_path: Path) -> Path:
+    """One of two trials is finished."""
+    question = tables.Question(
+        data={"source": "sample", "fingerprint": "ff", "rows": 5},
+        space={"lr": [0.1, 0.5], "batch_size": [32], "seed": [0]},
+        epochs=1,
+        val_fraction=0.2,
+        split_seed=42,
+        layer_sizes=[2, 3, 10],
+    )
+    tables.write_question(tmp_path, question)
+    stack = Stack(Space(lrs=(0.5,), batch_sizes=(32,)).configurations())
+    record = EpochRecord(1, 10, 0.5, 0.8, 0.4, 0.9, 0.1)
+    result = StackResult(
+        stack=stack, epochs=[[record]], predictions=np.zeros((1, 4), np.uint8), weights={}
+    )
+    write_stack(tmp_path / "stacks", result)
+    return tmp_path
+
+
+def test_report_ranks_an_unfinished_study_and_exits_with_1(
+    half_a_study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["report", str(half_a_study)]) == 1
+    said = capsys.readouterr().out
+    assert "Winner: lr 0.5, batch size 32, seed 0: 90.00% of the validation images" in said
+    assert "1 of 2 trials stopped." in said
+    assert (half_a_study / "trials.csv").exists()
+    assert (half_a_study / "plots" / "comparison.png").exists()
+
+
+def test_report_of_no_study_is_one_line_and_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["report", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"digitrec: {tmp_path} holds no study (no study.json)\n"
+
+
+def test_ctrl_c_is_exit_code_1_and_says_how_to_go_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "run_report", interrupted)
+    assert cli.main(["report", "anywhere"]) == 1
+    assert "Run the same command again to go on" in capsys.readouterr().err
+
+
+def test_bad_data_is_one_line_and_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text("label,pixel0\n3,17\n4,256\n")
+    assert cli.main(["tune", "--data", str(path), "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.startswith(f"digitrec: {path}: row 2, column pixel0: '256'")
+    assert not (tmp_path / "out").exists()
+
+
+def test_input_errors_are_value_errors() -> None:
+    assert issubclass(InputError, ValueError)

@@ -1,0 +1,136 @@
+import io
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+from rich.console import Console
+
+from digitrec.progress import Progress, ProgressCallback, format_seconds, render
+from digitrec.space import Space, Stack
+from digitrec.trainable import stack_config
+
+LONG = Stack(Space(lrs=(0.1, 0.5), batch_sizes=(32,)).configurations())
+SHORT = Stack(Space(lrs=(0.1, 0.5), batch_sizes=(64,)).configurations())
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def progress(clock: Callable[[], float]) -> Progress:
+    return Progress(
+        configurations=6,
+        configurations_done=2,
+        epochs=2,
+        work={LONG.key: 6.0, SHORT.key: 4.0},
+        clock=clock,
+    )
+
+
+def metrics(epoch: int, first: float, second: float) -> dict[str, Any]:
+    return {"epoch": epoch, "val_accuracy/lr0.1": first, "val_accuracy/lr0.5": second}
+
+
+def test_progress_counts_configurations_epochs_and_the_best() -> None:
+    study = progress(Clock())
+    study.start(LONG)
+    study.report(LONG, metrics(1, 0.8, float("nan")))
+    assert (study.configurations_done, study.epochs_done) == (2, 2)
+    study.report(LONG, metrics(2, 0.7, float("nan")))
+    study.end(LONG)
+    assert (study.configurations_done, study.epochs_done) == (4, 4)
+    assert (study.best_trial, study.best_val_accuracy) == ("lr0.1-bs32-seed0", 0.8)
+    assert study.fraction() == 0.6
+    assert not study.running
+
+
+def test_time_left_leaves_the_start_of_the_workers_out() -> None:
+    clock = Clock()
+    study = progress(clock)
+    clock.now = 100.0
+    study.report(LONG, metrics(1, 0.8, 0.9))
+    assert study.seconds_left() is None
+    clock.now = 106.0
+    study.report(LONG, metrics(2, 0.8, 0.9))
+    assert study.seconds_left() == 8.0  # 4 of 10 are left, and 3 took 6 seconds
+
+
+def test_a_line_says_how_far_the_study_is() -> None:
+    clock = Clock()
+    study = progress(clock)
+    study.report(LONG, metrics(1, 0.8, 0.9123))
+    clock.now = 6.0
+    study.report(LONG, metrics(2, 0.8, 0.9))
+    assert study.describe() == (
+        "4/6 configurations | 4 epochs | best 91.23% (lr0.5-bs32-seed0) | 6 s, 8 s left"
+    )
+
+
+def follow(console: Console, clock: Clock) -> None:
+    with ProgressCallback(progress(clock), console) as callback:
+        for stack in (LONG, SHORT):
+            trial = SimpleNamespace(config={"stack": stack_config(stack)})
+            callback.on_trial_start(0, [], trial)
+            for epoch in (1, 2):
+                clock.now += 4.0
+                callback.on_trial_result(0, [], trial, metrics(epoch, 0.8, 0.9))
+            callback.on_trial_complete(0, [], trial)
+
+
+def test_a_log_gets_plain_lines_at_intervals() -> None:
+    output = io.StringIO()
+    follow(Console(file=output), Clock())
+    lines = output.getvalue().splitlines()
+    assert [line.split(" | ")[0] for line in lines] == [
+        "2/6 configurations",
+        "6/6 configurations",
+        "6/6 configurations",
+    ]
+    assert "\x1b" not in output.getvalue()
+
+
+def test_a_terminal_gets_a_live_display_and_keeps_the_last_line() -> None:
+    output = io.StringIO()
+    follow(Console(file=output, force_terminal=True, width=100), Clock())
+    assert "\x1b" in output.getvalue()
+    assert (
+        output.getvalue()
+        .splitlines()[-1]
+        .endswith("6/6 configurations | 8 epochs | best 90.00% (lr0.5-bs32-seed0) | 16 s")
+    )
+
+
+def test_the_live_display_shows_what_is_running() -> None:
+    output = io.StringIO()
+    study = progress(Clock())
+    study.start(LONG)
+    Console(file=output, width=100).print(render(study))
+    assert "batch size 32" in output.getvalue()
+    assert "epoch 0/2" in output.getvalue()
+    assert "lr 0.1, 0.5" in output.getvalue()
+
+
+def test_an_error_is_said_when_it_happens() -> None:
+    output = io.StringIO()
+    with ProgressCallback(progress(Clock()), Console(file=output)) as callback:
+        trial = SimpleNamespace(config={"stack": stack_config(LONG)})
+        callback.on_trial_start(0, [], trial)
+        callback.on_trial_error(0, [], trial)
+    assert output.getvalue().splitlines()[0] == "failed bs32-seed0-lr0.1,0.5"
+
+
+def test_seconds_read_as_a_person_says_them() -> None:
+    assert [format_seconds(s) for s in (0.4, 59.4, 60, 3599, 3600, 7620)] == [
+        "0 s",
+        "59 s",
+        "1 min 00 s",
+        "59 min 59 s",
+        "1 h 00 min",
+        "2 h 07 min",
+    ]

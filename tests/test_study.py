@@ -1,0 +1,240 @@
+"""Real studies, on real Ray with two CPUs and real MNIST digits from the packaged sample."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from rich.console import Console
+from safetensors.numpy import load_file
+
+from digitrec import study
+from digitrec.data import fit_scaler, read_digits, split_rows
+from digitrec.errors import InputError
+from digitrec.model import load_classifier
+from digitrec.request import Request
+from digitrec.results.outcome import Outcome
+from digitrec.space import Space
+from digitrec.study import count_workers, run_study
+from digitrec.trainable import train_stack
+
+SMALL = Space(lrs=(0.1, 0.5), batch_sizes=(256, 512))
+TIMES = ["seconds"]
+
+
+def run(out: Path, space: Space = SMALL, epochs: int = 2, **options: object) -> Outcome:
+    request = Request(space=space, epochs=epochs, out=str(out), **options)  # type: ignore[arg-type]
+    return run_study(request, Console(file=io.StringIO()))
+
+
+def untimed(directory: Path, name: str) -> pd.DataFrame:
+    return pd.read_csv(directory / name).drop(columns=TIMES)
+
+
+@pytest.fixture(scope="module")
+def finished(two_cpus: None, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    return run(tmp_path_factory.mktemp("finished") / "study")
+
+
+def test_a_study_leaves_what_the_contract_says(finished: Outcome) -> None:
+    there = {str(p.relative_to(finished.directory)) for p in finished.directory.rglob("*")}
+    assert there >= {
+        "study.json",
+        "trials.csv",
+        "epochs.csv",
+        "best/model.safetensors",
+        "best/model.json",
+        "plots/comparison.png",
+        "plots/heatmap.png",
+        "plots/updates.png",
+    }
+    trials = pd.read_csv(finished.directory / "trials.csv")
+    assert trials["status"].to_list() == ["completed"] * 4
+    assert trials["updates"].to_list() == [32, 16, 32, 16]
+    assert len(pd.read_csv(finished.directory / "epochs.csv")) == 8
+    assert finished.tables.complete
+
+
+def test_the_saved_winner_has_the_validation_accuracy_of_its_row(finished: Outcome) -> None:
+    digits = read_digits("sample")
+    val = split_rows(digits.labels).val
+    classifier = load_classifier(finished.directory / "best")
+    predicted = classifier.log_probabilities(digits.images[val]).argmax(1).numpy()
+    accuracy = float((predicted == digits.labels[val]).mean())
+    assert accuracy == finished.ranked["val_accuracy"].iloc[0]
+
+
+def test_the_saved_winner_loads_into_a_plain_sequential(finished: Outcome) -> None:
+    tensors = load_file(finished.directory / "best" / "model.safetensors")
+    model = torch.nn.Sequential(
+        torch.nn.Linear(784, 256),
+        torch.nn.ReLU(),
+        torch.nn.Linear(256, 128),
+        torch.nn.ReLU(),
+        torch.nn.Linear(128, 10),
+    )
+    weights = {name: torch.from_numpy(v) for name, v in tensors.items() if "scaler" not in name}
+    assert model.load_state_dict(weights).missing_keys == []
+    digits = read_digits("sample")
+    scaler = fit_scaler(digits.images[split_rows(digits.labels).train])
+    assert np.array_equal(tensors["scaler.data_max"], scaler.data_max)
+
+
+def test_a_model_loads_without_ray() -> None:
+    code = "import sys, digitrec.model; assert 'ray' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_same_seed_gives_the_same_table(finished: Outcome, tmp_path: Path) -> None:
+    run(tmp_path)
+    for name in ("trials.csv", "epochs.csv"):
+        pd.testing.assert_frame_equal(
+            untimed(tmp_path, name), untimed(finished.directory, name), check_exact=True
+        )
+
+
+def test_one_trial_per_configuration_gives_the_same_table_up_to_rounding(
+    finished: Outcome, tmp_path: Path
+) -> None:
+    run(tmp_path, stack_size=1)
+    assert len(list((tmp_path / "stacks").glob("*.safetensors"))) == 4
+    pd.testing.assert_frame_equal(
+        untimed(tmp_path, "trials.csv"), untimed(finished.directory, "trials.csv"), atol=0.01
+    )
+
+
+def test_a_finished_study_trains_nothing(
+    finished: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a finished study was trained")
+
+    monkeypatch.setattr(study, "train", refuse)
+    again = run(finished.directory)
+    pd.testing.assert_frame_equal(again.tables.trials, finished.tables.trials)
+
+
+def test_a_wider_grid_trains_only_its_new_cells(two_cpus: None, tmp_path: Path) -> None:
+    run(tmp_path, Space(lrs=(0.1,), batch_sizes=(512,)))
+    (first,) = (tmp_path / "stacks").glob("*.safetensors")
+    written = first.stat().st_mtime_ns
+    wider = run(tmp_path, Space(lrs=(0.1, 0.5), batch_sizes=(512,)))
+    assert wider.tables.trials["status"].to_list() == ["completed", "completed"]
+    assert first.stat().st_mtime_ns == written
+    names = sorted(p.name.rsplit("-", 1)[0] for p in (tmp_path / "stacks").glob("*.safetensors"))
+    assert names == ["bs512-seed0-lr0.1", "bs512-seed0-lr0.5"]
+
+
+def test_another_study_in_the_directory_is_refused_by_its_differences(
+    finished: Outcome,
+) -> None:
+    with pytest.raises(InputError) as caught:
+        run(finished.directory, epochs=5, val_fraction=0.3)
+    assert "its epochs is 2, not 5; its val_fraction is 0.2, not 0.3" in str(caught.value)
+
+
+def test_a_diverged_trial_keeps_its_row_and_never_wins(two_cpus: None, tmp_path: Path) -> None:
+    outcome = run(tmp_path, Space(lrs=(0.1, 1e20), batch_sizes=(512,)))
+    assert outcome.tables.trials["status"].to_list() == ["completed", "diverged"]
+    assert outcome.winner == "lr0.1-bs512-seed0"
+    epochs = pd.read_csv(tmp_path / "epochs.csv")
+    assert epochs[epochs["lr"] == 1e20]["val_loss"].isna().all()
+
+
+def test_a_failed_stack_keeps_its_rows_and_its_reason(
+    two_cpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail_at_512(config: dict[str, Any], **parts: Any) -> None:
+        if config["stack"]["batch_size"] == 512:
+            raise RuntimeError("no luck today")
+        train_stack(config, **parts)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(study, "train_stack", fail_at_512)
+        outcome = run(tmp_path)
+    assert outcome.tables.trials["status"].to_list() == ["completed", "failed"] * 2
+    assert outcome.failures["lr0.1-bs512-seed0"].strip().endswith("RuntimeError: no luck today")
+    assert outcome.winner == "lr0.5-bs256-seed0"
+    again = run(tmp_path)
+    assert again.tables.complete
+    assert again.failures == {}
+
+
+def test_batch_sizes_over_the_training_rows_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="batch size 4001 is more than the 4000 training rows"):
+        run(tmp_path, Space(batch_sizes=(4001,)))
+    assert not (tmp_path / "study.json").exists()
+
+
+def test_more_resources_than_there_are_are_refused_with_the_numbers(
+    two_cpus: None, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"asks for 64 CPUs and 0 GPUs.*: 2 CPUs, 0 GPUs"):
+        run(tmp_path, cpus_per_trial=64)
+    with pytest.raises(InputError, match=r"asks for 1 CPUs and 1 GPUs"):
+        run(tmp_path, gpus_per_trial=1)
+    assert not (tmp_path / "study.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "workers"), [(1, 0, 6), (2, 0, 3), (0.5, 0, 12), (1, 1, 2), (1, 0.5, 4)]
+)
+def test_workers_are_counted_node_by_node(cpus: float, gpus: float, workers: int) -> None:
+    assert count_workers([{"CPU": 4, "GPU": 2}, {"CPU": 2}], cpus, gpus) == workers
+
+
+def test_a_request_says_what_is_wrong_with_it() -> None:
+    for options, message in (
+        ({"epochs": 0}, "epochs 0 is not a whole number above 0"),
+        ({"val_fraction": 1.0}, "val-fraction 1.0 is not within 0 and 1"),
+        ({"stack_size": 0}, "stack-size 0 is neither 'auto' nor a whole number above 0"),
+        ({"cpus_per_trial": 0}, "cpus-per-trial 0 is neither a fraction up to 1 nor a whole"),
+        ({"gpus_per_trial": 1.5}, "gpus-per-trial 1.5 is neither a fraction up to 1 nor a whole"),
+        ({"out": "s3://bucket/x"}, "s3://bucket/x is not a directory of a file system"),
+    ):
+        with pytest.raises(InputError) as caught:
+            Request(**options)  # type: ignore[arg-type]
+        assert str(caught.value).startswith(message)
+
+
+def test_a_study_is_kept_under_the_name_of_its_data() -> None:
+    assert Request().directory == Path.cwd() / "results" / "sample"
+    assert Request(data="/data/train.csv.gz").directory == Path.cwd() / "results" / "train"
+
+
+def start(out: Path) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "digitrec", "tune", "--out", str(out), "--stack-size", "1"]
+    command += ["--lr", "0.1,0.5", "--batch-size", "512,16", "--epochs", "6"]
+    return subprocess.Popen(
+        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ
+    )
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_study_that_is_cut_short_goes_on_to_the_same_tables(
+    stop: signal.Signals, tmp_path: Path
+) -> None:
+    cut, whole = tmp_path / "cut", tmp_path / "whole"
+    process = start(cut)
+    deadline = time.monotonic() + 120
+    while not list(cut.glob("stacks/*.safetensors")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(stop)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, output
+    assert "Run the same command again to go on" in output
+    assert "stopped" in set(pd.read_csv(cut / "trials.csv")["status"])
+    for out in (cut, whole):
+        again = start(out)
+        output, _ = again.communicate(timeout=120)
+        assert again.returncode == 0, output
+    for name in ("trials.csv", "epochs.csv"):
+        pd.testing.assert_frame_equal(untimed(cut, name), untimed(whole, name), check_exact=True)
