@@ -20,9 +20,6 @@ from digitrec.data import Scaler
 from digitrec.errors import InputError
 from digitrec.products import Activations, Products, choose_products
 
-HIDDEN_SIZES = (256, 128)
-CLASSES = 10
-
 
 @dataclass(frozen=True, slots=True)
 class StackedMLP:
@@ -63,11 +60,6 @@ class StackedMLP:
             named[f"{2 * layer}.weight"] = weight[k]
             named[f"{2 * layer}.bias"] = bias[k]
         return named
-
-
-def layer_sizes(pixels: int, hidden_sizes: Sequence[int] = HIDDEN_SIZES) -> tuple[int, ...]:
-    """Return the widths from input to output, (784, 256, 128, 10) by default."""
-    return (pixels, *hidden_sizes, CLASSES)
 
 
 def parameter_count(sizes: Sequence[int]) -> int:

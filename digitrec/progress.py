@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ray import tune
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -92,7 +92,7 @@ class Progress:
         if self.best_trial:
             parts.append(f"best {self.best_val_accuracy:.2%} ({self.best_trial})")
         left = self.seconds_left()
-        time_left = f", {format_seconds(left)} left" if left else ""
+        time_left = f", {format_seconds(left)} left" if left and self.fraction() < 0.999 else ""
         return " | ".join([*parts, f"{format_seconds(self.elapsed())}{time_left}"])
 
 
@@ -153,17 +153,21 @@ class ProgressCallback(tune.Callback):
             self.console.print(self.progress.describe(), highlight=False, soft_wrap=True)
 
 
-def render(progress: Progress) -> Group:
+def render(progress: Progress) -> Table:
     """Return the live display: a bar, the line of `Progress.describe`, the running stacks."""
     running = Table.grid(padding=(0, 2))
     for stack, epoch in list(progress.running.values())[:MOST_STACKS_SHOWN]:
-        running.add_row(f"  batch size {stack.batch_size}", f"epoch {epoch}/{progress.epochs}",
-            f"lr {', '.join(map(repr, stack.lrs))}")  # fmt: skip
+        lrs = ", ".join(map(repr, stack.lrs))
+        epochs = f"epoch {epoch}/{progress.epochs}"
+        running.add_row(f"  batch size {stack.batch_size}", epochs, f"lr {lrs}")
     hidden = len(progress.running) - MOST_STACKS_SHOWN
     if hidden > 0:
         running.add_row(f"  and {hidden} more")
-    bar = ProgressBar(total=1.0, completed=progress.fraction(), width=60)
-    return Group(bar, Text(progress.describe()), running)
+    lines = Table.grid()
+    lines.add_row(ProgressBar(total=1.0, completed=progress.fraction(), width=60))
+    lines.add_row(Text(progress.describe()))
+    lines.add_row(running)
+    return lines
 
 
 def format_seconds(seconds: float) -> str:

@@ -10,6 +10,9 @@ from typing import NamedTuple, TypeVar
 
 from digitrec.errors import InputError
 
+HIDDEN_SIZES = (256, 128)
+CLASSES = 10
+
 Value = TypeVar("Value", int, float)
 
 MAX_STACK_SIZE = 16  # beyond it a stack's weights crowd the cache and nothing is gained
@@ -111,6 +114,11 @@ class Stack:
         """The name made unique, for a file."""
         members = " ".join(member.trial for member in self.members)
         return f"{self.name}-{hashlib.sha256(members.encode()).hexdigest()[:8]}"
+
+
+def layer_sizes(pixels: int, hidden_sizes: Sequence[int] = HIDDEN_SIZES) -> tuple[int, ...]:
+    """Return the widths from input to output, (784, 256, 128, 10) by default."""
+    return (pixels, *hidden_sizes, CLASSES)
 
 
 class Cost(NamedTuple):

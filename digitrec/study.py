@@ -1,12 +1,14 @@
 """A study: plan the stacks, train them with Ray Tune, keep the study directory."""
 
+import importlib
 import importlib.metadata
 import logging
 import math
 import os
 import platform
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -18,13 +20,21 @@ from rich.console import Console
 
 from digitrec.data import Digits, Split, fingerprint, fit_scaler, read_digits, split_rows
 from digitrec.errors import InputError
-from digitrec.model import layer_sizes
 from digitrec.progress import Progress, ProgressCallback
 from digitrec.request import Request
 from digitrec.results import tables
 from digitrec.results.outcome import Outcome, conclude
-from digitrec.results.stacks import StackResult, read_stacks
-from digitrec.space import CPU_COST, MAX_STACK_SIZE, Configuration, Space, Stack, plan_stacks
+from digitrec.results.stacks import read_stacks
+from digitrec.results.timings import Timings
+from digitrec.space import (
+    CPU_COST,
+    MAX_STACK_SIZE,
+    Configuration,
+    Space,
+    Stack,
+    layer_sizes,
+    plan_stacks,
+)
 from digitrec.trainable import SharedData, stack_config, stack_of, train_stack
 
 SPLIT_SEED = 42  # of the plain training loop, whose validation rows these are
@@ -37,15 +47,16 @@ def run_study(request: Request, console: Console) -> Outcome:
         InputError: the data, the directory or the resources do not fit the request; nothing was
             trained.
     """
-    digits = read_digits(request.data)
-    split = split_rows(digits.labels, request.val_fraction, SPLIT_SEED)
-    _check_batch_sizes(request.space, split)
-    question = ask(request, digits, split)
+    timings, workers = Timings(), 0
+    with timings.part("read the data"), console.status(f"Reading {request.data}"):
+        digits = read_digits(request.data)
+        split = split_rows(digits.labels, request.val_fraction, SPLIT_SEED)
+        _check_batch_sizes(request.space, split)
+        question = ask(request, digits, split)
+        scaler = fit_scaler(digits.images[split.train])
     directory = request.directory
     open_study(directory, question)
-    scaler = fit_scaler(digits.images[split.train])
-    before = read_stacks(directory / "stacks")
-    missing = set(request.space.configurations()) - trained_configurations(before)
+    missing = missing_configurations(request.space, directory)
     if missing:
         shared = SharedData(
             key=f"{question.data['fingerprint']}-{request.val_fraction}",
@@ -54,12 +65,34 @@ def run_study(request: Request, console: Console) -> Outcome:
             split=split,
             scaler=scaler,
         )
-        with connected(request.address) as nodes:
+        with connected(request.address, console, timings) as nodes:
             workers = count_workers(nodes, request.cpus_per_trial, request.gpus_per_trial)
             stacks = plan(request, workers, len(split.train), missing)
+            line = describe_plan(question, stacks, workers)
+            console.print(line, highlight=False, soft_wrap=True)
             tables.write_question(directory, question)
-            train(request, question, shared, stacks, console)
-    return conclude(directory, scaler)
+            with timings.part("train"):
+                train(request, question, shared, stacks, console)
+            outcome = conclude(directory, scaler, timings)
+    else:
+        outcome = conclude(directory, scaler, timings)
+    now = outcome.tables.trials["trial"].isin([member.trial for member in missing])
+    timings.write(
+        directory,
+        workers=workers,
+        trial_seconds=float(outcome.tables.trials[now]["seconds"].sum()),
+    )
+    return outcome
+
+
+def describe_plan(question: tables.Question, stacks: Sequence[Stack], workers: int) -> str:
+    """Return one line: what is trained on what."""
+    data, configurations = question.data, sum(len(stack.members) for stack in stacks)
+    return (
+        f"{data['train_rows']:,} digits to train on, {data['val_rows']:,} to validate on; "
+        f"{configurations} configurations in {len(stacks)} stacks, "
+        f"{min(workers, len(stacks))} at a time, {question.epochs} epochs each"
+    )
 
 
 def ask(request: Request, digits: Digits, split: Split) -> tables.Question:
@@ -105,9 +138,11 @@ def open_study(directory: Path, question: tables.Question) -> None:
         tables.write_question(directory, question)
 
 
-def trained_configurations(results: Iterable[StackResult]) -> set[Configuration]:
-    """Return the configurations that finished stacks hold."""
-    return {member for result in results for member in result.stack.members}
+def missing_configurations(space: Space, directory: Path) -> set[Configuration]:
+    """Return the configurations of a space that no finished stack of a study holds."""
+    finished = read_stacks(directory / "stacks")
+    there = {member for result in finished for member in result.stack.members}
+    return set(space.configurations()) - there
 
 
 def plan(
@@ -179,7 +214,9 @@ def train(
 
 
 @contextmanager
-def connected(address: str | None) -> Iterator[list[dict[str, float]]]:
+def connected(
+    address: str | None, console: Console, timings: Timings
+) -> Iterator[list[dict[str, float]]]:
     """Connect to Ray, or start it on this machine's cores; yields the resources of each node.
 
     An address, or being inside a Ray job, names a cluster; otherwise a fresh Ray is started, and
@@ -190,12 +227,18 @@ def connected(address: str | None) -> Iterator[list[dict[str, float]]]:
     """
     ours = not ray.is_initialized()
     if ours:
-        _start_ray(address)
+        # Ray starts its processes one after the other, for seconds in which the cores are idle.
+        drawing = threading.Thread(target=importlib.import_module, args=["digitrec.results.plots"])
+        drawing.start()
+        with timings.part("start Ray"), console.status("Starting Ray"):
+            _start_ray(address)
+        drawing.join()
     try:
         yield [node["Resources"] for node in ray.nodes() if node["Alive"]]
     finally:
         if ours:
-            ray.shutdown()
+            with timings.part("end Ray"):
+                ray.shutdown()
 
 
 def count_workers(nodes: Sequence[dict[str, float]], cpus: float, gpus: float) -> int:

@@ -1,20 +1,27 @@
-"""One Ray Tune trial: trains a stack and reports every epoch of all its members."""
+"""One Ray Tune trial: trains a stack and reports every epoch of all its members.
+
+torch is imported in the functions that run in a worker: it takes seconds, and the driver, which
+imports this module as well, has no use for it.
+"""
 
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from ray import tune
 
 from digitrec.data import Scaler, Split
-from digitrec.model import StackedMLP, init_mlp
 from digitrec.results.stacks import StackResult, best_member, write_stack
 from digitrec.space import Configuration, EpochRecord, Stack
-from digitrec.train import TrainingData, epochs
+
+if TYPE_CHECKING:
+    import torch
+
+    from digitrec.model import StackedMLP
+    from digitrec.train import TrainingData
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +55,11 @@ def train_stack(
         epochs_wanted: how many to train.
         directory: where the finished stack's file goes; absolute.
     """
+    import torch
+
+    from digitrec.model import init_mlp
+    from digitrec.train import epochs
+
     stack = stack_of(config)
     device = claim_resources()
     data = _resident(shared, device)
@@ -70,7 +82,7 @@ def train_stack(
 
 
 def finished_stack(
-    stack: Stack, history: list[list[EpochRecord]], model: StackedMLP, predictions: torch.Tensor
+    stack: Stack, history: list[list[EpochRecord]], model: "StackedMLP", predictions: "torch.Tensor"
 ) -> StackResult:
     """Return what there is to keep of a trained stack: of the weights, those of its best trial.
 
@@ -120,12 +132,14 @@ def epoch_metrics(stack: Stack, records: list[EpochRecord]) -> dict[str, float]:
     return metrics
 
 
-def claim_resources() -> torch.device:
+def claim_resources() -> "torch.device":
     """Set torch's threads from the trial's CPUs and return the device from the trial's GPUs.
 
     Raises:
         RuntimeError: Ray gave the trial a GPU that this torch cannot use.
     """
+    import torch
+
     resources = tune.get_context().get_trial_resources().required_resources
     torch.set_num_threads(max(1, int(resources.get("CPU", 1))))
     if not resources.get("GPU", 0):
@@ -138,10 +152,10 @@ def claim_resources() -> torch.device:
     return torch.device("cuda")
 
 
-_prepared: dict[tuple[str, str], TrainingData] = {}  # at most one entry: the study at work
+_prepared: dict[tuple[str, str], "TrainingData"] = {}  # at most one entry: the study at work
 
 
-def _resident(shared: SharedData, device: torch.device) -> TrainingData:
+def _resident(shared: SharedData, device: "torch.device") -> "TrainingData":
     """Return the scaled data on the device, prepared once per worker."""
     key = (shared.key, str(device))
     if key not in _prepared:
@@ -150,8 +164,11 @@ def _resident(shared: SharedData, device: torch.device) -> TrainingData:
     return _prepared[key]
 
 
-def prepare(shared: SharedData, device: torch.device) -> TrainingData:
+def prepare(shared: SharedData, device: "torch.device") -> "TrainingData":
     """Return the scaled training and validation images, float32, on the device."""
+    import torch
+
+    from digitrec.train import TrainingData
 
     def images(rows: NDArray[np.int64]) -> torch.Tensor:
         return torch.from_numpy(shared.scaler.scale(shared.images[rows])).to(device)

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from digitrec.model import StackedMLP, init_mlp, layer_sizes, parameter_count
+from digitrec.model import StackedMLP, init_mlp, parameter_count
 from digitrec.products import BatchedProducts, OneDNNProducts, Products, choose_products
-from digitrec.space import EpochRecord
+from digitrec.space import EpochRecord, layer_sizes
 from digitrec.train import TrainingData, epochs, shuffled
 
 SIZES = (12, 8, 6, 10)

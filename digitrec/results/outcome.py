@@ -6,8 +6,9 @@ from pathlib import Path
 import pandas as pd
 
 from digitrec.data import Scaler
-from digitrec.results import plots, tables
+from digitrec.results import tables
 from digitrec.results.best import write_best
+from digitrec.results.timings import Timings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,25 +26,33 @@ class Outcome:
         return None if self.ranked.empty else str(self.ranked["trial"].iloc[0])
 
 
-def conclude(directory: Path, scaler: Scaler | None = None) -> Outcome:
+def conclude(
+    directory: Path, scaler: Scaler | None = None, timings: Timings | None = None
+) -> Outcome:
     """Write the tables and figures of what a study directory holds now.
 
     Args:
         directory: the study directory.
         scaler: of the training rows; with it, the winner's model is written as well.
+        timings: gets the time that the tables and the figures take.
 
     Raises:
         InputError: there is no study in the directory.
     """
-    study = tables.read_tables(directory)
-    outcome = Outcome(
-        directory=directory,
-        tables=study,
-        ranked=tables.rank(study.trials),
-        failures=tables.read_failures(directory / "stacks"),
-    )
-    tables.write_tables(directory, study)
-    if scaler is not None:
-        write_best(directory, outcome.winner, study.trials, scaler)
-    plots.draw_all(study.trials, study.epochs, outcome.winner, directory / "plots")
+    timings = timings or Timings()
+    with timings.part("write tables and model"):
+        study = tables.read_tables(directory)
+        outcome = Outcome(
+            directory=directory,
+            tables=study,
+            ranked=tables.rank(study.trials),
+            failures=tables.read_failures(directory / "stacks"),
+        )
+        tables.write_tables(directory, study)
+        if scaler is not None:
+            write_best(directory, outcome.winner, study.trials, scaler)
+    with timings.part("draw the figures"):
+        from digitrec.results import plots  # takes a second, which a caller may want to hide
+
+        plots.draw_all(study.trials, study.epochs, outcome.winner, directory / "plots")
     return outcome

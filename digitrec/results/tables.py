@@ -168,10 +168,6 @@ def _described(data: dict[str, Any]) -> str:
     return f"{data['source']} ({data['rows']} rows, fingerprint {data['fingerprint']})"
 
 
-def _described(data: dict[str, Any]) -> str:
-    return f"{data['source']} ({data['rows']} rows, fingerprint {data['fingerprint']})"
-
-
 def _identity(configuration: Configuration) -> dict[str, Any]:
     return {"trial": configuration.trial, **asdict(configuration)}
 

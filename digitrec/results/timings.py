@@ -1,0 +1,41 @@
+"""Where the seconds of a run went; kept as `timings.json` in the study directory."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from digitrec.results.stacks import write_atomically
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Wall-clock seconds of the parts of a run; parts may overlap."""
+
+    parts: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Add the time that the block takes to a part."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.parts[name] = self.parts.get(name, 0.0) + time.perf_counter() - start
+
+    def write(self, directory: Path, *, workers: int, trial_seconds: float) -> None:
+        """Write `timings.json`.
+
+        Args:
+            directory: the study directory.
+            workers: stacks that were trained at a time.
+            trial_seconds: seconds of training and validation, summed over the trials of this run.
+        """
+        report = {
+            "parts": {name: round(seconds, 3) for name, seconds in self.parts.items()},
+            "workers": workers,
+            "trial_seconds": round(trial_seconds, 3),
+        }
+        write_atomically(directory / "timings.json", (json.dumps(report, indent=2) + "\n").encode())
