@@ -7,6 +7,7 @@ import pytest
 
 from digitrec import cli
 from digitrec.errors import InputError
+from digitrec.request import Request
 from digitrec.results import tables
 from digitrec.results.stacks import StackResult, write_stack
 from digitrec.space import EpochRecord, Space, Stack
@@ -68,14 +69,14 @@ def test_without_a_command_the_help_is_printed(capsys: pytest.CaptureFixture[str
 
 def test_options_left_out_make_the_default_study() -> None:
     request = cli.make_request(cli.make_parser().parse_args(["tune"]))
-    assert request == cli.Request()
+    assert request == Request()
 
 
 def test_options_reach_the_request() -> None:
     options = "tune --data d.csv --lr 0.1,1e-3 --batch-size 8 --seeds 1,2 --epochs 4 --out o"
     options += " --val-fraction 0.3 --stack-size 2 --cpus-per-trial 2 --gpus-per-trial 0.5"
     options += " --address auto"
-    assert cli.make_request(cli.make_parser().parse_args(options.split())) == cli.Request(
+    assert cli.make_request(cli.make_parser().parse_args(options.split())) == Request(
         data="d.csv",
         space=Space(lrs=(0.1, 1e-3), batch_sizes=(8,), seeds=(1, 2)),
         epochs=4,

@@ -41,7 +41,7 @@ def test_the_default_space_is_five_learning_rates_by_five_batch_sizes() -> None:
 )
 def test_a_wrong_space_is_refused_by_its_value(lists: dict[str, tuple[int]], message: str) -> None:
     with pytest.raises(InputError) as caught:
-        Space(**lists)  # type: ignore[arg-type]
+        Space(**lists)
     assert str(caught.value) == message
 
 

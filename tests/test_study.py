@@ -201,7 +201,7 @@ def test_a_request_says_what_is_wrong_with_it() -> None:
         ({"out": "s3://bucket/x"}, "s3://bucket/x is not a directory of a file system"),
     ):
         with pytest.raises(InputError) as caught:
-            Request(**options)  # type: ignore[arg-type]
+            Request(**options)
         assert str(caught.value).startswith(message)
 
 

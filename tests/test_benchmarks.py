@@ -1,0 +1,223 @@
+"""The benchmark programs compute what they say; no timing is asserted."""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from digitrec.model import StackedMLP, init_mlp
+from digitrec.products import BatchedProducts, OneDNNProducts, Products
+from digitrec.space import layer_sizes
+from digitrec.train import train_epoch
+from tests.benchmarks import bench, engine, machine, plain_loop
+from tests.benchmarks.data_file import csv_of
+
+PIXELS = 784
+
+
+@pytest.fixture
+def digits_csv(tmp_path: Path) -> Path:
+    """300 made rows in the Kaggle layout: the label shows as a bright row of pixels."""
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 10, 300)
+    images = generator.integers(0, 60, (300, PIXELS))
+    for row, label in enumerate(labels):
+        images[row, 28 * label : 28 * label + 28] = 255
+    table = pd.DataFrame(images).add_prefix("pixel")
+    table.insert(0, "label", labels)
+    file = tmp_path / "digits.csv"
+    table.to_csv(file, index=False)
+    return file
+
+
+def made_result() -> dict[str, Any]:
+    seconds = {"digitrec": [10.0, 12.0, 11.0], "plain": [50.0, 72.0, 44.0]}
+    agreement = bench.Agreement(4, 0.001, (0.1, 64), -0.004, 0.02)
+    return {
+        "machine": {"processor": "made", "cores": "2"},
+        "question": {
+            "data": "train.csv",
+            "rows": 42000,
+            "epochs": 3,
+            "rounds": 3,
+            "lr": [0.1, 0.5],
+            "batch_size": [32, 64],
+        },
+        "seconds": seconds,
+        "times_digitrec": bench.ratios(seconds),
+        "peak_memory_bytes": {"digitrec": 2**30, "plain": 3 * 2**29},
+        "agreement": {"plain": bench.describe_agreement(agreement)},
+        "parts": {"digitrec": [{"parts": {"read": 0.5, "plots": 1.5}, "trial_seconds": 9.0}] * 3},
+        "limit": {
+            "operations": 2_540_000_000_000,
+            "one_core_seconds": {"oneDNN": [15.0, 15.0], engine.LIMIT: [10.0, 12.0]},
+            "share": {"oneDNN": [1.5, 1.25], engine.LIMIT: [1.0, 1.0]},
+            "study_share": [],
+        },
+    }
+
+
+def measurement(accuracies: bench.Cells) -> bench.Measurement:
+    return bench.Measurement(1.0, accuracies, {})
+
+
+def test_the_plain_loop_writes_a_row_per_configuration_and_epoch(
+    digits_csv: Path, tmp_path: Path
+) -> None:
+    options = ["--lr", "0.1", "--batch-size", "64", "--epochs", "2", "--out", str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks.plain_loop", "--data", str(digits_csv), *options],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    results = pd.read_csv(tmp_path / "out" / "results.csv")
+    assert list(results.columns) == plain_loop.COLUMNS
+    assert results["epoch"].tolist() == [1, 2]
+    assert results["val_accuracy"].between(0, 1).all()
+    assert (tmp_path / "out" / "figure.png").stat().st_size > 0
+    parts = json.loads(done.stdout.splitlines()[-1])
+    assert list(parts) == ["read", "prepare", "grid", "figure"]
+
+
+def test_the_plain_loop_starts_from_the_weights_that_digitrec_starts_from() -> None:
+    torch.manual_seed(3)
+    plain = plain_loop.DigitRecModel(PIXELS, 256, 128, 10)
+    ours = init_mlp(layer_sizes(PIXELS), seed=3).member(0)
+    for theirs, own in zip(plain.parameters(), ours.values(), strict=True):
+        torch.testing.assert_close(theirs.detach(), own, rtol=0, atol=0)
+
+
+def test_the_plain_loop_learns_what_digitrec_learns(digits_csv: Path) -> None:
+    arrays = plain_loop.prepare(pd.read_csv(digits_csv))
+    *_, last = plain_loop.train_configuration(arrays, 0.05, 16, epochs=5, seed=0)
+    assert last["val_accuracy"] > 0.9
+
+
+def test_the_first_rows_are_the_first_rows_of_the_file(digits_csv: Path, tmp_path: Path) -> None:
+    first = csv_of(str(digits_csv), tmp_path, rows=20)
+    pd.testing.assert_frame_equal(pd.read_csv(first), pd.read_csv(digits_csv).head(20))
+    assert csv_of(str(digits_csv), tmp_path) == digits_csv
+
+
+def test_the_limit_counts_every_product_of_the_step() -> None:
+    # One trial, B images: 2 B for each weight, forward and in its gradient; and once more below
+    # all layers but the first, for the input's gradient.
+    weights = (784 * 256, 256 * 128, 128 * 10)
+    one = 2 * 32 * (2 * sum(weights) + weights[1] + weights[2])
+    assert engine.operations({engine.Shape(32, 1): 1}) == one
+    assert engine.operations({engine.Shape(32, 5): 7}) == 35 * one
+    assert engine.operations({engine.Shape(32, 1): 1, engine.Shape(64, 1): 1}) == 3 * one
+
+
+def test_the_bare_products_have_the_shapes_that_they_count() -> None:
+    for product in engine.products_of(engine.Shape(8, 3), sizes=(20, 6, 10)):
+        left, right = engine.operands(product)
+        product_of_both = left @ right
+        operations = 2 * product_of_both.numel() * left.shape[2]
+        assert operations == product.operations
+
+
+@pytest.mark.parametrize("products", [BatchedProducts(), OneDNNProducts()])
+def test_the_autograd_step_is_digitrecs_step(products: Products) -> None:
+    if isinstance(products, OneDNNProducts) and not engine.has_onednn():
+        pytest.skip("this PyTorch has no oneDNN linear layer")
+    data = engine.made_digits(48)
+    batches = torch.arange(48).split(16)
+    rates = torch.tensor([0.01, 0.1, 0.5]).view(-1, 1, 1)
+    ours, theirs = (init_mlp(engine.SIZES, seed=0, members=3) for _ in range(2))
+    train_epoch(ours, rates, data, batches, products)
+    engine.train_epoch_by_autograd(theirs, rates, data, batches, engine.autograd_loss)
+    for own, other in zip(parameters(ours), parameters(theirs), strict=True):
+        torch.testing.assert_close(own, other.detach(), rtol=1e-4, atol=1e-5)
+
+
+def parameters(model: StackedMLP) -> list[torch.Tensor]:
+    return [*model.weights, *model.biases]
+
+
+def test_the_engine_measures_every_form_at_every_shape() -> None:
+    shapes = {engine.Shape(16, 2): 10, engine.Shape(32, 1): 5}
+    measured = engine.measure(shapes, rounds=2, images=64)
+    assert {"batched", "autograd", engine.LIMIT} <= set(measured.seconds)
+    for form in measured.seconds:
+        assert all(len(measured.per_trial(form, shape)) == 2 for shape in shapes)
+    assert measured.shares(engine.LIMIT, shapes) == [1.0, 1.0]
+    assert len(engine.shape_table(measured)) == 4 + len(shapes)
+
+
+def test_a_grids_time_weighs_each_shape_by_its_updates() -> None:
+    small, large = engine.Shape(32, 2), engine.Shape(64, 2)
+    measured = engine.Measured(
+        {"step": {small: [2.0, 3.0], large: [4.0, 5.0]}, engine.LIMIT: {small: [1.0], large: [2.0]}}
+    )
+    assert measured.grid_seconds("step", {small: 10, large: 1}) == [24.0, 35.0]
+
+
+def test_ratios_are_taken_round_by_round() -> None:
+    found = bench.ratios({"plain": [50.0, 72.0], "digitrec": [10.0, 12.0]})
+    assert found == {"plain": [5.0, 6.0]}
+    assert bench.ratios({"plain": [50.0]}) == {}
+    assert engine.spread([5.0, 6.0, 4.0]) == "5.00 (4.00 to 6.00)"
+
+
+def test_contenders_agree_within_noise_and_disagree_beyond_it() -> None:
+    ours = measurement({(0.1, 32): 0.967, (0.1, 64): 0.95, (1.0, 32): 0.75})
+    near = measurement({(0.1, 32): 0.969, (0.1, 64): 0.948, (1.0, 32): 0.10})
+    far = measurement({(0.1, 32): 0.967, (0.1, 64): 0.90, (1.0, 32): 0.75})
+    assert bench.compare(ours, near, 8400).agrees
+    found = bench.compare(ours, far, 8400)
+    assert not found.agrees
+    assert found.worst_cell == (0.1, 64)
+    assert found.worst_difference == pytest.approx(0.05)
+    assert found.cells == 2
+
+
+def test_tolerance_is_widest_half_way_and_narrows_with_more_rows() -> None:
+    assert bench.tolerance(0.5, 1000) > bench.tolerance(0.97, 1000) > bench.tolerance(0.97, 9000)
+    assert bench.tolerance(1.0, 1000) == pytest.approx(1 / 1000)
+
+
+def test_the_page_shows_ratios_agreement_parts_and_limit() -> None:
+    page = bench.markdown(made_result())
+    assert "| digitrec | 11.0 (10.0 to 12.0) |  | 1.0 GiB |" in page
+    assert "| plain loop | 50.0 (44.0 to 72.0) | 5.0 (4.0 to 6.0) | 1.5 GiB |" in page
+    assert "worst -0.0040 at lr 0.1, batch size 64, where 0.0200 is allowed" in page
+    assert "they agree" in page
+    assert "read 0.50, plots 1.50" in page
+    assert "summed over the workers: 9.00" in page
+    assert "11.0 (10.0 to 12.0) s on one core. Times that: oneDNN 1.38." in page
+
+
+def test_the_page_needs_no_timings_file_and_no_digitrec() -> None:
+    result = made_result() | {"parts": {"digitrec": [{}]}, "limit": None, "agreement": {}}
+    assert "Parts" not in bench.markdown(result)
+
+
+def test_every_contender_is_given_the_same_question() -> None:
+    options = argparse.Namespace(epochs=2, lr=[0.1, 0.5], batch_size=[32])
+    for contender in bench.CONTENDERS:
+        command = bench.command_of(contender, options, Path("train.csv"), Path("out"))
+        asked = " ".join(command)
+        assert "--data train.csv --out out --epochs 2 --lr 0.1,0.5 --batch-size 32" in asked
+
+
+def test_a_childs_memory_is_sampled() -> None:
+    code = "import time; held = bytes([1]) * 2**26; time.sleep(1)"
+    with machine.PeakMemory() as memory:
+        subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
+    assert memory.bytes > 2**26
+
+
+def test_the_description_of_the_machine_names_no_path() -> None:
+    described = machine.describe_machine()
+    assert {"processor", "cores", "memory", "torch", "ray", "numpy", "date"} <= set(described)
+    assert not any("/" in value for value in described.values())
