@@ -18,7 +18,7 @@ from torch import Tensor
 
 from digitrec.data import Scaler
 from digitrec.errors import InputError
-from digitrec.products import Activations, Products, choose_products
+from digitrec.products import Products, choose_products
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +41,16 @@ class StackedMLP:
         """What the weights are."""
         return self.weights[0].dtype
 
-    def hidden_activations(self, x: Tensor, products: Products) -> list[Activations]:
-        """Return the input of every layer: `x` of shape (B, D), then each hidden layer's output."""
-        activations: list[Activations] = [x]
+    def layer_inputs(self, images: Tensor, products: Products) -> list[Tensor]:
+        """Return the input of every layer: the images (B, D), then activations (K, O, B)."""
+        inputs = [images]
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            activations.append(products.hidden(activations[-1], weight, bias))
-        return activations
+            inputs.append(products.linear(weight, bias, inputs[-1]).relu_())
+        return inputs
 
-    def logits(self, x: Tensor, products: Products) -> Tensor:
-        """Return the logits (K, B, C) of scaled images `x` (B, D)."""
-        last = self.hidden_activations(x, products)[-1]
-        return products.linear(last, self.weights[-1], self.biases[-1])
+    def logits(self, last_input: Tensor, products: Products) -> Tensor:
+        """Return the logits (K, C, B) of the last layer's input."""
+        return products.linear(self.weights[-1], self.biases[-1], last_input)
 
     def member(self, k: int) -> dict[str, Tensor]:
         """Return trial k's parameters, named as in `torch.nn.Sequential(Linear, ReLU, ...)`."""
@@ -122,7 +121,8 @@ class Classifier:
         products = choose_products(self.mlp.device, self.mlp.dtype)
         with torch.inference_mode():
             x = torch.from_numpy(self.scaler.scale(images))
-            return self.mlp.logits(x, products)[0].log_softmax(1)
+            last_input = self.mlp.layer_inputs(x, products)[-1]
+            return self.mlp.logits(last_input, products)[0].log_softmax(0).t()
 
 
 def load_classifier(directory: Path) -> Classifier:

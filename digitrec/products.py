@@ -2,103 +2,105 @@
 
 Letters: K trials of a stack, B images of a batch, I inputs and O outputs of a layer.
 
-`BatchedProducts` hands all K trials to PyTorch at once: right for GPUs, and for Intel processors,
-whose library (MKL) PyTorch's own products run on. On other x86 processors MKL leaves half of the
-machine unused: 95 of 205 GFLOP/s in float32 on an AMD Zen 5 core. `OneDNNProducts` reaches the rest
-through oneDNN, which PyTorch carries as well, one trial at a time.
+Activations are kept feature-major, (K, features, B): so the first layer, whose images all trials
+share, is one product over the weights of all of them as they lie in memory, forth and back.
+
+`TorchProducts` is PyTorch as it comes: right for GPUs, and for Intel processors, whose library
+(MKL) runs it. On other x86 processors MKL leaves half of the machine unused: 95 of 205 GFLOP/s in
+float32 on an AMD Zen 5 core. `OneDNNProducts` reaches the rest through oneDNN, which PyTorch
+carries as well but uses for float32 only when asked.
 """
 
 import platform
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-Activations = Tensor | list[Tensor]  # (K, B, O), or K times (B, O): whatever its maker works with
+# Weights of a layer, below which oneDNN's cost of a call outweighs its faster product.
+SMALL_LAYER = 4096
 
 
 class Products(Protocol):
-    """What training needs of a layer; weights are (K, O, I), biases (K, O)."""
+    """What training needs of a layer: weight (K, O, I), bias (K, O), gradient (K, O, B).
 
-    def linear(self, x: Activations, weight: Tensor, bias: Tensor) -> Tensor:
-        """Return `x @ weight.T + bias` as (K, B, O); an `x` of (B, I) is shared by all K trials."""
+    The input `x` of a layer is (K, I, B), or (B, I) if it is the images that all trials share.
+    """
 
-    def hidden(self, x: Activations, weight: Tensor, bias: Tensor) -> Activations:
-        """Return `relu(linear(x, weight, bias))` in the form that the other methods take."""
+    def linear(self, weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
+        """Return `weight @ x + bias`, (K, O, B)."""
 
-    def input_gradient(self, grad: Activations, weight: Tensor, x: Activations) -> Activations:
-        """Return `grad @ weight` where the layer's input `x` passed its ReLU, else 0."""
+    def input_gradient(self, weight: Tensor, grad: Tensor, x: Tensor) -> Tensor:
+        """Return `weight.T @ grad`, (K, I, B), where `x` passed the ReLU before it, else 0."""
 
-    def descend(self, weight: Tensor, bias: Tensor, grad: Activations, x: Activations) -> None:
-        """Subtract the layer's gradients, `grad.T @ x` and `grad.sum()`, in place."""
+    def descend(self, weight: Tensor, grad: Tensor, x: Tensor) -> None:
+        """Subtract `grad @ x.T` from the weight, in place."""
 
 
-class BatchedProducts:
-    """All K trials at once; the first layer, whose input they share, as one wide product."""
+class TorchProducts:
+    """PyTorch's own products, all K trials at once."""
 
-    def linear(self, x: Activations, weight: Tensor, bias: Tensor) -> Tensor:
-        """See `Products`; the result of a shared input is a view of (B, K, O)."""
-        x = _as_tensor(x)
-        if x.dim() == 3:
-            return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
-        wide = torch.addmm(bias.flatten(), x, weight.flatten(0, 1).t())  # (B, K*O)
-        return wide.view(len(x), *bias.shape).transpose(0, 1)
-
-    def hidden(self, x: Activations, weight: Tensor, bias: Tensor) -> Tensor:
+    def linear(self, weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
         """See `Products`."""
-        return self.linear(x, weight, bias).relu_()
-
-    def input_gradient(self, grad: Activations, weight: Tensor, x: Activations) -> Tensor:
-        """See `Products`; keeps the memory layout of `x`, so that `descend` can see it wide."""
-        x = _as_tensor(x)
-        below = torch.bmm(_as_tensor(grad), weight, out=torch.empty_like(x))
-        torch.ops.aten.threshold_backward.grad_input(below, x, 0, grad_input=below)
-        return below
-
-    def descend(self, weight: Tensor, bias: Tensor, grad: Activations, x: Activations) -> None:
-        """See `Products`."""
-        grad, x = _as_tensor(grad), _as_tensor(x)
-        bias.sub_(grad.sum(1))
         if x.dim() == 3:
-            weight.baddbmm_(grad.transpose(1, 2), x, alpha=-1)
+            return torch.baddbmm(bias.unsqueeze(2), weight, x)
+        wide = torch.addmm(bias.flatten().unsqueeze(1), weight.flatten(0, 1), x.t())
+        return wide.view(*bias.shape, len(x))
+
+    def input_gradient(self, weight: Tensor, grad: Tensor, x: Tensor) -> Tensor:
+        """See `Products`."""
+        below = torch.bmm(weight.transpose(1, 2), grad)
+        return _where_positive(below, x, out=below)
+
+    def descend(self, weight: Tensor, grad: Tensor, x: Tensor) -> None:
+        """See `Products`."""
+        if x.dim() == 3:
+            weight.baddbmm_(grad, x.transpose(1, 2), alpha=-1)
         else:
-            wide = grad.transpose(0, 1).flatten(1)  # (B, K*O), no copy after `input_gradient`
-            weight.flatten(0, 1).addmm_(wide.t(), x, alpha=-1)
+            weight.flatten(0, 1).addmm_(grad.flatten(0, 1), x, alpha=-1)
 
 
-class OneDNNProducts:
-    """One trial at a time through oneDNN's linear layer, which fuses bias and ReLU."""
+class OneDNNProducts(TorchProducts):
+    """oneDNN's products: the first layer at once, later ones trial by trial, small ones not."""
 
-    def linear(self, x: Activations, weight: Tensor, bias: Tensor) -> Tensor:
+    def linear(self, weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
         """See `Products`."""
-        return torch.stack(_onednn_linear(x, weight, bias, "none"))
+        if x.dim() == 2:
+            wide = _multiply(weight.flatten(0, 1), x)
+            return wide.view(*bias.shape, len(x)).add_(bias.unsqueeze(2))
+        if _is_small(weight):
+            return super().linear(weight, bias, x)
+        result = x.new_empty(*bias.shape, x.shape[2])
+        for w, b, own_x, out in zip(weight, bias, x, result, strict=True):
+            torch.add(_multiply(w, own_x.t()), b.unsqueeze(1), out=out)
+        return result
 
-    def hidden(self, x: Activations, weight: Tensor, bias: Tensor) -> list[Tensor]:
+    def input_gradient(self, weight: Tensor, grad: Tensor, x: Tensor) -> Tensor:
         """See `Products`."""
-        return _onednn_linear(x, weight, bias, "relu")
+        if _is_small(weight):
+            return super().input_gradient(weight, grad, x)
+        result = torch.empty_like(x)
+        for w, g, own_x, out in zip(weight, grad, x, result, strict=True):
+            _where_positive(_multiply(w.t(), g.t()), own_x, out=out)
+        return result
 
-    def input_gradient(self, grad: Activations, weight: Tensor, x: Activations) -> list[Tensor]:
+    def descend(self, weight: Tensor, grad: Tensor, x: Tensor) -> None:
         """See `Products`."""
-        return [
-            torch.ops.aten.threshold_backward(_onednn_product(g, w), passed, 0)
-            for g, w, passed in zip(grad, weight, x, strict=True)
-        ]
-
-    def descend(self, weight: Tensor, bias: Tensor, grad: Activations, x: Activations) -> None:
-        """See `Products`."""
-        inputs = _of_each(x, len(weight))
-        for w, b, g, own_x in zip(weight, bias, grad, inputs, strict=True):
-            w.sub_(_onednn_product(g.t(), own_x))
-            b.sub_(g.sum(0))
+        if x.dim() == 2:
+            weight.flatten(0, 1).sub_(_multiply(grad.flatten(0, 1), x.t()))
+        elif _is_small(weight):
+            super().descend(weight, grad, x)
+        else:
+            for w, g, own_x in zip(weight, grad, x, strict=True):
+                w.sub_(_multiply(g, own_x))
 
 
 def choose_products(device: torch.device, dtype: torch.dtype) -> Products:
     """Return the faster products for a device; the choice depends on the machine alone."""
     if device.type == "cpu" and dtype == torch.float32 and onednn_is_faster():
         return OneDNNProducts()
-    return BatchedProducts()
+    return TorchProducts()
 
 
 def onednn_is_faster() -> bool:
@@ -110,28 +112,17 @@ def onednn_is_faster() -> bool:
     return "GenuineIntel" not in vendor and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
-def _onednn_linear(x: Activations, weight: Tensor, bias: Tensor, activation: str) -> list[Tensor]:
-    linear = torch.ops.mkldnn._linear_pointwise
-    inputs = _of_each(x, len(weight))
-    return [
-        linear(own_x, w, b, activation, [], "")
-        for own_x, w, b in zip(inputs, weight, bias, strict=True)
-    ]
-
-
-def _onednn_product(a: Tensor, b: Tensor) -> Tensor:
-    """Return `a @ b`."""
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(a, b.t(), None, "none", [], "")
+def _multiply(a: Tensor, b: Tensor) -> Tensor:
+    """Return `a @ b.T` by oneDNN's linear layer; it copies an `a` that is not contiguous."""
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
     return product
 
 
-def _of_each(x: Activations, members: int) -> Sequence[Tensor]:
-    """Return each trial's input, (B, I); a shared one stands for all."""
-    if isinstance(x, Tensor):
-        return [x] * members if x.dim() == 2 else x.unbind(0)
-    return x
+def _is_small(weight: Tensor) -> bool:
+    return weight[0].numel() < SMALL_LAYER
 
 
-def _as_tensor(x: Activations) -> Tensor:
-    assert isinstance(x, Tensor)
-    return x
+def _where_positive(values: Tensor, x: Tensor, *, out: Tensor) -> Tensor:
+    """Write `values` where `x` is above 0, else 0; a NaN in `values` stays only where `x` is."""
+    torch.ops.aten.threshold_backward.grad_input(values, x, 0, grad_input=out)
+    return out

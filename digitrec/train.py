@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from digitrec.model import StackedMLP
-from digitrec.products import Activations, Products, choose_products
-from digitrec.space import EpochRecord
+from digitrec.products import Products, choose_products
+from digitrec.space import CLASSES, EpochRecord
 
-EVALUATION_ROWS = 1024  # images of a forward pass; more do not make it faster
+IMAGES_AT_ONCE = 1024  # of an evaluation; more do not make it faster
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,28 +46,43 @@ class Means(NamedTuple):
 DIVERGED = Means(math.nan, math.nan)
 
 
-class Totals(NamedTuple):
-    """Sums over images, one per trial; they stay on the device until an epoch is over."""
+class Totals:
+    """Loss and correct predictions of K trials, summed over images.
 
-    loss: Tensor  # float64 (K,), nats
-    correct: Tensor  # int64 (K,)
+    The sums stay on the device until an epoch is over, and logits are kept until there are enough
+    of them to be worth a pass: with small batches that saves a tenth of the epoch.
+    """
 
-    @classmethod
-    def zero(cls, model: StackedMLP) -> "Totals":
-        """Return totals over no images."""
-        zeros = torch.zeros(len(model), device=model.device)
-        return cls(zeros.double(), zeros.long())
+    def __init__(self, model: StackedMLP) -> None:
+        self.loss = torch.zeros(len(model), dtype=torch.float64, device=model.device)  # nats
+        self.correct = torch.zeros(len(model), dtype=torch.int64, device=model.device)
+        self.images = 0
+        self._kept: list[tuple[Tensor, Tensor]] = []
+        self._kept_images = 0
 
-    def add(self, log_probabilities: Tensor, labels: Tensor) -> None:
-        """Add a batch: `log_probabilities` (K, B, C), `labels` (B,)."""
-        of_label = log_probabilities.gather(2, labels.expand(len(self.loss), -1).unsqueeze(2))
-        self.loss.sub_(of_label.sum((1, 2), dtype=torch.float64))
-        self.correct.add_((log_probabilities.argmax(2) == labels).sum(1))
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        """Add a batch: `logits` (K, C, B), `labels` (B,); neither may change afterwards."""
+        self._kept.append((logits, labels))
+        self._kept_images += len(labels)
+        if self._kept_images >= IMAGES_AT_ONCE:
+            self._sum_up()
 
-    def means(self, images: int) -> list[Means]:
-        """Return each trial's means over so many images."""
+    def means(self) -> list[Means]:
+        """Return each trial's means over the images added."""
+        self._sum_up()
         sums = zip(self.loss.tolist(), self.correct.tolist(), strict=True)
-        return [Means(loss / images, correct / images) for loss, correct in sums]
+        return [Means(loss / self.images, correct / self.images) for loss, correct in sums]
+
+    def _sum_up(self) -> None:
+        if not self._kept:
+            return
+        logits = torch.cat([batch for batch, _ in self._kept], dim=2)
+        labels = torch.cat([batch for _, batch in self._kept])
+        of_label = labels.expand(len(logits), 1, -1)
+        self.loss -= logits.log_softmax(1).gather(1, of_label).sum((1, 2), dtype=torch.float64)
+        self.correct += (logits.argmax(1) == labels).sum(1)
+        self.images += len(labels)
+        self._kept, self._kept_images = [], 0
 
 
 def epochs(
@@ -106,11 +121,9 @@ def epochs(
             measured = [(DIVERGED, DIVERGED)] * len(model)
         else:
             order = shuffled(images, seed=seed, epoch=epoch).to(model.device)
-            trained = train_epoch(model, rates, data, torch.split(order, batch_size), products)
+            trained = train_epoch(model, rates, data, order, batch_size, products)
             validated = evaluate(model, data.val_images, data.val_labels, products, predictions)
-            measured = list(
-                zip(trained.means(images), validated.means(len(data.val_labels)), strict=True)
-            )
+            measured = list(zip(trained.means(), validated.means(), strict=True))
         updates = epoch * math.ceil(images / batch_size)
         seconds = (time.perf_counter() - start) / len(model)
         before: list[EpochRecord | None] = [*records] or [None] * len(model)
@@ -145,55 +158,60 @@ def train_epoch(
     model: StackedMLP,
     rates: Tensor,
     data: TrainingData,
-    batches: tuple[Tensor, ...],
+    order: Tensor,
+    batch_size: int,
     products: Products,
 ) -> Totals:
-    """Update the model with every batch in turn.
+    """Update the model with batch after batch of the training images.
 
     Args:
         model: K MLPs, changed in place.
         rates: learning rates, (K, 1, 1).
-        data: what the batches index.
-        batches: row numbers, int64 (B,) each.
+        data: what the order indexes.
+        order: row numbers, int64 (N,).
+        batch_size: B; the last batch may be shorter.
         products: how to multiply.
 
     Returns:
         Loss and correct predictions over the epoch, each batch as seen before its own update.
     """
-    totals = Totals.zero(model)
+    totals = Totals(model)
     with torch.inference_mode():
-        for rows in batches:
-            labels = data.train_labels.index_select(0, rows)
-            update(model, rates, data.train_images.index_select(0, rows), labels, totals, products)
+        labels = data.train_labels.index_select(0, order)
+        one_hot = torch.nn.functional.one_hot(labels, CLASSES).t().to(model.dtype)  # (C, N)
+        batches = (torch.split(part, batch_size) for part in (order, labels))
+        targets = torch.split(one_hot, batch_size, dim=1)
+        for rows, batch_labels, target in zip(*batches, targets, strict=True):
+            images = data.train_images.index_select(0, rows)
+            totals.add(update(model, rates, images, target, products), batch_labels)
     return totals
 
 
 def update(
-    model: StackedMLP,
-    rates: Tensor,
-    images: Tensor,
-    labels: Tensor,
-    totals: Totals,
-    products: Products,
-) -> None:
-    """Make one SGD step of all K trials on the batch `images` (B, D), `labels` (B,), in place."""
-    activations = model.hidden_activations(images, products)
-    logits = products.linear(activations[-1], model.weights[-1], model.biases[-1])  # (K, B, C)
-    log_probabilities = logits.log_softmax(2)
-    totals.add(log_probabilities, labels)
-    grad: Activations = _scaled_logits_gradient(log_probabilities, labels, rates)
-    for layer in reversed(range(len(model.weights))):
-        weight, bias, x = model.weights[layer], model.biases[layer], activations[layer]
-        below = products.input_gradient(grad, weight, x) if layer > 0 else grad
-        products.descend(weight, bias, grad, x)
+    model: StackedMLP, rates: Tensor, images: Tensor, target: Tensor, products: Products
+) -> Tensor:
+    """Make one SGD step of all K trials on a batch, in place.
+
+    Args:
+        model: K MLPs.
+        rates: learning rates, (K, 1, 1).
+        images: (B, D).
+        target: the labels as one-hot, (C, B).
+        products: how to multiply.
+
+    Returns:
+        The logits before the step, (K, C, B).
+    """
+    inputs = model.layer_inputs(images, products)
+    logits = model.logits(inputs[-1], products)
+    grad = logits.softmax(1).sub_(target).mul_(rates / len(images))  # of the logits, times lr
+    for layer in reversed(range(len(inputs))):
+        weight, x = model.weights[layer], inputs[layer]
+        below = products.input_gradient(weight, grad, x) if layer > 0 else grad
+        products.descend(weight, grad, x)
+        model.biases[layer].sub_(grad.sum(2))
         grad = below
-
-
-def _scaled_logits_gradient(log_probabilities: Tensor, labels: Tensor, rates: Tensor) -> Tensor:
-    """Return lr / B * (softmax - one-hot), (K, B, C), in the memory of `log_probabilities`."""
-    grad = log_probabilities.exp_()
-    one_hot = torch.nn.functional.one_hot(labels, grad.shape[2])
-    return grad.sub_(one_hot).mul_(rates / len(labels))
+    return logits
 
 
 def evaluate(
@@ -212,12 +230,13 @@ def evaluate(
         products: how to multiply.
         predictions: uint8 (K, N), overwritten with the predicted labels.
     """
-    totals = Totals.zero(model)
+    totals = Totals(model)
     with torch.inference_mode():
-        for start in range(0, len(labels), EVALUATION_ROWS):
-            rows = slice(start, start + EVALUATION_ROWS)
-            log_probabilities = model.logits(images[rows], products).log_softmax(2)
-            totals.add(log_probabilities, labels[rows])
+        for start in range(0, len(labels), IMAGES_AT_ONCE):
+            rows = slice(start, start + IMAGES_AT_ONCE)
+            last_input = model.layer_inputs(images[rows], products)[-1]
+            logits = model.logits(last_input, products)
+            totals.add(logits, labels[rows])
             if predictions is not None:
-                predictions[:, rows] = log_probabilities.argmax(2)
+                predictions[:, rows] = logits.argmax(1)
     return totals

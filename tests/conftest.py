@@ -13,9 +13,7 @@ from digitrec.train import TrainingData
 @pytest.fixture(scope="session")
 def two_cpus() -> Iterator[None]:
     """One real Ray with two CPUs, shared by all tests that need one."""
-    ray.init(
-        "local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
-    )
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=40)
     yield
     ray.shutdown()
 

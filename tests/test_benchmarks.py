@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from digitrec.model import StackedMLP, init_mlp
-from digitrec.products import BatchedProducts, OneDNNProducts, Products
+from digitrec.products import TorchProducts, OneDNNProducts, Products
 from digitrec.space import layer_sizes
 from digitrec.train import train_epoch
 from tests.benchmarks import bench, engine, machine, plain_loop
@@ -126,7 +126,7 @@ def test_the_bare_products_have_the_shapes_that_they_count() -> None:
         assert operations == product.operations
 
 
-@pytest.mark.parametrize("products", [BatchedProducts(), OneDNNProducts()])
+@pytest.mark.parametrize("products", [TorchProducts(), OneDNNProducts()])
 def test_the_autograd_step_is_digitrecs_step(products: Products) -> None:
     if isinstance(products, OneDNNProducts) and not engine.has_onednn():
         pytest.skip("this PyTorch has no oneDNN linear layer")
@@ -134,7 +134,7 @@ def test_the_autograd_step_is_digitrecs_step(products: Products) -> None:
     batches = torch.arange(48).split(16)
     rates = torch.tensor([0.01, 0.1, 0.5]).view(-1, 1, 1)
     ours, theirs = (init_mlp(engine.SIZES, seed=0, members=3) for _ in range(2))
-    train_epoch(ours, rates, data, batches, products)
+    train_epoch(ours, rates, data, torch.arange(48), 16, products)
     engine.train_epoch_by_autograd(theirs, rates, data, batches, engine.autograd_loss)
     for own, other in zip(parameters(ours), parameters(theirs), strict=True):
         torch.testing.assert_close(own, other.detach(), rtol=1e-4, atol=1e-5)
@@ -147,7 +147,7 @@ def parameters(model: StackedMLP) -> list[torch.Tensor]:
 def test_the_engine_measures_every_form_at_every_shape() -> None:
     shapes = {engine.Shape(16, 2): 10, engine.Shape(32, 1): 5}
     measured = engine.measure(shapes, rounds=2, images=64)
-    assert {"batched", "autograd", engine.LIMIT} <= set(measured.seconds)
+    assert {"torch", "autograd", engine.LIMIT} <= set(measured.seconds)
     for form in measured.seconds:
         assert all(len(measured.per_trial(form, shape)) == 2 for shape in shapes)
     assert measured.shares(engine.LIMIT, shapes) == [1.0, 1.0]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from digitrec.model import StackedMLP, init_mlp, parameter_count
-from digitrec.products import BatchedProducts, OneDNNProducts, Products, choose_products
+from digitrec.products import OneDNNProducts, Products, TorchProducts, choose_products
 from digitrec.space import EpochRecord, layer_sizes
 from digitrec.train import TrainingData, epochs, shuffled
 
@@ -139,7 +139,7 @@ def onednn_or_skip() -> Products:
     return OneDNNProducts()
 
 
-@pytest.mark.parametrize("make", [BatchedProducts, onednn_or_skip])
+@pytest.mark.parametrize("make", [TorchProducts, onednn_or_skip])
 def test_products_of_either_kind_train_alike(
     small_data: TrainingData, make: Callable[[], Products]
 ) -> None:
@@ -165,7 +165,7 @@ def test_same_seed_gives_the_same_numbers(small_data: TrainingData) -> None:
     assert [without_seconds(r) for r in first] == [without_seconds(r) for r in second]
 
 
-@pytest.mark.parametrize("make", [BatchedProducts, onednn_or_skip])
+@pytest.mark.parametrize("make", [TorchProducts, onednn_or_skip])
 def test_a_diverged_member_leaves_its_neighbours_bit_identical(
     small_data: TrainingData, make: Callable[[], Products]
 ) -> None:
@@ -206,7 +206,7 @@ def test_products_follow_the_machine_not_the_moment() -> None:
     cpu = torch.device("cpu")
     kinds = {type(choose_products(cpu, torch.float32)) for _ in range(3)}
     assert len(kinds) == 1
-    assert isinstance(choose_products(cpu, torch.float64), BatchedProducts)
+    assert isinstance(choose_products(cpu, torch.float64), TorchProducts)
 
 
 def test_the_engine_needs_no_ray() -> None:

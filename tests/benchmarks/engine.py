@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from digitrec.model import StackedMLP, init_mlp
-from digitrec.products import BatchedProducts, OneDNNProducts, Products
+from digitrec.products import OneDNNProducts, Products, TorchProducts
 from digitrec.space import Space, Stack, layer_sizes, plan_stacks
 from digitrec.train import Totals, TrainingData, train_epoch
 from tests.benchmarks.plain_loop import floats, integers
@@ -116,9 +116,9 @@ def made_digits(images: int) -> TrainingData:
 def forms_of(shape: Shape, data: TrainingData, compiled: bool) -> dict[str, Form]:
     """Return every form of the step that this machine has."""
     batches = torch.arange(len(data.train_labels)).split(shape.batch_size)
-    forms = {"batched": explicit_form(shape, data, batches, BatchedProducts())}
+    forms = {"torch": explicit_form(shape, data, TorchProducts())}
     if has_onednn():
-        forms["oneDNN"] = explicit_form(shape, data, batches, OneDNNProducts())
+        forms["oneDNN"] = explicit_form(shape, data, OneDNNProducts())
     forms["autograd"] = autograd_form(shape, data, batches, autograd_loss)
     if compiled:
         loss = torch.compile(autograd_loss)
@@ -126,13 +126,12 @@ def forms_of(shape: Shape, data: TrainingData, compiled: bool) -> dict[str, Form
     return forms | bare_forms(shape, len(batches))
 
 
-def explicit_form(
-    shape: Shape, data: TrainingData, batches: tuple[Tensor, ...], products: Products
-) -> Form:
+def explicit_form(shape: Shape, data: TrainingData, products: Products) -> Form:
     """Return digitrec's own step."""
     model = init_mlp(SIZES, seed=0, members=shape.members)
     rates = torch.full((shape.members, 1, 1), RATE)
-    return lambda: train_epoch(model, rates, data, batches, products)
+    order = torch.arange(len(data.train_labels))
+    return lambda: train_epoch(model, rates, data, order, shape.batch_size, products)
 
 
 Loss = Callable[[StackedMLP, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -151,25 +150,27 @@ def train_epoch_by_autograd(
     model: StackedMLP, rates: Tensor, data: TrainingData, batches: tuple[Tensor, ...], loss: Loss
 ) -> None:
     """Update the model in place with every batch in turn."""
-    totals = Totals.zero(model)
+    totals = Totals(model)
     for parameter in (*model.weights, *model.biases):
         parameter.requires_grad_()
     for rows in batches:
         labels = data.train_labels[rows]
-        total, log_probabilities = loss(model, data.train_images[rows], labels)
+        total, logits = loss(model, data.train_images[rows], labels)
         total.backward()
         descend(model.weights, rates)
         descend(model.biases, rates.squeeze(2))
-        totals.add(log_probabilities.detach(), labels)
+        totals.add(logits.detach(), labels)
+    totals.means()
 
 
 def autograd_loss(model: StackedMLP, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the trials' summed mean losses, and the log-probabilities (K, B, C)."""
-    log_probabilities = model.logits(images, BatchedProducts()).log_softmax(2)
-    losses = torch.nn.functional.nll_loss(
-        log_probabilities.flatten(0, 1), labels.repeat(len(model)), reduction="sum"
+    """Return the trials' summed mean losses, and the logits (K, C, B)."""
+    products = TorchProducts()
+    logits = model.logits(model.layer_inputs(images, products)[-1], products)
+    losses = torch.nn.functional.cross_entropy(
+        logits, labels.expand(len(model), -1), reduction="sum"
     )
-    return losses / len(labels), log_probabilities
+    return losses / len(labels), logits
 
 
 def descend(parameters: Iterable[Tensor], rates: Tensor) -> None:
@@ -182,7 +183,7 @@ def descend(parameters: Iterable[Tensor], rates: Tensor) -> None:
 
 
 def products_of(shape: Shape, sizes: Sequence[int] = SIZES) -> list[Product]:
-    """Return every matrix product of one update.
+    """Return every matrix product of one update, features by images as the project has them.
 
     The first layer's are wide: its input is shared by all trials. It needs no input gradient.
     """
@@ -190,12 +191,12 @@ def products_of(shape: Shape, sizes: Sequence[int] = SIZES) -> list[Product]:
     products = []
     for layer, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
         if layer == 0:
-            products.append(Product(1, size, inputs, members * outputs, by_rows=False))
+            products.append(Product(1, members * outputs, inputs, size, by_rows=False))
             products.append(Product(1, members * outputs, size, inputs))
         else:
-            products.append(Product(members, size, inputs, outputs, by_rows=False))
-            products.append(Product(members, size, outputs, inputs))
-            products.append(Product(members, outputs, size, inputs))
+            products.append(Product(members, outputs, inputs, size))
+            products.append(Product(members, inputs, outputs, size))
+            products.append(Product(members, outputs, size, inputs, by_rows=False))
     return products
 
 
