@@ -11,7 +11,7 @@ LOCK := cluster/requirements.lock
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help tune test check format lock clean
+.PHONY: help tune test bench check format lock clean
 
 help: ## list the commands
 	@echo "make COMMAND, where COMMAND is"
@@ -33,6 +33,9 @@ tune: $(READY) ## search the grid: DATA=sample|openml|FILE, OUT=directory, ARGS=
 
 test: $(READY) ## run the tests
 	@$(BIN)/python -m pytest $(ARGS)
+
+bench: $(READY) ## race the plain loop and Ray Tune as usually written: DATA=..., ARGS="--rounds 3"
+	@$(BIN)/python -m tests.benchmarks.bench --data '$(DATA)' $(if $(OUT),--out '$(OUT)') $(ARGS)
 
 check: $(READY) ## check format, lint and types
 	@$(BIN)/ruff format --check --quiet .

@@ -90,6 +90,22 @@ class Scaler:
         return scaled
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedData:
+    """What all trials of a study share; it crosses Ray's object store once, as uint8."""
+
+    key: str
+    """Names data and split, so that a worker prepares them once."""
+    images: NDArray[np.uint8]
+    """Pixels, (N, D)."""
+    labels: NDArray[np.uint8]
+    """Digits, (N,)."""
+    split: Split
+    """Rows of training and of validation."""
+    scaler: Scaler
+    """Fitted on the training rows."""
+
+
 class _Layout(NamedTuple):
     """Where a file's columns stand, and what each may hold."""
 

@@ -5,7 +5,6 @@ imports this module as well, has no use for it.
 """
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from ray import tune
 
-from digitrec.data import Scaler, Split
+from digitrec.data import SharedData
 from digitrec.results.stacks import StackResult, best_member, write_stack
 from digitrec.space import Configuration, EpochRecord, Stack
 
@@ -22,17 +21,6 @@ if TYPE_CHECKING:
 
     from digitrec.model import StackedMLP
     from digitrec.train import TrainingData
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SharedData:
-    """What all trials of a study share; it crosses Ray's object store once, as uint8."""
-
-    key: str  # names data and split, so that a worker prepares them once
-    images: NDArray[np.uint8]  # (N, D)
-    labels: NDArray[np.uint8]  # (N,)
-    split: Split  # rows of training and of validation
-    scaler: Scaler  # fitted on the training rows
 
 
 def train_stack(

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from digitrec.model import StackedMLP, init_mlp
-from digitrec.products import TorchProducts, OneDNNProducts, Products
+from digitrec.products import OneDNNProducts, Products, TorchProducts
 from digitrec.space import layer_sizes
 from digitrec.train import train_epoch
 from tests.benchmarks import bench, engine, machine, plain_loop

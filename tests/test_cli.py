@@ -8,7 +8,7 @@ import pytest
 from digitrec import cli
 from digitrec.errors import InputError
 from digitrec.request import Request
-from digitrec.results import tables
+from digitrec.results.question import Question, write_question
 from digitrec.results.stacks import StackResult, write_stack
 from digitrec.space import EpochRecord, Space, Stack
 
@@ -92,7 +92,7 @@ def test_options_reach_the_request() -> None:
 @pytest.fixture
 def half_a_study(tmp_path: Path) -> Path:
     """One of two trials is finished."""
-    question = tables.Question(
+    question = Question(
         data={"source": "sample", "fingerprint": "ff", "rows": 5},
         space={"lr": [0.1, 0.5], "batch_size": [32], "seed": [0]},
         epochs=1,
@@ -100,7 +100,7 @@ def half_a_study(tmp_path: Path) -> Path:
         split_seed=42,
         layer_sizes=[2, 3, 10],
     )
-    tables.write_question(tmp_path, question)
+    write_question(tmp_path, question)
     stack = Stack(Space(lrs=(0.5,), batch_sizes=(32,)).configurations())
     record = EpochRecord(1, 10, 0.5, 0.8, 0.4, 0.9, 0.1)
     result = StackResult(

@@ -16,14 +16,15 @@ import torch
 from rich.console import Console
 from safetensors.numpy import load_file
 
-from digitrec import study
+from digitrec import search, study
 from digitrec.data import fit_scaler, read_digits, split_rows
 from digitrec.errors import InputError
 from digitrec.model import load_classifier
 from digitrec.request import Request
 from digitrec.results.outcome import Outcome
+from digitrec.session import count_workers
 from digitrec.space import Space
-from digitrec.study import count_workers, run_study
+from digitrec.study import run_study
 from digitrec.trainable import train_stack
 
 SMALL = Space(lrs=(0.1, 0.5), batch_sizes=(256, 512))
@@ -117,7 +118,7 @@ def test_a_finished_study_trains_nothing(
     def refuse(*_: object) -> None:
         raise AssertionError("a finished study was trained")
 
-    monkeypatch.setattr(study, "train", refuse)
+    monkeypatch.setattr(study, "Session", refuse)
     again = run(finished.directory)
     pd.testing.assert_frame_equal(again.tables.trials, finished.tables.trials)
 
@@ -158,7 +159,7 @@ def test_a_failed_stack_keeps_its_rows_and_its_reason(
         train_stack(config, **parts)
 
     with monkeypatch.context() as patched:
-        patched.setattr(study, "train_stack", fail_at_512)
+        patched.setattr(search, "train_stack", fail_at_512)
         outcome = run(tmp_path)
     assert outcome.tables.trials["status"].to_list() == ["completed", "failed"] * 2
     assert outcome.failures["lr0.1-bs512-seed0"].strip().endswith("RuntimeError: no luck today")

@@ -10,12 +10,16 @@ import pytest
 
 from digitrec.errors import InputError
 from digitrec.results import tables
+from digitrec.results.question import Question, read_question, write_question
 from digitrec.results.stacks import (
     StackResult,
     best_member,
+    clear_failures,
+    read_failures,
     read_stacks,
     read_weights,
     write_atomically,
+    write_failure,
     write_stack,
 )
 from digitrec.space import EpochRecord, Space, Stack
@@ -56,7 +60,7 @@ CALM_AND_WILD = finished(
 )
 
 
-def question(**changes: object) -> tables.Question:
+def question(**changes: object) -> Question:
     values: dict[str, object] = {
         "data": {"source": "digits.csv", "fingerprint": "0123456789abcdef", "rows": 10},
         "space": {"lr": [0.1, 9.0], "batch_size": [32], "seed": [0]},
@@ -65,7 +69,7 @@ def question(**changes: object) -> tables.Question:
         "split_seed": 42,
         "layer_sizes": [4, 3, 10],
     }
-    return tables.Question(**(values | changes))  # type: ignore[arg-type]
+    return Question(**(values | changes))  # type: ignore[arg-type]
 
 
 def test_a_finished_stack_reads_back_as_it_was_written(tmp_path: Path) -> None:
@@ -154,8 +158,8 @@ def test_numbers_survive_the_tables_to_the_last_bit(tmp_path: Path) -> None:
 
 
 def test_a_question_reads_back_and_names_its_differences(tmp_path: Path) -> None:
-    tables.write_question(tmp_path, question())
-    there = tables.read_question(tmp_path)
+    write_question(tmp_path, question())
+    there = read_question(tmp_path)
     assert there == question()
     assert there.differences(question(space={"lr": [5.0]}, versions={"ray": "3"})) == []
     other = question(epochs=5, data={"source": "b.csv", "fingerprint": "ff", "rows": 9})
@@ -170,7 +174,7 @@ def test_a_question_reads_back_and_names_its_differences(tmp_path: Path) -> None
 def test_a_foreign_study_json_is_refused_by_name(tmp_path: Path, content: str) -> None:
     (tmp_path / "study.json").write_text(content)
     with pytest.raises(InputError, match=r"study\.json is not a study"):
-        tables.read_question(tmp_path)
+        read_question(tmp_path)
 
 
 def test_a_directory_without_a_study_is_refused(tmp_path: Path) -> None:
@@ -179,14 +183,14 @@ def test_a_directory_without_a_study_is_refused(tmp_path: Path) -> None:
 
 
 def test_failures_read_back_until_they_are_cleared(tmp_path: Path) -> None:
-    tables.write_failure(tmp_path, "some-stack", ["a", "b"], "out of memory")
-    assert tables.read_failures(tmp_path) == {"a": "out of memory", "b": "out of memory"}
-    tables.clear_failures(tmp_path)
-    assert tables.read_failures(tmp_path) == {}
+    write_failure(tmp_path, "some-stack", ["a", "b"], "out of memory")
+    assert read_failures(tmp_path) == {"a": "out of memory", "b": "out of memory"}
+    clear_failures(tmp_path)
+    assert read_failures(tmp_path) == {}
 
 
 def test_study_json_is_plain_json(tmp_path: Path) -> None:
-    tables.write_question(tmp_path, question())
+    write_question(tmp_path, question())
     assert json.loads((tmp_path / "study.json").read_text())["format"] == 1
 
 

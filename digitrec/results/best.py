@@ -9,8 +9,9 @@ import pandas as pd
 from safetensors.numpy import save
 
 from digitrec.data import Scaler
-from digitrec.results import tables
+from digitrec.results.question import read_question
 from digitrec.results.stacks import read_weights, write_atomically
+from digitrec.results.tables import METRICS
 
 
 def write_best(directory: Path, winner: str | None, trials: pd.DataFrame, scaler: Scaler) -> None:
@@ -23,7 +24,7 @@ def write_best(directory: Path, winner: str | None, trials: pd.DataFrame, scaler
     if winner is None:
         shutil.rmtree(target, ignore_errors=True)
         return
-    question = tables.read_question(directory)
+    question = read_question(directory)
     assert question is not None, "a study with a winner has a question"
     row = trials[trials["trial"] == winner].to_dict("records")[0]
     tensors = read_weights(directory / "stacks", winner)
@@ -40,7 +41,7 @@ def write_best(directory: Path, winner: str | None, trials: pd.DataFrame, scaler
             "epochs": question.epochs,
             "optimizer": "SGD",
         },
-        "metrics": {name: float(row[name]) for name in tables.METRICS},
+        "metrics": {name: float(row[name]) for name in METRICS},
         "data": question.data,
         "val_fraction": question.val_fraction,
         "split_seed": question.split_seed,

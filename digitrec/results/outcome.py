@@ -8,6 +8,7 @@ import pandas as pd
 from digitrec.data import Scaler
 from digitrec.results import tables
 from digitrec.results.best import write_best
+from digitrec.results.stacks import read_failures
 from digitrec.results.timings import Timings
 
 
@@ -46,7 +47,7 @@ def conclude(
             directory=directory,
             tables=study,
             ranked=tables.rank(study.trials),
-            failures=tables.read_failures(directory / "stacks"),
+            failures=read_failures(directory / "stacks"),
         )
         tables.write_tables(directory, study)
         if scaler is not None:

@@ -5,11 +5,12 @@ Letters: K trials of a stack, E epochs, N' validation images.
 The format is safetensors, which holds arrays and text and cannot execute code when it is read:
 `records` float64 (E, K, 7), one `EpochRecord` in the last axis; `predictions` uint8 (K, N'), the
 labels predicted after the last epoch; and the weights of the stack's best trial, the only one that
-can win the study, as `weights/<trial>/<parameter>`.
+can win the study, as `weights/<trial>/<parameter>`. A stack that failed leaves a note instead.
 """
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,27 @@ def read_weights(directory: Path, trial: str) -> dict[str, NDArray[np.float32]]:
             if names:
                 return {name.removeprefix(prefix): file.get_tensor(name) for name in names}
     raise FileNotFoundError(f"{directory}: no file keeps the weights of {trial}")
+
+
+def write_failure(directory: Path, stack_key: str, trials: Sequence[str], error: str) -> None:
+    """Record that a stack failed, so that its trials keep their rows."""
+    text = json.dumps({"trials": list(trials), "error": error}, indent=2) + "\n"
+    write_atomically(directory / f"{stack_key}.failed.json", text.encode())
+
+
+def read_failures(directory: Path) -> dict[str, str]:
+    """Return trial -> error for the trials whose stack failed when it was last tried."""
+    failures: dict[str, str] = {}
+    for path in sorted(directory.glob("*.failed.json")):
+        failure = json.loads(path.read_text())
+        failures |= dict.fromkeys(failure["trials"], failure["error"])
+    return failures
+
+
+def clear_failures(directory: Path) -> None:
+    """Forget earlier failures, because their stacks are about to be tried again."""
+    for path in directory.glob("*.failed.json"):
+        path.unlink()
 
 
 def write_atomically(path: Path, content: bytes) -> None:

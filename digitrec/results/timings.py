@@ -25,17 +25,8 @@ class Timings:
         finally:
             self.parts[name] = self.parts.get(name, 0.0) + time.perf_counter() - start
 
-    def write(self, directory: Path, *, workers: int, trial_seconds: float) -> None:
-        """Write `timings.json`.
-
-        Args:
-            directory: the study directory.
-            workers: stacks that were trained at a time.
-            trial_seconds: seconds of training and validation, summed over the trials of this run.
-        """
-        report = {
-            "parts": {name: round(seconds, 3) for name, seconds in self.parts.items()},
-            "workers": workers,
-            "trial_seconds": round(trial_seconds, 3),
-        }
-        write_atomically(directory / "timings.json", (json.dumps(report, indent=2) + "\n").encode())
+    def write(self, directory: Path) -> None:
+        """Write `timings.json` in the study directory."""
+        parts = {name: round(seconds, 3) for name, seconds in self.parts.items()}
+        text = json.dumps({"parts": parts}, indent=2) + "\n"
+        write_atomically(directory / "timings.json", text.encode())

@@ -125,8 +125,8 @@ def run_contender(
     if contender != "digitrec":
         parts = json.loads(done.stdout.splitlines()[-1])
         return Measurement(seconds, last_accuracies(out / "results.csv"), {"parts": parts})
-    timings = out / "timings.json"
-    named = json.loads(timings.read_text()) if timings.exists() else {}
+    named = json.loads((out / "timings.json").read_text())
+    named["trial_seconds"] = float(pd.read_csv(out / "trials.csv")["seconds"].sum())
     return Measurement(seconds, last_accuracies(out / "epochs.csv"), named)
 
 

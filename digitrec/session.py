@@ -1,0 +1,140 @@
+"""The connection to Ray: a cluster's, or a fresh Ray on this machine's cores.
+
+Starting Ray takes seconds in which the cores are mostly idle, since it waits for one process after
+the other. What a study imports later anyway is imported meanwhile. (Importing the engine in Ray's
+idle workers as well was tried: Ray Tune's trials start in workers of their own.)
+"""
+
+import importlib
+import logging
+import math
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+
+import ray
+from rich.console import Console
+
+from digitrec.errors import InputError
+from digitrec.results.timings import Timings
+
+Node = dict[str, float]  # resource -> how much of it there is
+
+
+class Session:
+    """A connection to Ray for the length of a `with` block.
+
+    An address, or being inside a Ray job, names a cluster; otherwise a fresh Ray is started, and
+    ended afterwards. A Ray that this process is connected to already is used as it is.
+
+    Raises:
+        InputError: there is no cluster at the address.
+    """
+
+    def __init__(self, address: str | None, console: Console, timings: Timings) -> None:
+        self.address = address or ("auto" if "RAY_ADDRESS" in os.environ else "local")
+        self.console = console
+        self.timings = timings
+        self._ours = not ray.is_initialized()
+        self._ending: threading.Thread | None = None
+
+    def __enter__(self) -> "Session":
+        if self._ours:
+            imports = threading.Thread(target=_import_needed_later)
+            imports.start()
+            with self.timings.part("start Ray"), self.console.status("Starting Ray"):
+                self._start()
+            imports.join()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.end()
+        if self._ending:
+            self._ending.join()
+
+    def nodes(self) -> list[Node]:
+        """Return the resources of each node that is alive."""
+        return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+    def end(self) -> None:
+        """Begin to end a Ray that was started here; leaving the block waits for it."""
+        if self._ours and self._ending is None:
+            self._ending = threading.Thread(target=self._end)
+            self._ending.start()
+
+    def _start(self) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints at verbose=0 as well
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        dashboard = None if self.address != "local" else False
+        try:
+            ray.init(
+                self.address,
+                include_dashboard=dashboard,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except ConnectionError as error:
+            raise InputError(f"no Ray cluster answers at {self.address}: {error}") from error
+
+    def _end(self) -> None:
+        with self.timings.part("end Ray"):
+            ray.shutdown()
+
+
+def count_workers(nodes: Sequence[Node], cpus: float, gpus: float) -> int:
+    """Return how many trials of so many CPUs and GPUs the nodes can train at a time.
+
+    Raises:
+        InputError: not even one.
+    """
+
+    def of_node(node: Node) -> int:
+        by_cpu = node.get("CPU", 0) / cpus
+        return math.floor(min(by_cpu, node.get("GPU", 0) / gpus) if gpus else by_cpu)
+
+    workers = sum(of_node(node) for node in nodes)
+    if workers == 0:
+        have = "; ".join(
+            f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes
+        )
+        raise InputError(
+            f"a trial asks for {cpus:g} CPUs and {gpus:g} GPUs, which no node has: {have}. "
+            "Lower --cpus-per-trial or --gpus-per-trial"
+        )
+    return workers
+
+
+@contextmanager
+def sigterm_as_sigint() -> Iterator[None]:
+    """Let SIGTERM end a study as Ctrl-C does: Ray Tune stops its trials and returns."""
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _import_needed_later() -> None:
+    """Import what the driver needs once Ray runs.
+
+    tensorboardX, through which Ray Tune logs, imports torch wherever there is one, to log models
+    with it. Hiding torch from it saves the driver a second.
+    """
+    if "torch" not in sys.modules:
+        sys.modules["torch"] = None  # type: ignore[assignment]
+        try:
+            importlib.import_module("tensorboardX")
+        finally:
+            del sys.modules["torch"]
+    for module in ("digitrec.search", "digitrec.results.outcome", "digitrec.results.plots"):
+        importlib.import_module(module)
