@@ -5,7 +5,7 @@ import importlib.metadata
 import sys
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar, get_args
 
 from rich import box
 from rich.console import Console
@@ -13,7 +13,7 @@ from rich.table import Table
 
 from digitrec.errors import InputError
 from digitrec.request import Request
-from digitrec.space import Space
+from digitrec.space import Precision, Space
 
 if TYPE_CHECKING:
     from digitrec.results.outcome import Outcome
@@ -78,12 +78,11 @@ def _add_tune(commands: Commands) -> None:
         epilog="Exit codes: 0 complete; 1 failed trials or stopped early; 2 wrong input.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    add_tune_options(parser)
+    _add_tune_options(parser)
     parser.set_defaults(run=run_tune)
 
 
-def add_tune_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `digitrec tune`, which the entry points in `tune_jobs/` share."""
+def _add_tune_options(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data")
     data.add_argument(
         "--data",
@@ -98,15 +97,36 @@ def add_tune_options(parser: argparse.ArgumentParser) -> None:
     )
     search = parser.add_argument_group("search space (values separated by commas)")
     search.add_argument(
-        "--lr", type=_listed(float), default="0.001,0.01,0.1,0.5,1.0", help="learning rates of SGD"
+        "--lr",
+        type=_listed(float),
+        default="0.001,0.01,0.1,0.5,1.0",
+        metavar="LR,...",
+        help="learning rates of SGD",
     )
     search.add_argument(
-        "--batch-size", type=_listed(int), default="32,64,128,256,512", help="images per update"
+        "--batch-size",
+        type=_listed(int),
+        default="32,64,128,256,512",
+        metavar="B,...",
+        help="images per update",
     )
     search.add_argument(
-        "--seeds", type=_listed(int), default="0", help="of initial weights and order of images"
+        "--seeds",
+        type=_listed(int),
+        default="0",
+        metavar="S,...",
+        help="of initial weights and order of images",
     )
-    search.add_argument("--epochs", type=int, default=3, help="passes over the training rows")
+    search.add_argument(
+        "--epochs", type=int, default=3, metavar="E", help="passes over the training rows"
+    )
+    search.add_argument(
+        "--precision",
+        choices=get_args(Precision),
+        default="float32",
+        help="bf16 multiplies in bfloat16 and keeps the weights in float32; faster on "
+        "processors and GPUs that have it in hardware",
+    )
     parser.add_argument(
         "--out",
         metavar="DIR",
@@ -154,7 +174,7 @@ def _add_report(commands: Commands) -> None:
 
 
 def run_tune(options: argparse.Namespace) -> int:
-    """Run the study that the options of `add_tune_options` ask for; returns the exit code."""
+    """Run the study that the options of `digitrec tune` ask for; returns the exit code."""
     request = make_request(options)
     from digitrec.study import run_study  # torch and Ray take seconds to import
 
@@ -171,12 +191,13 @@ def run_report(options: argparse.Namespace) -> int:
 
 
 def make_request(options: argparse.Namespace) -> Request:
-    """Return the request that the options of `add_tune_options` make."""
+    """Return the request that the options of `digitrec tune` make."""
     return Request(
         data=options.data,
         space=Space(lrs=options.lr, batch_sizes=options.batch_size, seeds=options.seeds),
         epochs=options.epochs,
         val_fraction=options.val_fraction,
+        precision=options.precision,
         out=getattr(options, "out", None),
         stack_size=options.stack_size,
         cpus_per_trial=options.cpus_per_trial,

@@ -118,9 +118,9 @@ class Classifier:
         pixels = len(self.scaler.data_min)
         if images.shape[1] != pixels:
             raise InputError(f"images of {images.shape[1]} pixels; the model takes {pixels}")
-        products = choose_products(self.mlp.device, self.mlp.dtype)
+        x = torch.from_numpy(self.scaler.scale(images))
+        products = choose_products(self.mlp.device, self.mlp.dtype, x.dtype)
         with torch.inference_mode():
-            x = torch.from_numpy(self.scaler.scale(images))
             last_input = self.mlp.layer_inputs(x, products)[-1]
             return self.mlp.logits(last_input, products)[0].log_softmax(0).t()
 

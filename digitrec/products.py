@@ -61,6 +61,28 @@ class TorchProducts:
             weight.flatten(0, 1).addmm_(grad.flatten(0, 1), x, alpha=-1)
 
 
+class Bfloat16Products(TorchProducts):
+    """Mixed precision: bfloat16 factors, float32 weights to add the updates up in.
+
+    A sum of bfloat16 weights would lose updates: below 1/256 of a weight they round to nothing.
+    """
+
+    def linear(self, weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
+        """See `Products`; the result is bfloat16."""
+        return super().linear(weight.bfloat16(), bias.bfloat16(), x)
+
+    def input_gradient(self, weight: Tensor, grad: Tensor, x: Tensor) -> Tensor:
+        """See `Products`; the result is bfloat16."""
+        return super().input_gradient(weight.bfloat16(), grad.bfloat16(), x)
+
+    def descend(self, weight: Tensor, grad: Tensor, x: Tensor) -> None:
+        """See `Products`."""
+        if x.dim() == 3:
+            weight.sub_(torch.bmm(grad.bfloat16(), x.transpose(1, 2)))
+        else:
+            weight.flatten(0, 1).sub_(torch.mm(grad.bfloat16().flatten(0, 1), x))
+
+
 class OneDNNProducts(TorchProducts):
     """oneDNN's products: the first layer at once, later ones trial by trial, small ones not."""
 
@@ -96,9 +118,14 @@ class OneDNNProducts(TorchProducts):
                 w.sub_(_multiply(g, own_x))
 
 
-def choose_products(device: torch.device, dtype: torch.dtype) -> Products:
-    """Return the faster products for a device; the choice depends on the machine alone."""
-    if device.type == "cpu" and dtype == torch.float32 and onednn_is_faster():
+def choose_products(device: torch.device, weights: torch.dtype, images: torch.dtype) -> Products:
+    """Return the products for weights and images of these types.
+
+    Where there is a choice, it is the faster on the device, and depends on the machine alone.
+    """
+    if images == torch.bfloat16:
+        return Bfloat16Products()
+    if device.type == "cpu" and weights == torch.float32 and onednn_is_faster():
         return OneDNNProducts()
     return TorchProducts()
 
@@ -110,6 +137,13 @@ def onednn_is_faster() -> bool:
     cpuinfo = Path("/proc/cpuinfo")
     vendor = cpuinfo.read_text() if cpuinfo.exists() else platform.processor()
     return "GenuineIntel" not in vendor and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def bfloat16_is_fast(device: torch.device) -> bool:
+    """Return whether a device multiplies bfloat16 in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
 def _multiply(a: Tensor, b: Tensor) -> Tensor:

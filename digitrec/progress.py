@@ -18,6 +18,7 @@ from digitrec.trainable import stack_of
 
 LOG_INTERVAL = 10.0  # seconds between two plain lines, at least
 MOST_STACKS_SHOWN = 8
+SLOW_PRECISION = "this machine has no bfloat16 in hardware; --precision float32 is faster here"
 
 
 @dataclass(slots=True)
@@ -26,12 +27,12 @@ class Progress:
 
     configurations: int  # of the study, those of earlier runs included
     configurations_done: int  # now, those of earlier runs included
+    epochs_wanted: int  # of all configurations of this run
     epochs: int  # per configuration
     work: dict[str, float]  # stack key -> its share of this run's training time
     clock: Callable[[], float] = time.monotonic
-    epochs_done: int = 0  # of configurations, in this run
-    best_val_accuracy: float = math.nan
-    best_trial: str = ""
+    epochs_done: int = 0  # of all configurations of this run
+    accuracies: dict[str, float] = field(default_factory=dict)  # trial -> last validation accuracy
     running: dict[str, tuple[Stack, int]] = field(default_factory=dict)  # key -> epochs done
     work_done: float = 0.0
     started: float = field(init=False)
@@ -52,15 +53,18 @@ class Progress:
         self.work_done += self.work[stack.key] / self.epochs
         self.first_report = self.first_report or (self.elapsed(), self.work_done)
         for member in stack.members:
-            accuracy = metrics[f"val_accuracy/lr{member.lr!r}"]
-            if not accuracy <= self.best_val_accuracy and not math.isnan(accuracy):
-                self.best_val_accuracy, self.best_trial = accuracy, member.trial
+            self.accuracies[member.trial] = metrics[f"val_accuracy/lr{member.lr!r}"]
         if epoch == self.epochs:
             self.configurations_done += len(stack.members)
 
     def end(self, stack: Stack) -> None:
         """Note that a stack is no longer being trained, for whatever reason."""
         self.running.pop(stack.key, None)
+
+    def best(self) -> tuple[float, str] | None:
+        """Return the highest last validation accuracy and its trial; None: none is finite."""
+        finite = [(a, trial) for trial, a in self.accuracies.items() if not math.isnan(a)]
+        return max(finite, default=None)
 
     def fraction(self) -> float:
         """Return the share of this run's training that is done, 0 to 1."""
@@ -87,10 +91,10 @@ class Progress:
         """Return one line: configurations, epochs, best so far, time."""
         parts = [
             f"{self.configurations_done}/{self.configurations} configurations",
-            f"{self.epochs_done} epochs",
+            f"{self.epochs_done}/{self.epochs_wanted} epochs",
         ]
-        if self.best_trial:
-            parts.append(f"best {self.best_val_accuracy:.2%} ({self.best_trial})")
+        if best := self.best():
+            parts.append(f"best {best[0]:.2%} ({best[1]})")
         left = self.seconds_left()
         time_left = f", {format_seconds(left)} left" if left and self.fraction() < 0.999 else ""
         return " | ".join([*parts, f"{format_seconds(self.elapsed())}{time_left}"])
@@ -104,6 +108,7 @@ class ProgressCallback(tune.Callback):
         self.console = console
         self._live: Live | None = None
         self._last_line = -math.inf
+        self._told_slow = False
 
     def __getstate__(self) -> dict[str, Any]:
         """Ray Tune pickles its callbacks to restore a search, which digitrec never does."""
@@ -134,6 +139,9 @@ class ProgressCallback(tune.Callback):
     ) -> None:
         """Ray Tune's hook."""
         self.progress.report(stack_of(trial.config), result)
+        if result.get("slow_precision") and not self._told_slow:
+            self._told_slow = True
+            self.console.print("[yellow]note[/yellow] " + SLOW_PRECISION, highlight=False)
         self._log()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from digitrec.errors import InputError
-from digitrec.space import Space
+from digitrec.space import Precision, Space
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +20,7 @@ class Request:
     space: Space = field(default_factory=Space)
     epochs: int = 3
     val_fraction: float = 0.2  # of the rows, for validation
+    precision: Precision = "float32"  # of the factors of the matrix products
     out: str | None = None  # the study directory; None: results/ and the name of the data
     stack_size: int | None = None  # the most trials trained as one; None: what ends soonest
     cpus_per_trial: float = 1  # of a stack, that is, of one trial of Ray Tune

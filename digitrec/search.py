@@ -38,6 +38,7 @@ def search(
         shared=shared,
         layer_sizes=tuple(layer_sizes),
         epochs_wanted=request.epochs,
+        precision=request.precision,
         directory=stack_files,
     )
     resources = {"cpu": request.cpus_per_trial, "gpu": request.gpus_per_trial}
@@ -65,10 +66,12 @@ def search(
 def make_progress(request: Request, train_rows: int, stacks: Sequence[Stack]) -> Progress:
     """Return the progress of a study in which these stacks are still to be trained."""
     configurations = len(request.space.configurations())
+    to_train = sum(len(stack.members) for stack in stacks)
     images = request.epochs * train_rows
     return Progress(
         configurations=configurations,
-        configurations_done=configurations - sum(len(stack.members) for stack in stacks),
+        configurations_done=configurations - to_train,
+        epochs_wanted=request.epochs * to_train,
         epochs=request.epochs,
         work={stack.key: CPU_COST.of_stack(stack, images) for stack in stacks},
     )

@@ -6,13 +6,14 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from digitrec.errors import InputError
 
 HIDDEN_SIZES = (256, 128)
 CLASSES = 10
 
+Precision = Literal["float32", "bf16"]
 Value = TypeVar("Value", int, float)
 
 MAX_STACK_SIZE = 16  # beyond it a stack's weights crowd the cache and nothing is gained

@@ -110,6 +110,7 @@ def ask(request: Request, digits: Digits, split: Split) -> Question:
         val_fraction=request.val_fraction,
         split_seed=SPLIT_SEED,
         layer_sizes=list(layer_sizes(pixels)),
+        precision=request.precision,
         versions={"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in ("digitrec", "ray", "torch")},
     )

@@ -111,7 +111,7 @@ def epochs(
         predictions: uint8 (K, N'), overwritten with the predicted labels of each validation.
         products: None chooses the fastest for the device.
     """
-    products = products or choose_products(model.device, model.dtype)
+    products = products or choose_products(model.device, model.dtype, data.train_images.dtype)
     rates = torch.tensor(lrs, dtype=model.dtype, device=model.device).view(-1, 1, 1)
     images = len(data.train_labels)
     records: list[EpochRecord] = []
@@ -203,7 +203,7 @@ def update(
         The logits before the step, (K, C, B).
     """
     inputs = model.layer_inputs(images, products)
-    logits = model.logits(inputs[-1], products)
+    logits = model.logits(inputs[-1], products).to(model.dtype)
     grad = logits.softmax(1).sub_(target).mul_(rates / len(images))  # of the logits, times lr
     for layer in reversed(range(len(inputs))):
         weight, x = model.weights[layer], inputs[layer]
@@ -235,7 +235,7 @@ def evaluate(
         for start in range(0, len(labels), IMAGES_AT_ONCE):
             rows = slice(start, start + IMAGES_AT_ONCE)
             last_input = model.layer_inputs(images[rows], products)[-1]
-            logits = model.logits(last_input, products)
+            logits = model.logits(last_input, products).to(model.dtype)
             totals.add(logits, labels[rows])
             if predictions is not None:
                 predictions[:, rows] = logits.argmax(1)

@@ -14,7 +14,7 @@ from ray import tune
 
 from digitrec.data import SharedData
 from digitrec.results.stacks import StackResult, best_member, write_stack
-from digitrec.space import Configuration, EpochRecord, Stack
+from digitrec.space import Configuration, EpochRecord, Precision, Stack
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +29,7 @@ def train_stack(
     shared: SharedData,
     layer_sizes: tuple[int, ...],
     epochs_wanted: int,
+    precision: Precision,
     directory: Path,
 ) -> None:
     """Train one stack; the function that Ray Tune runs in a worker.
@@ -41,16 +42,19 @@ def train_stack(
         shared: the data.
         layer_sizes: widths of the MLP, from input to output.
         epochs_wanted: how many to train.
+        precision: of the factors of the matrix products.
         directory: where the finished stack's file goes; absolute.
     """
     import torch
 
     from digitrec.model import init_mlp
+    from digitrec.products import bfloat16_is_fast
     from digitrec.train import epochs
 
     stack = stack_of(config)
     device = claim_resources()
-    data = _resident(shared, device)
+    data = _resident(shared, device, precision)
+    slow = precision == "bf16" and not bfloat16_is_fast(device)
     model = init_mlp(layer_sizes, seed=stack.seed, members=len(stack.members), device=device)
     predictions = torch.empty(len(model), len(data.val_labels), dtype=torch.uint8, device=device)
     history: list[list[EpochRecord]] = []
@@ -66,7 +70,7 @@ def train_stack(
         history.append(records)
         if len(history) == epochs_wanted:
             write_stack(directory, finished_stack(stack, history, model, predictions))
-        tune.report(epoch_metrics(stack, records))
+        tune.report(epoch_metrics(stack, records) | {"slow_precision": slow})
 
 
 def finished_stack(
@@ -140,26 +144,27 @@ def claim_resources() -> "torch.device":
     return torch.device("cuda")
 
 
-_prepared: dict[tuple[str, str], "TrainingData"] = {}  # at most one entry: the study at work
+_prepared: dict[tuple[str, str, str], "TrainingData"] = {}  # at most one entry: the study at work
 
 
-def _resident(shared: SharedData, device: "torch.device") -> "TrainingData":
+def _resident(shared: SharedData, device: "torch.device", precision: Precision) -> "TrainingData":
     """Return the scaled data on the device, prepared once per worker."""
-    key = (shared.key, str(device))
+    key = (shared.key, str(device), precision)
     if key not in _prepared:
         _prepared.clear()
-        _prepared[key] = prepare(shared, device)
+        _prepared[key] = prepare(shared, device, precision)
     return _prepared[key]
 
 
-def prepare(shared: SharedData, device: "torch.device") -> "TrainingData":
-    """Return the scaled training and validation images, float32, on the device."""
+def prepare(shared: SharedData, device: "torch.device", precision: Precision) -> "TrainingData":
+    """Return the scaled training and validation images, of the precision, on the device."""
     import torch
 
     from digitrec.train import TrainingData
 
     def images(rows: NDArray[np.int64]) -> torch.Tensor:
-        return torch.from_numpy(shared.scaler.scale(shared.images[rows])).to(device)
+        scaled = torch.from_numpy(shared.scaler.scale(shared.images[rows]))
+        return scaled.to(device, torch.bfloat16 if precision == "bf16" else torch.float32)
 
     def labels(rows: NDArray[np.int64]) -> torch.Tensor:
         return torch.from_numpy(shared.labels[rows].astype(np.int64)).to(device)

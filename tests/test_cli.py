@@ -75,11 +75,12 @@ def test_options_left_out_make_the_default_study() -> None:
 def test_options_reach_the_request() -> None:
     options = "tune --data d.csv --lr 0.1,1e-3 --batch-size 8 --seeds 1,2 --epochs 4 --out o"
     options += " --val-fraction 0.3 --stack-size 2 --cpus-per-trial 2 --gpus-per-trial 0.5"
-    options += " --address auto"
+    options += " --address auto --precision bf16"
     assert cli.make_request(cli.make_parser().parse_args(options.split())) == Request(
         data="d.csv",
         space=Space(lrs=(0.1, 1e-3), batch_sizes=(8,), seeds=(1, 2)),
         epochs=4,
+        precision="bf16",
         out="o",
         val_fraction=0.3,
         stack_size=2,
@@ -99,6 +100,7 @@ def half_a_study(tmp_path: Path) -> Path:
         val_fraction=0.2,
         split_seed=42,
         layer_sizes=[2, 3, 10],
+        precision="float32",
     )
     write_question(tmp_path, question)
     stack = Stack(Space(lrs=(0.5,), batch_sizes=(32,)).configurations())

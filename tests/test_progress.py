@@ -27,6 +27,7 @@ def progress(clock: Callable[[], float]) -> Progress:
     return Progress(
         configurations=6,
         configurations_done=2,
+        epochs_wanted=8,
         epochs=2,
         work={LONG.key: 6.0, SHORT.key: 4.0},
         clock=clock,
@@ -45,7 +46,7 @@ def test_progress_counts_configurations_epochs_and_the_best() -> None:
     study.report(LONG, metrics(2, 0.7, float("nan")))
     study.end(LONG)
     assert (study.configurations_done, study.epochs_done) == (4, 4)
-    assert (study.best_trial, study.best_val_accuracy) == ("lr0.1-bs32-seed0", 0.8)
+    assert study.best() == (0.7, "lr0.1-bs32-seed0")
     assert study.fraction() == 0.6
     assert not study.running
 
@@ -68,7 +69,7 @@ def test_a_line_says_how_far_the_study_is() -> None:
     clock.now = 6.0
     study.report(LONG, metrics(2, 0.8, 0.9))
     assert study.describe() == (
-        "4/6 configurations | 4 epochs | best 91.23% (lr0.5-bs32-seed0) | 6 s, 8 s left"
+        "4/6 configurations | 4/8 epochs | best 90.00% (lr0.5-bs32-seed0) | 6 s, 8 s left"
     )
 
 
@@ -102,7 +103,7 @@ def test_a_terminal_gets_a_live_display_and_keeps_the_last_line() -> None:
     assert (
         output.getvalue()
         .splitlines()[-1]
-        .endswith("6/6 configurations | 8 epochs | best 90.00% (lr0.5-bs32-seed0) | 16 s")
+        .endswith("6/6 configurations | 8/8 epochs | best 90.00% (lr0.5-bs32-seed0) | 16 s")
     )
 
 

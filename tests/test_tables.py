@@ -68,6 +68,7 @@ def question(**changes: object) -> Question:
         "val_fraction": 0.2,
         "split_seed": 42,
         "layer_sizes": [4, 3, 10],
+        "precision": "float32",
     }
     return Question(**(values | changes))  # type: ignore[arg-type]
 

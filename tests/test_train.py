@@ -11,7 +11,13 @@ import torch
 from torch import Tensor
 
 from digitrec.model import StackedMLP, init_mlp, parameter_count
-from digitrec.products import OneDNNProducts, Products, TorchProducts, choose_products
+from digitrec.products import (
+    Bfloat16Products,
+    OneDNNProducts,
+    Products,
+    TorchProducts,
+    choose_products,
+)
 from digitrec.space import EpochRecord, layer_sizes
 from digitrec.train import TrainingData, epochs, shuffled
 
@@ -204,9 +210,32 @@ def test_predictions_are_those_that_the_validation_accuracy_counts(
 
 def test_products_follow_the_machine_not_the_moment() -> None:
     cpu = torch.device("cpu")
-    kinds = {type(choose_products(cpu, torch.float32)) for _ in range(3)}
+    single, double, half = torch.float32, torch.float64, torch.bfloat16
+    kinds = {type(choose_products(cpu, single, single)) for _ in range(3)}
     assert len(kinds) == 1
-    assert isinstance(choose_products(cpu, torch.float64), TorchProducts)
+    assert type(choose_products(cpu, double, double)) is TorchProducts
+    assert type(choose_products(cpu, single, half)) is Bfloat16Products
+
+
+def test_bfloat16_products_train_float32_weights_to_nearly_the_same(
+    small_data: TrainingData,
+) -> None:
+    single = in_float32(small_data)
+    half = dataclasses.replace(
+        single, train_images=single.train_images.bfloat16(), val_images=single.val_images.bfloat16()
+    )
+    calm = (0.01, 0.1, 0.2)
+    models = [init_mlp(SIZES, seed=0, members=3) for _ in range(2)]
+    histories = [
+        list(epochs(model, calm, data, batch_size=BATCH_SIZE, seed=0, epochs=2))
+        for model, data in zip(models, (single, half), strict=True)
+    ]
+    for exact, mixed in zip(*(model.weights for model in models), strict=True):
+        assert mixed.dtype == torch.float32
+        torch.testing.assert_close(mixed, exact, rtol=0, atol=0.01)
+    losses = [[record.val_loss for record in history[-1]] for history in histories]
+    assert losses[0] == pytest.approx(losses[1], rel=0.01)
+    assert losses[0] != losses[1]
 
 
 def test_the_engine_needs_no_ray() -> None:

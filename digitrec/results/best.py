@@ -39,6 +39,7 @@ def write_best(directory: Path, winner: str | None, trials: pd.DataFrame, scaler
             "batch_size": int(row["batch_size"]),
             "seed": int(row["seed"]),
             "epochs": question.epochs,
+            "precision": question.precision,
             "optimizer": "SGD",
         },
         "metrics": {name: float(row[name]) for name in METRICS},

@@ -19,6 +19,7 @@ class Question:
     val_fraction: float
     split_seed: int  # random_state of the split
     layer_sizes: list[int]  # of the MLP, from input to output
+    precision: str  # of the factors of the matrix products
     versions: dict[str, str] = field(default_factory=dict)  # of what computed it
     format: int = 1
 
@@ -29,6 +30,7 @@ class Question:
             ("val_fraction", self.val_fraction, other.val_fraction),
             ("split_seed", self.split_seed, other.split_seed),
             ("layer_sizes", self.layer_sizes, other.layer_sizes),
+            ("precision", self.precision, other.precision),
         ]
         if self.data["fingerprint"] != other.data["fingerprint"]:
             pairs.insert(0, ("data", _described(self.data), _described(other.data)))
