@@ -142,7 +142,7 @@ def onednn_is_faster() -> bool:
 def bfloat16_is_fast(device: torch.device) -> bool:
     """Return whether a device multiplies bfloat16 in hardware."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 

@@ -64,7 +64,7 @@ class Progress:
     def best(self) -> tuple[float, str] | None:
         """Return the highest last validation accuracy and its trial; None: none is finite."""
         finite = [(a, trial) for trial, a in self.accuracies.items() if not math.isnan(a)]
-        return max(finite, default=None)
+        return max(finite, default=None, key=lambda pair: pair[0])
 
     def fraction(self) -> float:
         """Return the share of this run's training that is done, 0 to 1."""
