@@ -32,7 +32,7 @@ class Session:
     ended afterwards. A Ray that this process is connected to already is used as it is.
 
     Raises:
-        InputError: there is no cluster at the address.
+        InputError: there is no cluster at the address, or a fresh Ray could not start workers.
     """
 
     def __init__(self, address: str | None, console: Console, timings: Timings) -> None:
@@ -72,6 +72,11 @@ class Session:
             self._ending.start()
 
     def _start(self) -> None:
+        if self.address == "local" and " " in sys.executable:
+            raise InputError(
+                f"{sys.executable}: Ray cannot start workers with a Python whose path has a space "
+                "in it, and would wait for ever; use an environment in another place"
+            )
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints at verbose=0 as well
         logging.getLogger("ray").setLevel(logging.ERROR)
@@ -116,7 +121,10 @@ def count_workers(nodes: Sequence[Node], cpus: float, gpus: float) -> int:
 
 @contextmanager
 def sigterm_as_sigint() -> Iterator[None]:
-    """Let SIGTERM end a study as Ctrl-C does: Ray Tune stops its trials and returns."""
+    """Let SIGTERM end a study as Ctrl-C does: Ray Tune stops its trials and returns.
+
+    Ray puts a handler of its own in place when it starts, so this is for before and after.
+    """
     before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         yield

@@ -24,7 +24,7 @@ from digitrec.request import Request
 from digitrec.results.question import Question, read_question, write_question
 from digitrec.results.stacks import clear_failures, read_stacks
 from digitrec.results.timings import Timings
-from digitrec.session import Node, Session, count_workers
+from digitrec.session import Node, Session, count_workers, sigterm_as_sigint
 from digitrec.space import MAX_STACK_SIZE, Configuration, Space, Stack, layer_sizes, plan_stacks
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def run_study(request: Request, console: Console) -> "Outcome":
         scaler = fit_scaler(digits.images[split.train])
     open_study(request.directory, question)
     missing = missing_configurations(request.space, request.directory)
-    with ExitStack() as closing:
+    with sigterm_as_sigint(), ExitStack() as closing:
         if missing:
             session = closing.enter_context(Session(request.address, console, timings))
             stacks = plan(request, session.nodes(), len(split.train), missing)

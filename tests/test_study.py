@@ -22,7 +22,8 @@ from digitrec.errors import InputError
 from digitrec.model import load_classifier
 from digitrec.request import Request
 from digitrec.results.outcome import Outcome
-from digitrec.session import count_workers
+from digitrec.results.timings import Timings
+from digitrec.session import Session, count_workers
 from digitrec.space import Space
 from digitrec.study import run_study
 from digitrec.trainable import train_stack
@@ -204,6 +205,15 @@ def test_a_request_says_what_is_wrong_with_it() -> None:
         with pytest.raises(InputError) as caught:
             Request(**options)
         assert str(caught.value).startswith(message)
+
+
+def test_a_python_whose_path_has_a_space_is_refused_rather_than_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr(sys, "executable", "/home/me/my digits/.venv/bin/python")
+    with pytest.raises(InputError, match="a Python whose path has a space"):
+        Session(None, Console(file=io.StringIO()), Timings()).__enter__()
 
 
 def test_a_study_is_kept_under_the_name_of_its_data() -> None:
