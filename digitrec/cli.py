@@ -13,6 +13,7 @@ from rich.table import Table
 
 from digitrec.errors import InputError
 from digitrec.request import Request
+from digitrec.signals import sigterm_as_sigint
 from digitrec.space import Precision, Space
 
 if TYPE_CHECKING:
@@ -33,12 +34,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help()
         return COMPLETE
     try:
-        code: int = options.run(options)
+        with sigterm_as_sigint():
+            code: int = options.run(options)
     except InputError as error:
         print(f"digitrec: {error}", file=sys.stderr)
         return WRONG_INPUT
+    except OSError as error:
+        print(f"digitrec: {error}. What was finished is kept.", file=sys.stderr)
+        return UNFINISHED
     except KeyboardInterrupt:
-        print("digitrec: stopped. Run the same command again to go on.", file=sys.stderr)
+        print("digitrec: stopped. The same command goes on.", file=sys.stderr)
         return UNFINISHED
     return code
 
@@ -211,9 +216,9 @@ def print_outcome(outcome: "Outcome", console: Console) -> int:
     leaders = outcome.ranked.head(MOST_RANKED).to_dict("records")
     if leaders:
         console.print(f"\nThe best {len(leaders)} of {len(outcome.tables.trials)} configurations")
-        console.print(_ranking(leaders))
+        console.print(_ranking(leaders), soft_wrap=True)
     for line in describe(outcome):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     return COMPLETE if outcome.tables.complete and outcome.winner else UNFINISHED
 
 
@@ -250,16 +255,13 @@ def describe(outcome: "Outcome") -> list[str]:
     if outcome.winner is None:
         lines.append("No trial completed, so there is no winner.")
     lines += [
-        f"{name:8} {outcome.directory / file}"
-        for name, file in (
-            ("tables", "trials.csv, epochs.csv"),
-            ("figures", "plots/comparison.png, heatmap.png, updates.png"),
-            ("model", "best/model.safetensors, model.json"),
-        )
-        if name != "model" or outcome.winner is not None
+        f"tables   {outcome.directory / 'trials.csv'}, epochs.csv",
+        f"figures  {outcome.directory / 'plots' / 'comparison.png'}, heatmap.png, updates.png",
     ]
+    if outcome.model is not None:
+        lines.append(f"model    {outcome.model}, model.json")
     if not outcome.tables.complete:
-        lines.append("Run the same command again to go on with what is missing.")
+        lines.append("The same `digitrec tune` command goes on with what is missing.")
     return lines
 
 

@@ -61,11 +61,6 @@ class StackedMLP:
         return named
 
 
-def parameter_count(sizes: Sequence[int]) -> int:
-    """Return the number of weights and biases of one MLP of these widths."""
-    return sum((inputs + 1) * outputs for inputs, outputs in itertools.pairwise(sizes))
-
-
 def init_mlp(
     sizes: Sequence[int],
     *,

@@ -95,8 +95,8 @@ class Progress:
         ]
         if best := self.best():
             parts.append(f"best {best[0]:.2%} ({best[1]})")
-        left = self.seconds_left()
-        time_left = f", {format_seconds(left)} left" if left and self.fraction() < 0.999 else ""
+        left = self.seconds_left() if self.running else None
+        time_left = "" if left is None else f", {format_seconds(left)} left"
         return " | ".join([*parts, f"{format_seconds(self.elapsed())}{time_left}"])
 
 
@@ -128,6 +128,7 @@ class ProgressCallback(tune.Callback):
     def __exit__(self, *_: object) -> None:
         if self._live:
             self._live.stop()
+        self.progress.running.clear()
         self.console.print(self.progress.describe(), highlight=False, soft_wrap=True)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

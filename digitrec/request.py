@@ -1,11 +1,14 @@
 """What a person asks for, checked; light to import, so that a wrong option is said at once."""
 
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from digitrec.errors import InputError
 from digitrec.space import Precision, Space
+
+IN_A_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # which Ray sets for the entry point
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +40,10 @@ class Request:
         _check_share("cpus-per-trial", self.cpus_per_trial, self.cpus_per_trial > 0)
         _check_share("gpus-per-trial", self.gpus_per_trial, self.gpus_per_trial >= 0)
         _check("://" not in (self.out or ""), f"{self.out} is not a directory of a file system")
+        _check(
+            not IN_A_RAY_JOB or Path(self.out or "").is_absolute(),
+            "inside a Ray job, --out must be an absolute path, on storage that outlives the job",
+        )
 
     @property
     def directory(self) -> Path:
@@ -46,9 +53,8 @@ class Request:
 
 
 def _check_share(name: str, share: float, in_range: bool) -> None:
-    whole_if_large = share <= 1 or share == math.floor(share)
     _check(
-        in_range and math.isfinite(share) and whole_if_large,
+        in_range and math.isfinite(share) and (share <= 1 or float(share).is_integer()),
         f"{name} {share:g} is neither a fraction up to 1 nor a whole number",
     )
 

@@ -11,7 +11,6 @@ from digitrec.data import SharedData
 from digitrec.progress import Progress, ProgressCallback
 from digitrec.request import Request
 from digitrec.results.stacks import write_failure
-from digitrec.session import sigterm_as_sigint
 from digitrec.space import CPU_COST, Stack
 from digitrec.trainable import stack_config, stack_of, train_stack
 
@@ -43,7 +42,7 @@ def search(
     )
     resources = {"cpu": request.cpus_per_trial, "gpu": request.gpus_per_trial}
     progress = make_progress(request, len(shared.split.train), stacks)
-    with ProgressCallback(progress, console) as callback, sigterm_as_sigint():
+    with ProgressCallback(progress, console) as callback:
         results = tune.Tuner(
             tune.with_resources(trainable, resources),
             param_space={"stack": tune.grid_search([stack_config(stack) for stack in stacks])},

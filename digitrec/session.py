@@ -9,11 +9,11 @@ import importlib
 import logging
 import math
 import os
-import signal
+import shlex
+import socket
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from types import TracebackType
 
 import ray
@@ -21,7 +21,9 @@ from rich.console import Console
 
 from digitrec.errors import InputError
 from digitrec.results.timings import Timings
+from digitrec.signals import take_sigterm
 
+CONNECT_SECONDS = 5.0
 Node = dict[str, float]  # resource -> how much of it there is
 
 
@@ -32,11 +34,11 @@ class Session:
     ended afterwards. A Ray that this process is connected to already is used as it is.
 
     Raises:
-        InputError: there is no cluster at the address, or a fresh Ray could not start workers.
+        InputError: there is no cluster at the address.
     """
 
     def __init__(self, address: str | None, console: Console, timings: Timings) -> None:
-        self.address = address or ("auto" if "RAY_ADDRESS" in os.environ else "local")
+        self.address = address or os.environ.get("RAY_ADDRESS") or "local"
         self.console = console
         self.timings = timings
         self._ours = not ray.is_initialized()
@@ -72,28 +74,56 @@ class Session:
             self._ending.start()
 
     def _start(self) -> None:
-        if self.address == "local" and " " in sys.executable:
-            raise InputError(
-                f"{sys.executable}: Ray cannot start workers with a Python whose path has a space "
-                "in it, and would wait for ever; use an environment in another place"
-            )
+        check_address(self.address)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints at verbose=0 as well
         logging.getLogger("ray").setLevel(logging.ERROR)
-        dashboard = None if self.address != "local" else False
+        local = self.address == "local"
         try:
             ray.init(
                 self.address,
-                include_dashboard=dashboard,
+                include_dashboard=False if local else None,
+                runtime_env=local_runtime_env() if local else None,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-        except ConnectionError as error:
-            raise InputError(f"no Ray cluster answers at {self.address}: {error}") from error
+        except (ConnectionError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"no Ray cluster answers at {self.address}: {reason}") from error
+        take_sigterm()
 
     def _end(self) -> None:
         with self.timings.part("end Ray"):
             ray.shutdown()
+
+
+def check_address(address: str) -> None:
+    """Check in a few seconds what Ray would retry for minutes: that somebody listens there.
+
+    Raises:
+        InputError: it is no address of a Ray cluster, or nobody listens.
+    """
+    if address in {"local", "auto"}:
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "/" in address:
+        raise InputError(
+            f"{address} is not the address of a Ray cluster, which is HOST:PORT (of its GCS, often "
+            "6379) or 'auto'. To run on a cluster by its dashboard's address, use `ray job submit`"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(f"no Ray cluster answers at {address}: {error}") from error
+
+
+def local_runtime_env() -> dict[str, str] | None:
+    """Return what Ray needs to start workers with this Python.
+
+    Ray runs its path through a shell unquoted: with a space in it, no worker would ever start.
+    """
+    quoted = shlex.quote(sys.executable)
+    return None if quoted == sys.executable else {"py_executable": quoted}
 
 
 def count_workers(nodes: Sequence[Node], cpus: float, gpus: float) -> int:
@@ -117,19 +147,6 @@ def count_workers(nodes: Sequence[Node], cpus: float, gpus: float) -> int:
             "Lower --cpus-per-trial or --gpus-per-trial"
         )
     return workers
-
-
-@contextmanager
-def sigterm_as_sigint() -> Iterator[None]:
-    """Let SIGTERM end a study as Ctrl-C does: Ray Tune stops its trials and returns.
-
-    Ray puts a handler of its own in place when it starts, so this is for before and after.
-    """
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _import_needed_later() -> None:

@@ -2,12 +2,14 @@
 
 import importlib.metadata
 import platform
+import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 
 from digitrec.data import (
     Digits,
@@ -24,7 +26,7 @@ from digitrec.request import Request
 from digitrec.results.question import Question, read_question, write_question
 from digitrec.results.stacks import clear_failures, read_stacks
 from digitrec.results.timings import Timings
-from digitrec.session import Node, Session, count_workers, sigterm_as_sigint
+from digitrec.session import Node, Session, count_workers
 from digitrec.space import MAX_STACK_SIZE, Configuration, Space, Stack, layer_sizes, plan_stacks
 
 if TYPE_CHECKING:
@@ -41,27 +43,29 @@ def run_study(request: Request, console: Console) -> "Outcome":
             trained.
     """
     timings = Timings()
-    with timings.part("read the data"), console.status(f"Reading {request.data}"):
+    with timings.part("read the data"), console.status(f"Reading {escape(request.data)}"):
         digits = read_digits(request.data)
-        split = split_rows(digits.labels, request.val_fraction, SPLIT_SEED)
+        split = _split(digits, request.val_fraction)
         _check_batch_sizes(request.space, split)
         question = ask(request, digits, split)
         scaler = fit_scaler(digits.images[split.train])
     open_study(request.directory, question)
     missing = missing_configurations(request.space, request.directory)
-    with sigterm_as_sigint(), ExitStack() as closing:
+    with ExitStack() as closing:
         if missing:
             session = closing.enter_context(Session(request.address, console, timings))
             stacks = plan(request, session.nodes(), len(split.train), missing)
             console.print(describe_plan(question, stacks), highlight=False, soft_wrap=True)
-            write_question(request.directory, question)
             clear_failures(request.directory / "stacks")
+            write_question(request.directory, question)
             shared = share(digits, split, scaler, question)
             from digitrec.search import search  # imported while Ray started
 
             with timings.part("train"):
                 search(request, question.layer_sizes, shared, stacks, console)
             session.end()
+        else:
+            write_question(request.directory, question)
         from digitrec.results.outcome import conclude
 
         outcome = conclude(request.directory, scaler, timings)
@@ -117,10 +121,10 @@ def ask(request: Request, digits: Digits, split: Split) -> Question:
 
 
 def open_study(directory: Path, question: Question) -> None:
-    """Check that a directory can hold the study of a question.
+    """Check that a directory can hold the study of a question, and make it.
 
     Raises:
-        InputError: it holds another study.
+        InputError: it holds another study, or cannot be written to.
     """
     there = read_question(directory)
     differences = there.differences(question) if there else []
@@ -129,8 +133,12 @@ def open_study(directory: Path, question: Question) -> None:
             f"{directory} holds another study: {'; '.join(differences)}. "
             "Give --out another directory, or ask the same question"
         )
-    if there:
-        write_question(directory, question)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise InputError(f"{directory} cannot be written to: {error.strerror}") from error
 
 
 def missing_configurations(space: Space, directory: Path) -> set[Configuration]:
@@ -163,8 +171,17 @@ def plan(
     return [Stack(tuple(members)) for members in remaining if members]
 
 
+def _split(digits: Digits, val_fraction: float) -> Split:
+    try:
+        return split_rows(digits.labels, val_fraction, SPLIT_SEED)
+    except InputError as error:
+        raise InputError(f"{digits.source}: {error}") from error
+
+
 def _check_batch_sizes(space: Space, split: Split) -> None:
     rows = len(split.train)
     for size in space.batch_sizes:
         if size > rows:
-            raise InputError(f"batch size {size} is more than the {rows} training rows")
+            raise InputError(
+                f"batch size {size} is more than the {rows} training rows; give --batch-size"
+            )

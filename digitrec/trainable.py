@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ray import tune
 
 from digitrec.data import SharedData
-from digitrec.results.stacks import StackResult, best_member, write_stack
+from digitrec.results.stacks import Parameters, StackResult, write_stack
 from digitrec.space import Configuration, EpochRecord, Precision, Stack
 
 if TYPE_CHECKING:
@@ -69,29 +69,17 @@ def train_stack(
     ):
         history.append(records)
         if len(history) == epochs_wanted:
-            write_stack(directory, finished_stack(stack, history, model, predictions))
+            result = StackResult(stack=stack, epochs=history, predictions=predictions.cpu().numpy())
+            write_stack(directory, result, weights_of(stack, model))
         tune.report(epoch_metrics(stack, records) | {"slow_precision": slow})
 
 
-def finished_stack(
-    stack: Stack, history: list[list[EpochRecord]], model: "StackedMLP", predictions: "torch.Tensor"
-) -> StackResult:
-    """Return what there is to keep of a trained stack: of the weights, those of its best trial.
-
-    Args:
-        stack: what was trained.
-        history: records by epoch and member.
-        model: after the last epoch.
-        predictions: uint8 (K, N'), of the last validation.
-    """
-    best = best_member(history[-1])
-    weights = {}
-    if best is not None:
-        parameters = model.member(best).items()
-        weights[stack.members[best].trial] = {name: v.cpu().numpy() for name, v in parameters}
-    return StackResult(
-        stack=stack, epochs=history, predictions=predictions.cpu().numpy(), weights=weights
-    )
+def weights_of(stack: Stack, model: "StackedMLP") -> dict[str, Parameters]:
+    """Return every trial's parameters as numpy arrays."""
+    return {
+        member.trial: {name: values.cpu().numpy() for name, values in model.member(k).items()}
+        for k, member in enumerate(stack.members)
+    }
 
 
 def stack_config(stack: Stack) -> dict[str, Any]:
@@ -112,10 +100,10 @@ def epoch_metrics(stack: Stack, records: list[EpochRecord]) -> dict[str, float]:
     TensorBoard draws one chart per name, so the same learning rate at other batch sizes (other
     trials of Ray Tune) shares a chart.
     """
-    best = best_member(records)
+    accuracies = [record.val_accuracy for record in records if not record.diverged]
     metrics: dict[str, float] = {
         "epoch": records[0].epoch,
-        "best_val_accuracy": math.nan if best is None else records[best].val_accuracy,
+        "best_val_accuracy": max(accuracies, default=math.nan),
         "diverged": sum(record.diverged for record in records),
     }
     for lr, record in zip(stack.lrs, records, strict=True):

@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import logging
 from collections.abc import Iterator
 
 import numpy as np
@@ -7,13 +8,21 @@ import pytest
 import ray
 import torch
 
+from digitrec.session import local_runtime_env
 from digitrec.train import TrainingData
 
 
 @pytest.fixture(scope="session")
 def two_cpus() -> Iterator[None]:
     """One real Ray with two CPUs, shared by all tests that need one."""
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=40)
+    ray.init(
+        "local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        runtime_env=local_runtime_env(),
+    )
     yield
     ray.shutdown()
 

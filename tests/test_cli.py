@@ -28,6 +28,9 @@ WRONG_OPTIONS = [
         "digitrec tune: argument --stack-size: 'none' is not a whole number",
     ),
     (["--cpus-per-trial", "0"], "digitrec: cpus-per-trial 0 is neither a fraction up to 1 nor a"),
+    (["--cpus-per-trial", "nan"], "digitrec: cpus-per-trial nan is neither a fraction up to 1 nor"),
+    (["--gpus-per-trial", "inf"], "digitrec: gpus-per-trial inf is neither a fraction up to 1 nor"),
+    (["--out", "s3://bucket/study"], "digitrec: s3://bucket/study is not a directory of a file"),
     (["--nonsense"], "digitrec: unrecognized arguments: --nonsense"),
     (["--data", "no.csv"], "digitrec: no.csv: No such file or directory; expected"),
 ]
@@ -105,10 +108,8 @@ def half_a_study(tmp_path: Path) -> Path:
     write_question(tmp_path, question)
     stack = Stack(Space(lrs=(0.5,), batch_sizes=(32,)).configurations())
     record = EpochRecord(1, 10, 0.5, 0.8, 0.4, 0.9, 0.1)
-    result = StackResult(
-        stack=stack, epochs=[[record]], predictions=np.zeros((1, 4), np.uint8), weights={}
-    )
-    write_stack(tmp_path / "stacks", result)
+    result = StackResult(stack=stack, epochs=[[record]], predictions=np.zeros((1, 4), np.uint8))
+    write_stack(tmp_path / "stacks", result, {})
     return tmp_path
 
 
@@ -119,6 +120,8 @@ def test_report_ranks_an_unfinished_study_and_exits_with_1(
     said = capsys.readouterr().out
     assert "Winner: lr 0.5, batch size 32, seed 0: 90.00% of the validation images" in said
     assert "1 of 2 trials stopped." in said
+    assert "The same `digitrec tune` command goes on with what is missing." in said
+    assert "model" not in said
     assert (half_a_study / "trials.csv").exists()
     assert (half_a_study / "plots" / "comparison.png").exists()
 
@@ -138,7 +141,7 @@ def test_ctrl_c_is_exit_code_1_and_says_how_to_go_on(
 
     monkeypatch.setattr(cli, "run_report", interrupted)
     assert cli.main(["report", "anywhere"]) == 1
-    assert "Run the same command again to go on" in capsys.readouterr().err
+    assert "The same command goes on" in capsys.readouterr().err
 
 
 def test_bad_data_is_one_line_and_exit_code_2(

@@ -1,6 +1,7 @@
 """Real studies, on real Ray with two CPUs and real MNIST digits from the packaged sample."""
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -23,10 +24,11 @@ from digitrec.model import load_classifier
 from digitrec.request import Request
 from digitrec.results.outcome import Outcome
 from digitrec.results.timings import Timings
-from digitrec.session import Session, count_workers
+from digitrec.session import Session, check_address, count_workers, local_runtime_env
 from digitrec.space import Space
 from digitrec.study import run_study
 from digitrec.trainable import train_stack
+from tune_jobs import mnist_grid
 
 SMALL = Space(lrs=(0.1, 0.5), batch_sizes=(256, 512))
 TIMES = ["seconds"]
@@ -135,6 +137,69 @@ def test_a_wider_grid_trains_only_its_new_cells(two_cpus: None, tmp_path: Path) 
     assert names == ["bs512-seed0-lr0.1", "bs512-seed0-lr0.5"]
 
 
+def test_a_narrower_grid_shows_fewer_rows_and_trains_nothing(
+    two_cpus: None, tmp_path: Path
+) -> None:
+    wide = run(tmp_path, Space(lrs=(0.1, 0.5), batch_sizes=(512,)), stack_size=2)
+    narrow = run(tmp_path, Space(lrs=(0.1,), batch_sizes=(512,)))
+    assert (wide.winner, narrow.winner) == ("lr0.5-bs512-seed0", "lr0.1-bs512-seed0")
+    about = json.loads((tmp_path / "best" / "model.json").read_text())
+    assert about["configuration"]["lr"] == 0.1
+    assert narrow.model == tmp_path / "best" / "model.safetensors"
+    assert len(list((tmp_path / "stacks").iterdir())) == 1
+
+
+def test_a_refused_command_leaves_the_study_as_it_is(finished: Outcome) -> None:
+    before = (finished.directory / "study.json").read_bytes()
+    with pytest.raises(InputError, match="asks for 64 CPUs"):
+        run(finished.directory, Space(lrs=(0.1, 0.7), batch_sizes=(256,)), cpus_per_trial=64)
+    assert (finished.directory / "study.json").read_bytes() == before
+
+
+def test_a_directory_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written to"):
+        run(tmp_path / "file")
+
+
+def test_a_class_too_small_to_split_is_refused_by_file_and_label(tmp_path: Path) -> None:
+    path = tmp_path / "few.csv"
+    path.write_text("label,pixel0\n1,0\n1,9\n2,7\n")
+    with pytest.raises(InputError) as caught:
+        run(tmp_path / "out", data=str(path))
+    assert str(caught.value).startswith(f"{path}: labels: label 2 has 1 row, too small to split")
+
+
+def test_rays_own_logs_carry_each_member_by_name(finished: Outcome) -> None:
+    trials = {path.parent.name: path for path in finished.directory.glob("ray/*/*/result.json")}
+    assert all(name.startswith("bs") and "-seed0-lr" in name for name in trials)
+    for path in trials.values():
+        reports = [json.loads(line) for line in path.read_text().splitlines()]
+        assert [report["epoch"] for report in reports] == [1, 2]
+        for lr in reports[0]["config"]["stack"]["lrs"]:
+            assert 0 < reports[0][f"val_accuracy/lr{lr!r}"] < 1
+        assert list(path.parent.glob("events.out.tfevents.*"))
+
+
+def test_workers_are_used_again(two_cpus: None, tmp_path: Path) -> None:
+    run(tmp_path, Space(lrs=(0.1,), batch_sizes=(64, 128, 256, 512)), epochs=1)
+    logs = [path.read_text() for path in tmp_path.glob("ray/*/*/result.json")]
+    assert len(logs) == 4
+    assert len({json.loads(log)["pid"] for log in logs}) <= 2
+
+
+def test_the_job_is_the_same_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def remember(arguments: list[str]) -> int:
+        asked.append(arguments)
+        return 0
+
+    monkeypatch.setattr(mnist_grid, "digitrec", remember)
+    assert mnist_grid.main(["--out", str(tmp_path)]) == 0
+    assert asked == [["tune", "--out", str(tmp_path)]]
+
+
 def test_another_study_in_the_directory_is_refused_by_its_differences(
     finished: Outcome,
 ) -> None:
@@ -207,13 +272,36 @@ def test_a_request_says_what_is_wrong_with_it() -> None:
         assert str(caught.value).startswith(message)
 
 
-def test_a_python_whose_path_has_a_space_is_refused_rather_than_waited_for(
+def test_a_python_whose_path_has_a_space_is_quoted_for_ray(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("ray.is_initialized", lambda: False)
     monkeypatch.setattr(sys, "executable", "/home/me/my digits/.venv/bin/python")
-    with pytest.raises(InputError, match="a Python whose path has a space"):
-        Session(None, Console(file=io.StringIO()), Timings()).__enter__()
+    assert local_runtime_env() == {"py_executable": "'/home/me/my digits/.venv/bin/python'"}
+    monkeypatch.setattr(sys, "executable", "/home/me/digits/.venv/bin/python")
+    assert local_runtime_env() is None
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("http://127.0.0.1:8265", "is not the address of a Ray cluster, which is HOST:PORT"),
+        ("nonsense", "is not the address of a Ray cluster, which is HOST:PORT"),
+        ("127.0.0.1:1", r"no Ray cluster answers at 127\.0\.0\.1:1"),
+        ("127.0.0.1:99999999", r"no Ray cluster answers at 127\.0\.0\.1:99999999"),
+    ],
+)
+def test_a_wrong_address_is_refused_at_once(address: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_address(address)
+
+
+def test_an_empty_ray_address_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    console = Console(file=io.StringIO())
+    assert Session(None, console, Timings()).address == "local"
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert Session(None, console, Timings()).address == "10.0.0.1:6379"
+    assert Session("10.0.0.2:6379", console, Timings()).address == "10.0.0.2:6379"
 
 
 def test_a_study_is_kept_under_the_name_of_its_data() -> None:
@@ -241,7 +329,7 @@ def test_a_study_that_is_cut_short_goes_on_to_the_same_tables(
     process.send_signal(stop)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1, output
-    assert "Run the same command again to go on" in output
+    assert "goes on" in output
     assert "stopped" in set(pd.read_csv(cut / "trials.csv")["status"])
     for out in (cut, whole):
         again = start(out)

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from digitrec.errors import InputError
-from digitrec.results import tables
+from digitrec.results import stacks, tables
 from digitrec.results.question import Question, read_question, write_question
 from digitrec.results.stacks import (
     StackResult,
-    best_member,
     clear_failures,
     read_failures,
     read_stacks,
@@ -36,17 +35,10 @@ def diverged(epoch: int, updates: int) -> EpochRecord:
 
 
 def finished(lrs: tuple[float, ...], epochs: list[list[EpochRecord]]) -> StackResult:
-    stack = Stack(Space(lrs=lrs, batch_sizes=(32,)).configurations())
-    best = best_member(epochs[-1])
-    weights = {} if best is None else {stack.members[best].trial: {"0.weight": np.eye(3, 2)}}
     return StackResult(
-        stack=stack,
+        stack=Stack(Space(lrs=lrs, batch_sizes=(32,)).configurations()),
         epochs=epochs,
         predictions=np.arange(4 * len(lrs), dtype=np.uint8).reshape(len(lrs), 4),
-        weights={
-            trial: {name: values.astype(np.float32) for name, values in parameters.items()}
-            for trial, parameters in weights.items()
-        },
     )
 
 
@@ -74,27 +66,30 @@ def question(**changes: object) -> Question:
 
 
 def test_a_finished_stack_reads_back_as_it_was_written(tmp_path: Path) -> None:
-    write_stack(tmp_path, CALM_AND_WILD)
+    weights = {
+        "lr0.1-bs32-seed0": {"0.weight": np.eye(3, 2, dtype=np.float32)},
+        "lr9.0-bs32-seed0": {"0.weight": np.full((3, 2), NAN, np.float32)},
+    }
+    write_stack(tmp_path, CALM_AND_WILD, weights)
     (back,) = read_stacks(tmp_path)
     assert back.stack == CALM_AND_WILD.stack
     assert back.epochs[0] == CALM_AND_WILD.epochs[0]
     assert np.isnan(back.epochs[2][1].val_loss)
     assert np.array_equal(back.predictions, CALM_AND_WILD.predictions)
-    weights = read_weights(tmp_path, "lr0.1-bs32-seed0")
-    assert np.array_equal(weights["0.weight"], np.eye(3, 2))
+    for trial, parameters in weights.items():
+        kept = read_weights(tmp_path, trial)["0.weight"]
+        assert np.array_equal(kept, parameters["0.weight"], equal_nan=True)
+    with pytest.raises(FileNotFoundError, match=r"lr5\.0-bs32-seed0"):
+        read_weights(tmp_path, "lr5.0-bs32-seed0")
 
 
-def test_only_the_best_trial_of_a_stack_keeps_its_weights(tmp_path: Path) -> None:
-    write_stack(tmp_path, CALM_AND_WILD)
-    with pytest.raises(FileNotFoundError, match=r"lr9\.0-bs32-seed0"):
-        read_weights(tmp_path, "lr9.0-bs32-seed0")
-
-
-def test_best_member_has_the_highest_accuracy_then_the_lowest_loss() -> None:
-    assert best_member([record(1, 0.8), record(1, 0.9)]) == 1
-    assert best_member([record(1, 0.9, 0.3), record(1, 0.9, 0.2)]) == 1
-    assert best_member([diverged(1, 10), record(1, 0.1)]) == 1
-    assert best_member([diverged(1, 10)]) is None
+def test_a_stack_of_another_format_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_stack(tmp_path, CALM_AND_WILD, {})
+    monkeypatch.setattr(stacks, "FORMAT", 2)
+    with pytest.raises(InputError, match=r"safetensors: format 1; this digitrec reads 2"):
+        read_stacks(tmp_path)
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -138,7 +133,17 @@ def test_a_trial_without_a_result_is_failed_or_stopped() -> None:
     study = tables.make_tables(configurations, [], {"lr0.5-bs64-seed0": "out of memory"})
     assert study.trials["status"].to_list() == ["stopped", "failed"]
     assert study.trials["val_accuracy"].isna().all()
+    assert study.trials["best_epoch"].isna().all()
     assert not study.complete
+
+
+def test_whole_numbers_stay_whole_beside_an_unfinished_trial(tmp_path: Path) -> None:
+    result = finished((0.1,), [[record(1, 0.9)]])
+    configurations = Space(lrs=(0.1, 0.5), batch_sizes=(32,)).configurations()
+    tables.write_tables(tmp_path, tables.make_tables(configurations, [result], {}))
+    done, stopped = csv.DictReader((tmp_path / "trials.csv").read_text().splitlines())
+    assert (done["best_epoch"], done["epochs"], done["updates"]) == ("1", "1", "10")
+    assert (stopped["best_epoch"], stopped["epochs"], stopped["updates"]) == ("", "0", "0")
 
 
 def test_ranking_is_by_validation_accuracy_then_loss_and_leaves_diverged_trials_out() -> None:

@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from digitrec.model import StackedMLP, init_mlp, parameter_count
+from digitrec import products as products_module
+from digitrec import train as train_module
+from digitrec.model import StackedMLP, init_mlp
 from digitrec.products import (
     Bfloat16Products,
     OneDNNProducts,
@@ -70,7 +72,7 @@ def test_the_default_mlp_has_235146_parameters() -> None:
     sizes = layer_sizes(784)
     model = init_mlp(sizes, seed=0)
     assert sizes == (784, 256, 128, 10)
-    assert sum(p.numel() for p in model.weights + model.biases) == parameter_count(sizes) == 235_146
+    assert sum(p.numel() for p in model.weights + model.biases) == 235_146
 
 
 def test_initial_weights_are_those_of_linear_layers_after_manual_seed() -> None:
@@ -154,6 +156,27 @@ def test_products_of_either_kind_train_alike(
     for single, double in zip(model.weights, exact.weights, strict=True):
         torch.testing.assert_close(single.double(), double, rtol=1e-3, atol=1e-5)
     assert len(history) == 3
+
+
+def test_trial_by_trial_products_train_alike(
+    small_data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products_module, "SMALL_LAYER", 0)
+    test_products_of_either_kind_train_alike(small_data, onednn_or_skip)
+    test_a_diverged_member_leaves_its_neighbours_bit_identical(small_data, onednn_or_skip)
+
+
+def test_the_size_of_an_evaluation_block_does_not_matter(
+    small_data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once = torch.empty(len(LRS), len(small_data.val_labels), dtype=torch.uint8)
+    in_blocks = at_once.clone()
+    _, whole = train(small_data, predictions=at_once)
+    monkeypatch.setattr(train_module, "IMAGES_AT_ONCE", 7)
+    _, parts = train(small_data, predictions=in_blocks)
+    assert torch.equal(at_once, in_blocks)
+    for before, after in zip(whole[-1], parts[-1], strict=True):
+        assert after[:-1] == pytest.approx(before[:-1], rel=1e-12)
 
 
 def test_a_short_last_batch_is_weighted_by_its_size(small_data: TrainingData) -> None:

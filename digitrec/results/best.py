@@ -32,6 +32,7 @@ def write_best(directory: Path, winner: str | None, trials: pd.DataFrame, scaler
     write_atomically(target / "model.safetensors", save(tensors))
     about = {
         "format": 1,
+        "trial": winner,
         "layer_sizes": question.layer_sizes,
         "activation": "relu",
         "configuration": {
@@ -50,3 +51,11 @@ def write_best(directory: Path, winner: str | None, trials: pd.DataFrame, scaler
     }
     text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
     write_atomically(target / "model.json", text.encode())
+
+
+def find_best(directory: Path, winner: str | None) -> Path | None:
+    """Return the file of the winner's model; None where there is none, or another trial's."""
+    about = directory / "best" / "model.json"
+    if not about.exists() or json.loads(about.read_text(encoding="utf-8"))["trial"] != winner:
+        return None
+    return directory / "best" / "model.safetensors"

@@ -7,7 +7,7 @@ import pandas as pd
 
 from digitrec.data import Scaler
 from digitrec.results import tables
-from digitrec.results.best import write_best
+from digitrec.results.best import find_best, write_best
 from digitrec.results.stacks import read_failures
 from digitrec.results.timings import Timings
 
@@ -20,6 +20,11 @@ class Outcome:
     tables: tables.Tables
     ranked: pd.DataFrame  # the completed trials, best first
     failures: dict[str, str]  # trial -> error
+
+    @property
+    def model(self) -> Path | None:
+        """The winner's model; None: it is not written, as `digitrec tune` does at its end."""
+        return find_best(self.directory, self.winner)
 
     @property
     def winner(self) -> str | None:

@@ -8,6 +8,8 @@ from typing import Any
 from digitrec.errors import InputError
 from digitrec.results.stacks import write_atomically
 
+FORMAT = 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
@@ -21,7 +23,7 @@ class Question:
     layer_sizes: list[int]  # of the MLP, from input to output
     precision: str  # of the factors of the matrix products
     versions: dict[str, str] = field(default_factory=dict)  # of what computed it
-    format: int = 1
+    format: int = FORMAT
 
     def differences(self, other: "Question") -> list[str]:
         """Return in words in what `other` cannot share a directory with this question."""
@@ -49,13 +51,16 @@ def read_question(directory: Path) -> Question | None:
     """Return the question of a study directory; None where there is none.
 
     Raises:
-        InputError: `study.json` is not one that this version wrote.
+        InputError: `study.json` is not one that this digitrec can read.
     """
     path = directory / "study.json"
     if not path.exists():
         return None
     try:
-        return Question(**json.loads(path.read_text()))
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(values, dict) and values.get("format", FORMAT) != FORMAT:
+            raise InputError(f"{path}: format {values['format']}; this digitrec reads {FORMAT}")
+        return Question(**values)
     except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
         raise InputError(f"{path} is not a study that this digitrec can read: {error}") from error
 

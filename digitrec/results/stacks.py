@@ -4,13 +4,13 @@ Letters: K trials of a stack, E epochs, N' validation images.
 
 The format is safetensors, which holds arrays and text and cannot execute code when it is read:
 `records` float64 (E, K, 7), one `EpochRecord` in the last axis; `predictions` uint8 (K, N'), the
-labels predicted after the last epoch; and the weights of the stack's best trial, the only one that
-can win the study, as `weights/<trial>/<parameter>`. A stack that failed leaves a note instead.
+labels predicted after the last epoch; and every trial's weights, `weights/<trial>/<parameter>`. A
+stack that failed leaves a note instead.
 """
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save
 
+from digitrec.errors import InputError
 from digitrec.space import Configuration, EpochRecord, Stack
 
 FORMAT = 1
 SUFFIX = ".safetensors"
+Parameters = dict[str, NDArray[np.float32]]  # parameter -> values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,27 +35,21 @@ class StackResult:
     stack: Stack
     epochs: list[list[EpochRecord]]  # [epoch][member]
     predictions: NDArray[np.uint8]  # (K, N'), after the last epoch
-    weights: dict[str, dict[str, NDArray[np.float32]]]  # of the best trial: trial -> parameters
 
 
-def best_member(records: list[EpochRecord]) -> int | None:
-    """Return which member has the highest validation accuracy, then the lowest loss; None: none.
+def write_stack(directory: Path, result: StackResult, weights: Mapping[str, Parameters]) -> None:
+    """Write a finished stack to `directory`, whole or not at all.
 
     Args:
-        records: one epoch, one record per member.
+        directory: of the study's stacks.
+        result: what the trials measured and predicted.
+        weights: trial -> parameters.
     """
-    finite = [k for k, record in enumerate(records) if not record.diverged]
-    order = [(-records[k].val_accuracy, records[k].val_loss, k) for k in finite]
-    return min(order)[2] if order else None
-
-
-def write_stack(directory: Path, result: StackResult) -> None:
-    """Write a finished stack to `directory`, whole or not at all."""
     tensors: dict[str, NDArray[Any]] = {
         "records": np.array(result.epochs, np.float64),
         "predictions": result.predictions,
     }
-    for trial, parameters in result.weights.items():
+    for trial, parameters in weights.items():
         for name, values in parameters.items():
             tensors[f"weights/{trial}/{name}"] = np.ascontiguousarray(values)
     about = {"format": FORMAT, "members": [asdict(member) for member in result.stack.members]}
@@ -64,16 +60,21 @@ def write_stack(directory: Path, result: StackResult) -> None:
 
 
 def read_stack(path: Path) -> StackResult:
-    """Return what `write_stack` wrote; the weights are left in the file (see `read_weights`)."""
+    """Return what `write_stack` wrote, but for the weights (see `read_weights`).
+
+    Raises:
+        InputError: another version of digitrec wrote the file.
+    """
     with safe_open(path, framework="numpy") as file:
         about = json.loads(file.metadata()["digitrec_stack"])
+        if about["format"] != FORMAT:
+            raise InputError(f"{path}: format {about['format']}; this digitrec reads {FORMAT}")
         records = file.get_tensor("records")
         predictions = file.get_tensor("predictions")
     return StackResult(
         stack=Stack(tuple(Configuration(**member) for member in about["members"])),
         epochs=[[_record(values) for values in epoch] for epoch in records.tolist()],
         predictions=predictions,
-        weights={},
     )
 
 
@@ -82,7 +83,7 @@ def read_stacks(directory: Path) -> list[StackResult]:
     return [read_stack(path) for path in sorted(directory.glob(f"*{SUFFIX}"))]
 
 
-def read_weights(directory: Path, trial: str) -> dict[str, NDArray[np.float32]]:
+def read_weights(directory: Path, trial: str) -> Parameters:
     """Return the parameters of a trial from the file that keeps them.
 
     Raises:
@@ -107,7 +108,7 @@ def read_failures(directory: Path) -> dict[str, str]:
     """Return trial -> error for the trials whose stack failed when it was last tried."""
     failures: dict[str, str] = {}
     for path in sorted(directory.glob("*.failed.json")):
-        failure = json.loads(path.read_text())
+        failure = json.loads(path.read_text(encoding="utf-8"))
         failures |= dict.fromkeys(failure["trials"], failure["error"])
     return failures
 

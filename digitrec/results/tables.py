@@ -74,8 +74,9 @@ def make_tables(
         history = histories.get(configuration, [])
         trial_rows.append(_trial_row(configuration, history, failures))
         epoch_rows += [_identity(configuration) | record._asdict() for record in history]
+    trials = pd.DataFrame(trial_rows, columns=TRIAL_COLUMNS)
     return Tables(
-        pd.DataFrame(trial_rows, columns=TRIAL_COLUMNS),
+        trials.astype({"best_epoch": "Int64"}),  # empty for a trial without a finite epoch
         pd.DataFrame(epoch_rows, columns=EPOCH_COLUMNS),
     )
 
