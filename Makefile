@@ -23,7 +23,7 @@ help: ## list the commands
 $(READY): $(LOCK) pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "digitrec needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.12 ..."; exit 2; }
-	@echo "Making the environment $(VENV) (once; about a gigabyte)"
+	@echo "Making the environment $(VENV); this is done once and takes some minutes"
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(LOCK) --editable '.[dev]'
 	@touch $@
@@ -53,6 +53,6 @@ lock: ## write the lock file anew with the newest versions that pyproject.toml a
 	@{ echo "# Exact versions, for make, the container image and the cluster. Made by 'make lock'."; \
 	   $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > $(LOCK)
 
-clean: ## remove the environment and caches; results/ stays
+clean: ## remove the environment, build/ and caches; results/ stays
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find digitrec tune_jobs tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -131,6 +131,7 @@ def read_digits(source: str) -> Digits:
         InputError: the source cannot be read, or holds anything but whole numbers from 0 to 255
             as pixels and from 0 to 9 as labels; one line naming the first offending row and column.
     """
+    pa.enable_signal_handlers(False)  # they lose a Ctrl-C that comes as a read ends
     if source == "sample":
         return _read_sample()
     if source == "openml":

@@ -46,6 +46,7 @@ class Session:
 
     def __enter__(self) -> "Session":
         if self._ours:
+            _import_tensorboardx()
             imports = threading.Thread(target=_import_needed_later)
             imports.start()
             with self.timings.part("start Ray"), self.console.status("Starting Ray"):
@@ -90,6 +91,8 @@ class Session:
         except (ConnectionError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"no Ray cluster answers at {self.address}: {reason}") from error
+        except SystemExit as stopped:  # Ray's own answer to SIGTERM while it starts
+            raise KeyboardInterrupt from stopped
         take_sigterm()
 
     def _end(self) -> None:
@@ -149,17 +152,21 @@ def count_workers(nodes: Sequence[Node], cpus: float, gpus: float) -> int:
     return workers
 
 
-def _import_needed_later() -> None:
-    """Import what the driver needs once Ray runs.
+def _import_tensorboardx() -> None:
+    """Import what Ray Tune logs through, without torch.
 
-    tensorboardX, through which Ray Tune logs, imports torch wherever there is one, to log models
-    with it. Hiding torch from it saves the driver a second.
+    It imports torch wherever there is one, to log models with it; that would cost the driver a
+    second.
     """
-    if "torch" not in sys.modules:
-        sys.modules["torch"] = None  # type: ignore[assignment]
-        try:
-            importlib.import_module("tensorboardX")
-        finally:
-            del sys.modules["torch"]
-    for module in ("digitrec.search", "digitrec.results.outcome", "digitrec.results.plots"):
+    if "torch" in sys.modules:
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        importlib.import_module("tensorboardX")
+    finally:
+        del sys.modules["torch"]
+
+
+def _import_needed_later() -> None:
+    for module in ("digitrec.search", "digitrec.results.outcome"):
         importlib.import_module(module)

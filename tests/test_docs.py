@@ -88,3 +88,24 @@ def test_the_files_that_the_readme_shows_exist() -> None:
     linked = re.findall(r"\]\(([^)#:]+)\)", README)
     assert linked
     assert all((ROOT / path).exists() for path in linked)
+
+
+def layers() -> list[str]:
+    """The modules of the README's picture of the house, top to bottom."""
+    picture = README.split("a module imports only from those below it:")[1].split("##")[0]
+    return re.findall(r"^    (\w+)(?:\.py|/) ", picture, re.MULTILINE)
+
+
+def test_the_picture_of_the_house_shows_every_module() -> None:
+    paths = (ROOT / "digitrec").iterdir()
+    there = {path.stem for path in paths if path.suffix == ".py" or path.name == "results"}
+    assert set(layers()) == there - {"__init__", "__main__"}
+
+
+@pytest.mark.parametrize("module", layers())
+def test_a_module_imports_only_from_those_below_it(module: str) -> None:
+    below = layers()[layers().index(module) :]
+    paths = [*(ROOT / "digitrec").glob(f"{module}.py"), *(ROOT / "digitrec" / module).glob("*.py")]
+    for path in paths:
+        imported = set(re.findall(r"(?:from|import_module\(\") ?digitrec\.(\w+)", path.read_text()))
+        assert imported <= set(below), path

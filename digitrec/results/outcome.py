@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from digitrec.data import Scaler
-from digitrec.results import tables
+from digitrec.results import plots, tables
 from digitrec.results.best import find_best, write_best
 from digitrec.results.stacks import read_failures
 from digitrec.results.timings import Timings
@@ -58,7 +58,5 @@ def conclude(
         if scaler is not None:
             write_best(directory, outcome.winner, study.trials, scaler)
     with timings.part("draw the figures"):
-        from digitrec.results import plots  # takes a second, which a caller may want to hide
-
         plots.draw_all(study.trials, study.epochs, outcome.winner, directory / "plots")
     return outcome
