@@ -88,7 +88,18 @@ def _add_tune(commands: Commands) -> None:
 
 
 def _add_tune_options(parser: argparse.ArgumentParser) -> None:
-    data = parser.add_argument_group("data")
+    _add_data_options(parser.add_argument_group("data"))
+    _add_search_options(parser.add_argument_group("search space (values separated by commas)"))
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="the study directory; left out, it is results/ and the name of the data",
+        default=argparse.SUPPRESS,
+    )
+    _add_machine_options(parser.add_argument_group("machine"))
+
+
+def _add_data_options(data: argparse._ArgumentGroup) -> None:
     data.add_argument(
         "--data",
         default="sample",
@@ -100,7 +111,9 @@ def _add_tune_options(parser: argparse.ArgumentParser) -> None:
     data.add_argument(
         "--val-fraction", type=float, default=0.2, metavar="F", help="share of rows to validate on"
     )
-    search = parser.add_argument_group("search space (values separated by commas)")
+
+
+def _add_search_options(search: argparse._ArgumentGroup) -> None:
     search.add_argument(
         "--lr",
         type=_listed(float),
@@ -132,13 +145,9 @@ def _add_tune_options(parser: argparse.ArgumentParser) -> None:
         help="bf16 multiplies in bfloat16 and keeps the weights in float32; faster on "
         "processors and GPUs that have it in hardware",
     )
-    parser.add_argument(
-        "--out",
-        metavar="DIR",
-        help="the study directory; left out, it is results/ and the name of the data",
-        default=argparse.SUPPRESS,
-    )
-    machine = parser.add_argument_group("machine")
+
+
+def _add_machine_options(machine: argparse._ArgumentGroup) -> None:
     machine.add_argument(
         "--stack-size",
         type=_stack_size,

@@ -9,6 +9,7 @@ import hashlib
 import importlib.resources
 import math
 import re
+import warnings
 import zlib
 from collections.abc import Generator, Iterable
 from contextlib import closing
@@ -250,7 +251,9 @@ def _read_openml() -> Digits:
     from sklearn.datasets import fetch_openml  # 1.6 s, and only this source needs it
 
     try:
-        mnist = fetch_openml("mnist_784", version=1, as_frame=False, parser="auto")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # "Retrying...": the error says it all
+            mnist = fetch_openml("mnist_784", version=1, as_frame=False, parser="auto")
     except (OSError, HTTPException, ValueError) as error:  # ValueError: a damaged download
         reason = " ".join(str(error).split())
         raise InputError(

@@ -1,6 +1,7 @@
 import gzip
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -300,6 +301,7 @@ def test_openml_is_read_as_uint8(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_openml_without_a_network_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def fetch(_name: str, **_options: Any) -> SimpleNamespace:
+        warnings.warn("A network error occurred. Retrying...", UserWarning, stacklevel=2)
         raise URLError("Name or service\nnot known")
 
     monkeypatch.setattr("sklearn.datasets.fetch_openml", fetch)
