@@ -5,10 +5,10 @@ Letters: K trials of a stack, B images of a batch, I inputs and O outputs of a l
 Activations are kept feature-major, (K, features, B): so the first layer, whose images all trials
 share, is one product over the weights of all of them as they lie in memory, forth and back.
 
-`TorchProducts` is PyTorch as it comes: right for GPUs, and for Intel processors, whose library
-(MKL) runs it. On other x86 processors MKL leaves half of the machine unused: 95 of 205 GFLOP/s in
-float32 on an AMD Zen 5 core. `OneDNNProducts` reaches the rest through oneDNN, which PyTorch
-carries as well but uses for float32 only when asked.
+`TorchProducts` is PyTorch as it comes: for GPUs, and for Intel processors, whose own library (MKL)
+runs it; neither has been measured against the other kind. On other x86 processors MKL leaves half
+of the machine unused: 95 of 205 GFLOP/s in float32 on an AMD Zen 5 core. `OneDNNProducts` reaches
+the rest through oneDNN, which PyTorch carries as well but uses for float32 only when asked.
 """
 
 import platform
@@ -64,7 +64,8 @@ class TorchProducts:
 class Bfloat16Products(TorchProducts):
     """Mixed precision: bfloat16 factors, float32 weights to add the updates up in.
 
-    A sum of bfloat16 weights would lose updates: below 1/256 of a weight they round to nothing.
+    A sum of bfloat16 weights would lose updates: those below about 1/256 of a weight round to
+    nothing.
     """
 
     def linear(self, weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ CLASSES = 10
 Precision = Literal["float32", "bf16"]
 Value = TypeVar("Value", int, float)
 
-MAX_STACK_SIZE = 16  # beyond it a stack's weights crowd the cache and nothing is gained
+MAX_STACK_SIZE = 16  # keeps a stack's weights near a processor's cache; larger was not measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)

@@ -23,7 +23,7 @@ from digitrec.model import StackedMLP
 from digitrec.products import Products, choose_products
 from digitrec.space import CLASSES, EpochRecord
 
-IMAGES_AT_ONCE = 1024  # of an evaluation; more do not make it faster
+IMAGES_AT_ONCE = 1024  # of an evaluation; bounds its memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class Totals:
     """Loss and correct predictions of K trials, summed over images.
 
     The sums stay on the device until an epoch is over, and logits are kept until there are enough
-    of them to be worth a pass: with small batches that saves a tenth of the epoch.
+    of them to be worth a pass, which spares small batches several calls each.
     """
 
     def __init__(self, model: StackedMLP) -> None:
