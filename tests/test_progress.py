@@ -6,8 +6,8 @@ from typing import Any
 from rich.console import Console
 
 from digitrec.progress import Progress, ProgressCallback, format_seconds, render
-from digitrec.space import Space, Stack
-from digitrec.trainable import stack_config
+from digitrec.space import Space, Stack, Task
+from digitrec.trainable import task_config
 
 LONG = Stack(Space(lrs=(0.1, 0.5), batch_sizes=(32,)).configurations())
 SHORT = Stack(Space(lrs=(0.1, 0.5), batch_sizes=(64,)).configurations())
@@ -76,7 +76,7 @@ def test_a_line_says_how_far_the_study_is() -> None:
 def follow(console: Console, clock: Clock) -> None:
     with ProgressCallback(progress(clock), console) as callback:
         for stack in (LONG, SHORT):
-            trial = SimpleNamespace(config={"stack": stack_config(stack)})
+            trial = SimpleNamespace(config={"stack": task_config(Task(stack))})
             callback.on_trial_start(0, [], trial)
             for epoch in (1, 2):
                 clock.now += 4.0
@@ -120,7 +120,7 @@ def test_the_live_display_shows_what_is_running() -> None:
 def test_an_error_is_said_when_it_happens() -> None:
     output = io.StringIO()
     with ProgressCallback(progress(Clock()), Console(file=output)) as callback:
-        trial = SimpleNamespace(config={"stack": stack_config(LONG)})
+        trial = SimpleNamespace(config={"stack": task_config(Task(LONG))})
         callback.on_trial_start(0, [], trial)
         callback.on_trial_error(0, [], trial)
     assert output.getvalue().splitlines()[0] == "failed bs32-seed0-lr0.1,0.5"
