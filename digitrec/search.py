@@ -8,6 +8,7 @@ from ray import tune
 from rich.console import Console
 
 from digitrec.data import SharedData
+from digitrec.metrics import Metrics
 from digitrec.progress import Progress, ProgressCallback
 from digitrec.request import Request
 from digitrec.results.stacks import write_failure
@@ -42,7 +43,8 @@ def search(
     )
     resources = {"cpu": request.cpus_per_trial, "gpu": request.gpus_per_trial}
     progress = make_progress(request, len(shared.split.train), stacks)
-    with ProgressCallback(progress, console) as callback:
+    metrics = Metrics(request.directory.name)
+    with ProgressCallback(progress, console, metrics) as callback:
         results = tune.Tuner(
             tune.with_resources(trainable, resources),
             param_space={"stack": tune.grid_search([stack_config(stack) for stack in stacks])},
@@ -72,6 +74,7 @@ def make_progress(request: Request, train_rows: int, stacks: Sequence[Stack]) ->
         configurations_done=configurations - to_train,
         epochs_wanted=request.epochs * to_train,
         epochs=request.epochs,
+        images_per_epoch=train_rows,
         work={stack.key: CPU_COST.of_stack(stack, images) for stack in stacks},
     )
 
