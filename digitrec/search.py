@@ -8,6 +8,7 @@ from ray import tune
 from rich.console import Console
 
 from digitrec.data import SharedData
+from digitrec.metrics import Metrics
 from digitrec.progress import Progress, ProgressCallback
 from digitrec.request import Request
 from digitrec.results.question import Question
@@ -46,7 +47,7 @@ def search(
     resources = {"cpu": request.cpus_per_trial, "gpu": request.gpus_per_trial}
     stacks = [task.stack for task in tasks]
     progress = make_progress(question, stacks)
-    with ProgressCallback(progress, console) as callback:
+    with ProgressCallback(progress, console, Metrics(study.name)) as callback:
         results = tune.Tuner(
             tune.with_resources(trainable, resources),
             param_space={"stack": tune.grid_search([task_config(task) for task in tasks])},
@@ -77,6 +78,7 @@ def make_progress(question: Question, stacks: Sequence[Stack]) -> Progress:
         configurations_done=configurations - to_train,
         epochs_wanted=question.epochs * to_train,
         epochs=question.epochs,
+        images_per_epoch=question.data["train_rows"],
         work={stack.key: CPU_COST.of_stack(stack, images) for stack in stacks},
     )
 
