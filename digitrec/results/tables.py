@@ -100,11 +100,16 @@ def rank_cells(trials: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns lr, batch_size, seeds, mean, lowest, highest; of the validation accuracy.
     """
-    cells = trials.groupby(CELL, sort=False)
-    whole = cells["status"].agg(lambda statuses: bool((statuses == "completed").all()))
-    frame = cells["val_accuracy"].agg(seeds="size", mean="mean", lowest="min", highest="max")
-    frame = frame.sort_values("mean", ascending=False, kind="stable")
-    return frame[whole.loc[frame.index]].reset_index()
+    cells = trials.assign(done=trials["status"] == "completed").groupby(CELL, sort=False)
+    frame = cells.agg(
+        seeds=("val_accuracy", "size"),
+        mean=("val_accuracy", "mean"),
+        lowest=("val_accuracy", "min"),
+        highest=("val_accuracy", "max"),
+        done=("done", "all"),
+    ).reset_index()
+    ranked = frame[frame["done"]].sort_values("mean", ascending=False, kind="stable")
+    return ranked.drop(columns="done").reset_index(drop=True)
 
 
 def write_tables(study: Storage, tables: Tables) -> None:
