@@ -274,7 +274,7 @@ def print_outcome(outcome: "Outcome", console: Console) -> int:
         console.print(_ranking(leaders), soft_wrap=True)
     for line in describe(outcome):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    return COMPLETE if outcome.tables.complete and outcome.winner else UNFINISHED
+    return COMPLETE if outcome.complete else UNFINISHED
 
 
 def _ranking(leaders: list[dict[Hashable, Any]]) -> Table:
@@ -325,16 +325,28 @@ def describe(outcome: "Outcome") -> list[str]:
     if reasons:
         lines.append(f"The whole errors are in {outcome.directory / 'stacks'}.")
     if outcome.winner is None:
-        lines.append("No trial completed, so there is no winner.")
+        lines.append(f"No trial completed, so there is no winner.{_advice(outcome)}")
+    elif outcome.refit_missing:
+        lines.append("The winner is not trained on all rows yet; the model is that of the grid.")
     lines += [
         f"tables   {outcome.directory / 'trials.csv'}, epochs.csv",
         f"figures  {outcome.directory / 'plots' / 'comparison.png'}, heatmap.png, updates.png",
     ]
     if outcome.best is not None:
         lines.append(f"model    {outcome.directory / 'best' / 'model.safetensors'}, model.json")
-    if not outcome.tables.complete:
+    if not outcome.tables.complete or outcome.refit_missing:
         lines.append("The same `digitrec tune` command goes on with what is missing.")
     return lines
+
+
+def _advice(outcome: "Outcome") -> str:
+    """Return what to try where every trial diverged, as a sentence; empty otherwise."""
+    trials = outcome.tables.trials
+    if not (trials["status"] == "diverged").all():
+        return ""
+    highest = min(float(trials["lr"].min()) / 10, 0.1)
+    lower = ",".join(f"{highest / factor:.3g}" for factor in (100, 10, 1))
+    return f" Every learning rate is too high for its loss to stay finite; try --lr {lower}"
 
 
 def _listed(number: type[Number]) -> Callable[[str], tuple[Number, ...]]:

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import platform
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -74,7 +75,7 @@ def run_study(request: Request, console: Console) -> "Outcome":
 
         outcome = conclude(study, Holdings(shared, refitted, test), timings)
         timings.write(study)
-    return outcome
+    return replace(outcome, refit_missing=request.refit and refitted is None)
 
 
 def share(digits: Digits, split: Split, question: Question) -> SharedData:
@@ -136,8 +137,8 @@ def open_study(study: Storage, question: Question, console: Console) -> None:
                     "Give --out another directory, or ask the same question"
                 )
     for damage in damaged + find_damage(study, question):
-        set_aside(study, damage)
-        console.print(f"[yellow]set aside[/yellow] {damage}", highlight=False, soft_wrap=True)
+        if set_aside(study, damage):
+            console.print(f"[yellow]set aside[/yellow] {damage}", highlight=False, soft_wrap=True)
 
 
 def find_damage(study: Storage, question: Question) -> list[Damage]:

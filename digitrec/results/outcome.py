@@ -19,6 +19,7 @@ class Outcome:
 
     record: Record
     ranked: pd.DataFrame  # the completed trials, best first
+    refit_missing: bool = False  # the winner was to be trained on all rows, and is not yet
 
     @property
     def directory(self) -> Storage:
@@ -29,6 +30,11 @@ class Outcome:
     def tables(self) -> tables.Tables:
         """A row per trial, a row per trial and epoch."""
         return self.record.tables
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that was asked for is done, and there is a winner."""
+        return self.tables.complete and self.winner is not None and not self.refit_missing
 
     @property
     def failures(self) -> dict[str, str]:
