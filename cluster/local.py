@@ -24,7 +24,7 @@ from digitrec.errors import InputError
 from digitrec.signals import sigterm_as_sigint
 
 HOST = "127.0.0.1"  # whoever reaches a dashboard's port may run code with the token; only we do
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 END_SECONDS = 10.0
 CLOCK_SECONDS = 2.0  # by which two readings of one process's start may differ
 
