@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,11 +14,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from digitrec.metrics import PUBLISH_INTERVAL, Measurements, Metrics
 from digitrec.space import Stack
 from digitrec.trainable import stack_of
 
 LOG_INTERVAL = 10.0  # seconds between two plain lines, at least
 MOST_STACKS_SHOWN = 8
+PACE_REPORTS = 32  # reports that the pace of training is taken over
 SLOW_PRECISION = "this machine has no bfloat16 in hardware; --precision float32 is faster here"
 
 
@@ -29,14 +32,20 @@ class Progress:
     configurations_done: int  # now, those of earlier runs included
     epochs_wanted: int  # of all configurations of this run
     epochs: int  # per configuration
+    images_per_epoch: int  # of a configuration, trained on
     work: dict[str, float]  # stack key -> its share of this run's training time
     clock: Callable[[], float] = time.monotonic
     epochs_done: int = 0  # of all configurations of this run
     accuracies: dict[str, float] = field(default_factory=dict)  # trial -> last validation accuracy
     running: dict[str, tuple[Stack, int]] = field(default_factory=dict)  # key -> epochs done
+    reported: dict[str, int] = field(default_factory=dict)  # key -> last epoch that is counted
+    failures: int = 0  # stacks that ended with an error, those trained again included
     work_done: float = 0.0
     started: float = field(init=False)
     first_report: tuple[float, float] | None = None  # seconds elapsed and work done at that time
+    paces: deque[tuple[float, int]] = field(  # seconds elapsed and epochs done, at each report
+        default_factory=lambda: deque(maxlen=PACE_REPORTS)
+    )
 
     def __post_init__(self) -> None:
         self.started = self.clock()
@@ -46,16 +55,28 @@ class Progress:
         self.running.setdefault(stack.key, (stack, 0))
 
     def report(self, stack: Stack, metrics: dict[str, Any]) -> None:
-        """Note an epoch of a stack, as `trainable.epoch_metrics` has it."""
+        """Note an epoch of a stack, as `trainable.epoch_metrics` has it.
+
+        An epoch that is trained again, since its worker was lost, counts once.
+        """
         epoch = int(metrics["epoch"])
         self.running[stack.key] = (stack, epoch)
-        self.epochs_done += len(stack.members)
-        self.work_done += self.work[stack.key] / self.epochs
-        self.first_report = self.first_report or (self.elapsed(), self.work_done)
         for member in stack.members:
             self.accuracies[member.trial] = metrics[f"val_accuracy/lr{member.lr!r}"]
-        if epoch == self.epochs:
-            self.configurations_done += len(stack.members)
+        new = epoch - self.reported.get(stack.key, 0)
+        if new > 0:
+            self.reported[stack.key] = epoch
+            self.epochs_done += new * len(stack.members)
+            self.work_done += new * self.work[stack.key] / self.epochs
+            self.first_report = self.first_report or (self.elapsed(), self.work_done)
+            self.paces.append((self.elapsed(), self.epochs_done))
+            if epoch == self.epochs:
+                self.configurations_done += len(stack.members)
+
+    def fail(self, stack: Stack) -> None:
+        """Note that a stack ended with an error, whether or not it is trained again."""
+        self.failures += 1
+        self.end(stack)
 
     def end(self, stack: Stack) -> None:
         """Note that a stack is no longer being trained, for whatever reason."""
@@ -87,6 +108,25 @@ class Progress:
         )
         return (sum(self.work.values()) - self.work_done) * seconds / work
 
+    def epochs_per_second(self) -> float:
+        """Return the pace of the last reports, of all configurations; NaN: not known yet."""
+        if len(self.paces) < 2:
+            return math.nan
+        elapsed, epochs_done = self.paces[0]
+        return (self.epochs_done - epochs_done) / (self.elapsed() - elapsed)
+
+    def measure(self) -> Measurements:
+        """Return the numbers to publish."""
+        best = self.best()
+        return Measurements(
+            configurations=self.configurations,
+            configurations_done=self.configurations_done,
+            epochs_done=self.epochs_done,
+            best_val_accuracy=best[0] if best else math.nan,
+            images_per_second=self.epochs_per_second() * self.images_per_epoch,
+            failures=self.failures,
+        )
+
     def describe(self) -> str:
         """Return one line: configurations, epochs, best so far, time."""
         parts = [
@@ -101,13 +141,17 @@ class Progress:
 
 
 class ProgressCallback(tune.Callback):
-    """Follows Ray Tune's trials, and shows a study's progress on a console."""
+    """Follows Ray Tune's trials, shows a study's progress and publishes its metrics."""
 
-    def __init__(self, progress: Progress, console: Console) -> None:
+    def __init__(
+        self, progress: Progress, console: Console, metrics: Metrics | None = None
+    ) -> None:
         self.progress = progress
         self.console = console
+        self.metrics = metrics
         self._live: Live | None = None
         self._last_line = -math.inf
+        self._last_published = -math.inf
         self._told_slow = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -129,7 +173,13 @@ class ProgressCallback(tune.Callback):
         if self._live:
             self._live.stop()
         self.progress.running.clear()
+        self._publish()
         self.console.print(self.progress.describe(), highlight=False, soft_wrap=True)
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Ray Tune's hook, several times a second."""
+        if self.progress.elapsed() - self._last_published >= PUBLISH_INTERVAL:
+            self._publish()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Ray Tune's hook."""
@@ -152,8 +202,19 @@ class ProgressCallback(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Ray Tune's hook: an error is said when it happens."""
         stack = stack_of(trial.config)
-        self.progress.end(stack)
+        self.progress.fail(stack)
         self.console.print(f"[red]failed[/red] {stack.name}", highlight=False)
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Ray Tune's hook: an error after which the stack is trained again."""
+        stack = stack_of(trial.config)
+        self.progress.fail(stack)
+        self.console.print(f"[yellow]again[/yellow] {stack.name}", highlight=False)
+
+    def _publish(self) -> None:
+        self._last_published = self.progress.elapsed()
+        if self.metrics:
+            self.metrics.publish(self.progress.measure())
 
     def _log(self) -> None:
         now = self.progress.elapsed()

@@ -1,13 +1,15 @@
 import io
+import math
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 from rich.console import Console
 
+from digitrec.metrics import Measurements, Metrics
 from digitrec.progress import Progress, ProgressCallback, format_seconds, render
-from digitrec.space import Space, Stack
-from digitrec.trainable import stack_config
+from digitrec.space import Space, Stack, Task
+from digitrec.trainable import task_config
 
 LONG = Stack(Space(lrs=(0.1, 0.5), batch_sizes=(32,)).configurations())
 SHORT = Stack(Space(lrs=(0.1, 0.5), batch_sizes=(64,)).configurations())
@@ -29,6 +31,7 @@ def progress(clock: Callable[[], float]) -> Progress:
         configurations_done=2,
         epochs_wanted=8,
         epochs=2,
+        images_per_epoch=1000,
         work={LONG.key: 6.0, SHORT.key: 4.0},
         clock=clock,
     )
@@ -49,6 +52,55 @@ def test_progress_counts_configurations_epochs_and_the_best() -> None:
     assert study.best() == (0.7, "lr0.1-bs32-seed0")
     assert study.fraction() == 0.6
     assert not study.running
+
+
+def test_an_epoch_that_is_trained_again_counts_once() -> None:
+    study = progress(Clock())
+    study.report(LONG, metrics(1, 0.8, 0.9))
+    study.fail(LONG)
+    assert not study.running
+    study.report(LONG, metrics(1, 0.8, 0.9))
+    assert study.running == {LONG.key: (LONG, 1)}
+    study.report(LONG, metrics(2, 0.8, 0.9))
+    study.report(LONG, metrics(2, 0.8, 0.9))
+    assert (study.configurations_done, study.epochs_done) == (4, 4)
+    assert study.fraction() == 0.6
+
+
+def test_a_stack_that_goes_on_from_its_second_epoch_has_done_the_first() -> None:
+    study = progress(Clock())
+    study.report(LONG, metrics(2, 0.8, 0.9))
+    assert (study.configurations_done, study.epochs_done) == (4, 4)
+
+
+def test_measurements_count_the_images_of_every_configuration() -> None:
+    clock = Clock()
+    study = progress(clock)
+    assert math.isnan(study.measure().best_val_accuracy)
+    clock.now = 10.0
+    study.report(LONG, metrics(1, 0.8, float("nan")))
+    assert math.isnan(study.measure().images_per_second)
+    clock.now = 14.0
+    study.report(LONG, metrics(2, 0.7, float("nan")))
+    study.fail(SHORT)
+    assert study.measure() == Measurements(
+        configurations=6,
+        configurations_done=4,
+        epochs_done=4,
+        best_val_accuracy=0.7,
+        images_per_second=500.0,  # two epochs of 1,000 images in four seconds
+        failures=1,
+    )
+
+
+def test_the_pace_falls_while_nothing_is_reported() -> None:
+    clock = Clock()
+    study = progress(clock)
+    study.report(LONG, metrics(1, 0.8, 0.9))
+    clock.now = 4.0
+    study.report(LONG, metrics(2, 0.8, 0.9))
+    clock.now = 8.0
+    assert study.epochs_per_second() == 0.25
 
 
 def test_time_left_leaves_the_start_of_the_workers_out() -> None:
@@ -76,7 +128,7 @@ def test_a_line_says_how_far_the_study_is() -> None:
 def follow(console: Console, clock: Clock) -> None:
     with ProgressCallback(progress(clock), console) as callback:
         for stack in (LONG, SHORT):
-            trial = SimpleNamespace(config={"stack": stack_config(stack)})
+            trial = SimpleNamespace(config={"stack": task_config(Task(stack))})
             callback.on_trial_start(0, [], trial)
             for epoch in (1, 2):
                 clock.now += 4.0
@@ -120,10 +172,41 @@ def test_the_live_display_shows_what_is_running() -> None:
 def test_an_error_is_said_when_it_happens() -> None:
     output = io.StringIO()
     with ProgressCallback(progress(Clock()), Console(file=output)) as callback:
-        trial = SimpleNamespace(config={"stack": stack_config(LONG)})
+        trial = SimpleNamespace(config={"stack": task_config(Task(LONG))})
         callback.on_trial_start(0, [], trial)
         callback.on_trial_error(0, [], trial)
     assert output.getvalue().splitlines()[0] == "failed bs32-seed0-lr0.1,0.5"
+
+
+def test_an_error_after_which_a_stack_is_trained_again_is_said_and_counted() -> None:
+    output = io.StringIO()
+    study = progress(Clock())
+    with ProgressCallback(study, Console(file=output)) as callback:
+        trial = SimpleNamespace(config={"stack": task_config(Task(LONG))})
+        callback.on_trial_start(0, [], trial)
+        callback.on_trial_recover(0, [], trial)
+    assert output.getvalue().splitlines()[0] == "again bs32-seed0-lr0.1,0.5"
+    assert study.failures == 1
+
+
+class Published(Metrics):
+    """Metrics that keep what is published."""
+
+    def __init__(self) -> None:
+        self.values: list[Measurements] = []
+
+    def publish(self, measurements: Measurements) -> None:
+        self.values.append(measurements)
+
+
+def test_metrics_are_published_at_intervals_and_at_the_end() -> None:
+    clock, published = Clock(), Published()
+    with ProgressCallback(progress(clock), Console(file=io.StringIO()), published) as callback:
+        for clock.now in (0.0, 1.0, 4.9, 5.1, 6.0, 10.2):
+            callback.on_step_end(0, [])
+        assert len(published.values) == 3
+        callback.progress.fail(LONG)
+    assert [values.failures for values in published.values] == [0, 0, 0, 1]
 
 
 def test_seconds_read_as_a_person_says_them() -> None:

@@ -1,36 +1,115 @@
-"""The winner as files: `best/model.safetensors`, weights and scaler, and `best/model.json`."""
+"""The winner as files: `best/model.safetensors`, weights and scaler, and `best/model.json`.
+
+Letters: N' validation images, C = 10 classes.
+"""
 
 import json
-import shutil
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, replace
+from typing import Any
 
-import pandas as pd
+import numpy as np
 from safetensors.numpy import save
 
-from digitrec.data import Scaler
-from digitrec.results.question import read_question
-from digitrec.results.stacks import read_weights, write_atomically
+from digitrec.classifier import ABOUT, MODEL, Classifier
+from digitrec.data import Digits, SharedData
+from digitrec.results.holdings import Holdings, Refit
+from digitrec.results.question import Question
+from digitrec.results.record import Record
+from digitrec.results.stacks import (
+    Parameters,
+    StackResult,
+    read_stacks,
+    read_weights,
+    results_after,
+)
 from digitrec.results.tables import METRICS
+from digitrec.results.validation import WinnerValidation, write_validation
+from digitrec.storage import Storage
+
+MOST_MISTAKES = 30  # that are kept as images
 
 
-def write_best(directory: Path, winner: str | None, trials: pd.DataFrame, scaler: Scaler) -> None:
-    """Write the winner of a study directory; without one, an earlier `best/` is removed.
+def write_best(record: Record, winner: str | None, holdings: Holdings) -> Record:
+    """Write the winner of a study, and what it makes of the validation images.
 
-    The weights are named as those of `torch.nn.Sequential(Linear, ReLU, ..., Linear)`; the scaler
-    as scikit-learn's `MinMaxScaler` names its arrays.
+    Weights are named as those of `torch.nn.Sequential(Linear, ReLU, ..., Linear)`, the scaler's
+    arrays as scikit-learn's `MinMaxScaler` names them. Without a winner, an earlier model goes.
+
+    Returns:
+        The record with what was written.
+
+    Raises:
+        DamagedError: the file of the winner's weights is not what it should be.
     """
-    target = directory / "best"
+    best, shared = record.directory / "best", holdings.shared
     if winner is None:
-        shutil.rmtree(target, ignore_errors=True)
-        return
-    question = read_question(directory)
-    assert question is not None, "a study with a winner has a question"
+        for name in best.names():
+            best.remove(name)
+        return replace(record, best=None, validation=None)
+    weights = weights_of(record.directory, record.question, record.results, winner)
+    validated = Classifier.from_parameters(weights, shared.scaler)
+    validation = validate(winner, validated, shared)
+    write_validation(record.directory, record.question, validation)
+    about, scaler = describe_best(record, winner), shared.scaler
+    refit = holdings.refit
+    if refit is not None and refit.trial == winner:
+        weights, scaler = _weights_of_refit(refit), refit.scaler
+        about["refit"] = {"rows": refit.question.data["train_rows"]}
+    if holdings.test is not None:
+        about["test"] = score(Classifier.from_parameters(weights, scaler), holdings.test)
+    tensors = weights | {f"scaler.{name}": values for name, values in asdict(scaler).items()}
+    best.write(MODEL, save(tensors))
+    best.write(ABOUT, (json.dumps(about, indent=2, ensure_ascii=False) + "\n").encode())
+    return replace(record, best=about, validation=validation)
+
+
+def validate(trial: str, classifier: Classifier, shared: SharedData) -> WinnerValidation:
+    """Return what a model makes of the validation images, and its most confident mistakes."""
+    rows = shared.split.val
+    probabilities = np.exp(classifier.log_probabilities(shared.images[rows]))  # (N', C)
+    labels = shared.labels[rows]
+    wrong = np.flatnonzero(probabilities.argmax(1) != labels)
+    confident = np.argsort(-probabilities[wrong].max(1), kind="stable")
+    mistakes = wrong[confident[:MOST_MISTAKES]]
+    return WinnerValidation(
+        trial=trial,
+        probabilities=probabilities,
+        mistakes=mistakes,
+        mistake_images=shared.images[rows[mistakes]],
+        mistake_rows=rows[mistakes],
+    )
+
+
+def score(classifier: Classifier, test: Digits) -> dict[str, Any]:
+    """Return a model's accuracy and loss on labelled digits that no choice was made by."""
+    log_probabilities = classifier.log_probabilities(test.images)  # (N, C)
+    of_label = log_probabilities[np.arange(len(test.labels)), test.labels]
+    return {
+        "source": test.source,
+        "rows": len(test.labels),
+        "accuracy": float((log_probabilities.argmax(1) == test.labels).mean()),
+        "loss": float(-of_label.mean(dtype=np.float64)),
+    }
+
+
+def weights_of(
+    study: Storage, question: Question, results: list[StackResult], trial: str
+) -> Parameters:
+    """Return the parameters of a trial after its last epoch.
+
+    Raises:
+        DamagedError: the file that holds them is not what it should be.
+    """
+    found = results_after(question.epochs, results)
+    keys = {member.trial: result.key for member, result, _ in found}
+    return read_weights(study, question.key, keys[trial], [trial])[0]
+
+
+def describe_best(record: Record, winner: str) -> dict[str, Any]:
+    """Return what `model.json` says of a model."""
+    question, trials = record.question, record.tables.trials
     row = trials[trials["trial"] == winner].to_dict("records")[0]
-    tensors = read_weights(directory / "stacks", winner)
-    tensors |= {f"scaler.{name}": values for name, values in asdict(scaler).items()}
-    write_atomically(target / "model.safetensors", save(tensors))
-    about = {
+    return {
         "format": 1,
         "trial": winner,
         "layer_sizes": question.layer_sizes,
@@ -49,13 +128,8 @@ def write_best(directory: Path, winner: str | None, trials: pd.DataFrame, scaler
         "split_seed": question.split_seed,
         "versions": question.versions,
     }
-    text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
-    write_atomically(target / "model.json", text.encode())
 
 
-def find_best(directory: Path, winner: str | None) -> Path | None:
-    """Return the file of the winner's model; None where there is none, or another trial's."""
-    about = directory / "best" / "model.json"
-    if not about.exists() or json.loads(about.read_text(encoding="utf-8"))["trial"] != winner:
-        return None
-    return directory / "best" / "model.safetensors"
+def _weights_of_refit(refit: Refit) -> Parameters:
+    results, _ = read_stacks(refit.study, refit.question.key)
+    return weights_of(refit.study, refit.question, results, refit.trial)
