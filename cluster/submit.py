@@ -32,6 +32,7 @@ import yaml
 from cluster.local import running_head
 from digitrec.cli import COMPLETE, UNFINISHED, WRONG_INPUT, OneLineParser, make_parser, make_request
 from digitrec.errors import InputError
+from digitrec.storage import OBJECT_STORES
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
@@ -42,7 +43,6 @@ CONNECT_SECONDS = 5.0
 MOST_DATA_BYTES = (
     10 * 2**20
 )  # of an uploaded file; it passes through the head's memory to each node
-REMOTE = ("s3://", "gs://")
 READABLE = "the absolute path of a file that the head node can read, or s3://... or gs://..."
 
 
@@ -57,7 +57,12 @@ class Submission:
 
 
 def make_submission(
-    data: str, out: str | None, options: Sequence[str], *, on_this_machine: bool
+    data: str,
+    out: str | None,
+    options: Sequence[str],
+    *,
+    test_data: str | None = None,
+    on_this_machine: bool,
 ) -> Submission:
     """Return the job that trains a study.
 
@@ -65,6 +70,7 @@ def make_submission(
         data: what `digitrec tune --data` takes.
         out: the study directory; None: below the project, if the cluster is on this machine.
         options: further options of `digitrec tune`.
+        test_data: what `digitrec tune --test-data` takes.
         on_this_machine: whether the head node is this machine, so that it has the same files.
 
     Raises:
@@ -74,6 +80,9 @@ def make_submission(
     data = _data_for_the_head(data, runtime_env, on_this_machine=on_this_machine)
     out = _study_directory(data, out, on_this_machine=on_this_machine)
     arguments = ["--data", data, "--out", out, *options]
+    if test_data is not None:
+        test_data = _data_for_the_head(test_data, runtime_env, on_this_machine=on_this_machine)
+        arguments += ["--test-data", test_data]
     request = make_request(make_parser().parse_args(["tune", *arguments]))
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", out.rstrip("/").rsplit("/", 1)[-1]).strip("-") or "study"
     return Submission(
@@ -92,7 +101,7 @@ def make_submission(
 def _study_directory(data: str, out: str | None, *, on_this_machine: bool) -> str:
     if out is None and on_this_machine:
         return str(PROJECT / "results" / data.rsplit("/", 1)[-1].split(".")[0])
-    if out is None or not (out.startswith(("/", *REMOTE))):
+    if out is None or not (out.startswith(("/", *OBJECT_STORES))):
         said = "there is no study directory" if out is None else f"the study directory {out}"
         raise InputError(
             f"{said}: a job runs elsewhere, so name one that all nodes share by an absolute path "
@@ -103,7 +112,7 @@ def _study_directory(data: str, out: str | None, *, on_this_machine: bool) -> st
 
 def _data_for_the_head(data: str, runtime_env: dict[str, Any], *, on_this_machine: bool) -> str:
     """Return the data as the job names it; a small file of the project is added to the upload."""
-    if data in {"sample", "openml"} or data.startswith(REMOTE):
+    if data in {"sample", "openml"} or data.startswith(OBJECT_STORES):
         return data
     if "://" in data:
         raise InputError(f"{data}: cannot be read; DATA is {READABLE}")
@@ -307,6 +316,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Submit a study and follow it; returns its exit code, 1 if stopped, 2 if not submitted."""
     parser = OneLineParser(prog="cluster.submit", description=__doc__, allow_abbrev=False)
     parser.add_argument("--data", default="sample", metavar="DATA")
+    parser.add_argument("--test-data", metavar="DATA")
     parser.add_argument("--out", metavar="DIR", help="the study directory, absolute or s3://...")
     parser.add_argument("--address", metavar="http://HOST:PORT", help="of the dashboard")
     options, for_tune = parser.parse_known_args(arguments)
@@ -323,7 +333,9 @@ def run(options: argparse.Namespace, for_tune: Sequence[str]) -> int:
     address = dashboard_address(options.address)
     head = running_head()
     here = head is not None and head.address == address
-    submission = make_submission(options.data, options.out, for_tune, on_this_machine=here)
+    submission = make_submission(
+        options.data, options.out, for_tune, test_data=options.test_data, on_this_machine=here
+    )
     client = connect(address)
     submit(client, submission)
     later = (

@@ -299,6 +299,14 @@ def test_only_the_code_and_a_named_file_of_the_project_are_uploaded(
     assert job.metadata["data"] == data
 
 
+def test_test_data_goes_to_the_head_as_data_does(project: Path) -> None:
+    job = submit.make_submission(
+        "kept.csv", "/shared/study", [], test_data="notes.txt", on_this_machine=False
+    )
+    assert job.entrypoint.endswith("--test-data notes.txt")
+    assert set(submit.uploaded_files(job.runtime_env)) == CODE | {"kept.csv", "notes.txt"}
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

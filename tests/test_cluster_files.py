@@ -1,6 +1,7 @@
 """The files of cluster/ are what Ray, KubeRay and the shell take, and agree on versions."""
 
 import copy
+import importlib.metadata
 import json
 import re
 import shutil
@@ -178,6 +179,29 @@ def requirements() -> list[str]:
 def test_the_lock_file_pins_what_the_project_asks_for(asked: str) -> None:
     requirement = Requirement(asked)
     assert requirement.specifier.contains(lock()[canonicalize_name(requirement.name)])
+
+
+def asked_by(pinned: str, version: str) -> list[Requirement]:
+    """What an installed distribution of this version asks for; nothing if it is not installed."""
+    try:
+        installed = importlib.metadata.distribution(pinned)
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    if Version(installed.version).public != Version(version).public:  # torch's +cpu aside
+        return []
+    asked = [Requirement(text) for text in installed.requires or []]
+    return [one for one in asked if one.marker is None or one.marker.evaluate({"extra": ""})]
+
+
+def test_the_pins_of_the_lock_file_admit_each_other() -> None:
+    pins = lock() | {"setuptools": "999"}  # which `pip freeze` leaves out
+    refused = [
+        f"{pinned} {version} asks for {asked}"
+        for pinned, version in lock().items()
+        for asked in asked_by(pinned, version)
+        if not asked.specifier.contains(pins.get(canonicalize_name(asked.name), "0"))
+    ]
+    assert refused == []
 
 
 def test_the_lock_file_is_sorted_and_names_nothing_twice() -> None:
