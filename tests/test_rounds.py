@@ -15,13 +15,14 @@ from digitrec.rounds import fresh_seeds
 from digitrec.space import Space
 from tests.test_study import folder, run
 
+CONFIRMED = {"confirm": 2, "confirm_seeds": 2, "refit": True, "test_data": "sample"}
 LEADERS = Space(lrs=(0.001, 0.1, 0.5), batch_sizes=(256,))
 
 
 @pytest.fixture(scope="module")
 def confirmed(two_cpus: None, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     out = tmp_path_factory.mktemp("confirmed") / "study"
-    return run(out, LEADERS, epochs=1, confirm=2, confirm_seeds=2, refit=True, test_data="sample")
+    return run(out, LEADERS, epochs=1, **CONFIRMED)
 
 
 def test_the_leaders_are_trained_again_with_the_same_fresh_seeds(confirmed: Outcome) -> None:
