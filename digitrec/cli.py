@@ -4,7 +4,6 @@ import argparse
 import importlib.metadata
 import sys
 from collections.abc import Callable, Hashable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar, get_args
 
 from rich import box
@@ -15,6 +14,7 @@ from digitrec.errors import InputError
 from digitrec.request import Request
 from digitrec.signals import sigterm_as_sigint
 from digitrec.space import Precision, Space
+from digitrec.storage import Storage
 
 if TYPE_CHECKING:
     from digitrec.results.outcome import Outcome
@@ -166,6 +166,13 @@ def _add_machine_options(machine: argparse._ArgumentGroup) -> None:
         help="GPUs of a Ray Tune trial; a fraction such as 0.5 lets trials share one",
     )
     machine.add_argument(
+        "--max-failures",
+        type=int,
+        default=3,
+        metavar="N",
+        help="how often a stack is tried again whose worker or node is lost",
+    )
+    machine.add_argument(
         "--address",
         metavar="ADDRESS",
         help="a Ray cluster to run on; left out, it is the cluster around a Ray job, or else "
@@ -183,7 +190,7 @@ def _add_report(commands: Commands) -> None:
             "print the ranking and redraw the figures. Trains nothing and needs no Ray."
         ),
     )
-    parser.add_argument("directory", metavar="DIR", type=Path, help="a study directory")
+    parser.add_argument("directory", metavar="DIR", type=Storage.at, help="a study directory")
     parser.set_defaults(run=run_report)
 
 
@@ -216,6 +223,7 @@ def make_request(options: argparse.Namespace) -> Request:
         stack_size=options.stack_size,
         cpus_per_trial=options.cpus_per_trial,
         gpus_per_trial=options.gpus_per_trial,
+        max_failures=options.max_failures,
         address=getattr(options, "address", None),
     )
 
@@ -260,7 +268,7 @@ def describe(outcome: "Outcome") -> list[str]:
     reasons = [error.strip().splitlines()[-1] for error in outcome.failures.values()]
     lines += [f"Failed: {reason}" for reason in dict.fromkeys(reasons)]
     if reasons:
-        lines.append(f"The whole errors are in {outcome.directory / 'stacks'}/*.failed.json.")
+        lines.append(f"The whole errors are in {outcome.directory / 'stacks'}.")
     if outcome.winner is None:
         lines.append("No trial completed, so there is no winner.")
     lines += [
@@ -268,7 +276,7 @@ def describe(outcome: "Outcome") -> list[str]:
         f"figures  {outcome.directory / 'plots' / 'comparison.png'}, heatmap.png, updates.png",
     ]
     if outcome.model is not None:
-        lines.append(f"model    {outcome.model}, model.json")
+        lines.append(f"model    {outcome.model / 'model.safetensors'}, model.json")
     if not outcome.tables.complete:
         lines.append("The same `digitrec tune` command goes on with what is missing.")
     return lines

@@ -5,7 +5,7 @@ name. All are gauges, since Ray forgets a gauge that is not set again within som
 metrics of a study end with its driver, where a counter would stay until the node does. Whoever
 publishes has to do so at least every PUBLISH_INTERVAL, therefore.
 
-Publishing costs 0.05 ms and starts no thread; without a metrics agent it has no effect.
+Publishing takes 0.03 ms and starts no thread; without a metrics agent it has no effect.
 """
 
 from typing import NamedTuple
@@ -17,7 +17,7 @@ PREFIX = "digitrec_"
 DESCRIPTIONS = {
     "configurations": "Configurations of the study",
     "configurations_done": "Configurations that are trained, in earlier runs or in this one",
-    "epochs_done": "Epochs of single configurations that this run has trained",
+    "epochs_done": "Epochs of the configurations that this run trains, kept ones included",
     "best_val_accuracy": "Highest last validation accuracy of this run, a fraction",
     "images_per_second": "Images trained on, once for each configuration, over the last epochs",
     "failures": "Stacks of this run that ended with an error, those trained again included",
@@ -39,11 +39,11 @@ class Metrics:
     """The metrics of one study.
 
     Args:
-        study: its name, the only tag. What is not ASCII is escaped, since Ray takes nothing else.
+        study: the study directory, a path or a URI. Its name is the only tag.
     """
 
     def __init__(self, study: str) -> None:
-        self.tags = {"study": study.encode("ascii", "backslashreplace").decode()}
+        self.tags = {"study": study_name(study)}
         self._gauges = {
             name: Gauge(PREFIX + name, description, tag_keys=("study",))
             for name, description in DESCRIPTIONS.items()
@@ -53,3 +53,9 @@ class Metrics:
         """Set the metrics; Ray exports them within 10 seconds, and leaves out what is NaN."""
         for name, value in measurements._asdict().items():
             self._gauges[name].set(value, self.tags)
+
+
+def study_name(directory: str) -> str:
+    """Return a study directory's name; what is not ASCII is escaped, as Ray takes nothing else."""
+    name = directory.partition("?")[0].rstrip("/").rpartition("/")[2]
+    return name.encode("ascii", "backslashreplace").decode()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from digitrec.errors import InputError
 from digitrec.space import Precision, Space
+from digitrec.storage import Storage
 
 IN_A_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # which Ray sets for the entry point
 
@@ -28,6 +29,7 @@ class Request:
     stack_size: int | None = None  # the most trials trained as one; None: what ends soonest
     cpus_per_trial: float = 1  # of a stack, that is, of one trial of Ray Tune
     gpus_per_trial: float = 0
+    max_failures: int = 3  # how often a stack is tried again whose worker or node is lost
     address: str | None = None  # of a Ray cluster; None: the one around us, or a fresh one
 
     def __post_init__(self) -> None:
@@ -39,17 +41,19 @@ class Request:
         )
         _check_share("cpus-per-trial", self.cpus_per_trial, self.cpus_per_trial > 0)
         _check_share("gpus-per-trial", self.gpus_per_trial, self.gpus_per_trial >= 0)
-        _check("://" not in (self.out or ""), f"{self.out} is not a directory of a file system")
+        _check(self.max_failures >= 0, f"max-failures {self.max_failures} is less than 0")
         _check(
-            not IN_A_RAY_JOB or Path(self.out or "").is_absolute(),
-            "inside a Ray job, --out must be an absolute path, on storage that outlives the job",
+            not IN_A_RAY_JOB or Path(self.out or "").is_absolute() or "://" in (self.out or ""),
+            "inside a Ray job, --out must be an absolute path or a URI such as s3://bucket/study, "
+            "on storage that outlives the job",
         )
+        _ = self.directory  # refuses what is no place
 
     @property
-    def directory(self) -> Path:
+    def directory(self) -> Storage:
         """The study directory, absolute: workers run elsewhere."""
         name = Path(self.data).name.split(".")[0]
-        return Path(self.out or Path("results") / name).expanduser().resolve()
+        return Storage.at(self.out or Path("results") / name)
 
 
 def _check_share(name: str, share: float, in_range: bool) -> None:

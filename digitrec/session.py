@@ -13,6 +13,7 @@ import shlex
 import socket
 import sys
 import threading
+import uuid
 from collections.abc import Sequence
 from types import TracebackType
 
@@ -22,6 +23,7 @@ from rich.console import Console
 from digitrec.errors import InputError
 from digitrec.results.timings import Timings
 from digitrec.signals import take_sigterm
+from digitrec.storage import Storage
 
 CONNECT_SECONDS = 5.0
 Node = dict[str, float]  # resource -> how much of it there is
@@ -68,6 +70,28 @@ class Session:
         """Return the resources of each node that is alive."""
         return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
+    def check_shared(self, study: Storage) -> None:
+        """Check that every node sees the study directory.
+
+        Raises:
+            InputError: it is a directory of this node alone.
+        """
+        alive = [node for node in ray.nodes() if node["Alive"]]
+        if study.path is None or len(alive) == 1:
+            return
+        name = f".seen-by-all-{uuid.uuid4().hex}"
+        study.write(name, b"")
+        try:
+            blind = nodes_without(study, name, [node["NodeID"] for node in alive])
+        finally:
+            study.remove(name)
+        if blind:
+            raise InputError(
+                f"{study} is not there on {len(blind)} of {len(alive)} nodes "
+                f"({', '.join(blind)}); give --out a directory that all nodes share, or a URI such "
+                "as s3://bucket/study"
+            )
+
     def end(self) -> None:
         """Begin to end a Ray that was started here; leaving the block waits for it."""
         if self._ours and self._ending is None:
@@ -98,6 +122,29 @@ class Session:
     def _end(self) -> None:
         with self.timings.part("end Ray"):
             ray.shutdown()
+
+
+def nodes_without(study: Storage, name: str, node_ids: Sequence[str]) -> list[str]:
+    """Return the addresses of the nodes on which a folder has no file of this name.
+
+    Args:
+        study: the folder.
+        name: of a file in it.
+        node_ids: as Ray has them.
+    """
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    @ray.remote(num_cpus=0, max_retries=0)
+    def look() -> tuple[str, bool]:
+        try:
+            study.read(name)
+        except OSError:
+            return str(ray.util.get_node_ip_address()), False
+        return "", True
+
+    places = [NodeAffinitySchedulingStrategy(node_id, soft=False) for node_id in node_ids]
+    seen = ray.get([look.options(scheduling_strategy=place).remote() for place in places])
+    return [address for address, is_there in seen if not is_there]
 
 
 def check_address(address: str) -> None:

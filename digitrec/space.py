@@ -117,6 +117,14 @@ class Stack:
         return f"{self.name}-{hashlib.sha256(members.encode()).hexdigest()[:8]}"
 
 
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A stack to train."""
+
+    stack: Stack
+    continues: str | None = None  # key of the finished stack, of fewer epochs, that it goes on from
+
+
 def layer_sizes(pixels: int, hidden_sizes: Sequence[int] = HIDDEN_SIZES) -> tuple[int, ...]:
     """Return the widths from input to output, (784, 256, 128, 10) by default."""
     return (pixels, *hidden_sizes, CLASSES)

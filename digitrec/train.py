@@ -12,7 +12,7 @@ subtracted from the weights as they come.
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from digitrec.products import Products, choose_products
 from digitrec.space import CLASSES, EpochRecord
 
 IMAGES_AT_ONCE = 1024  # of an evaluation; bounds its memory
+SUMS_BETWEEN_PAUSES = 16  # of totals; a stack can pause only where nothing waits to be summed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +86,24 @@ class Totals:
         self._kept, self._kept_images = [], 0
 
 
+@dataclass(slots=True, kw_only=True)
+class Training:
+    """A stack in training: all that it takes to go on, to the last bit.
+
+    Plain SGD has no state but the weights.
+    """
+
+    model: StackedMLP
+    history: list[list[EpochRecord]] = field(default_factory=list)  # of the finished epochs
+    totals: Totals  # of the epoch in progress; they count the images that it has come to
+    seconds: float = 0.0  # spent on the epoch in progress
+
+    @classmethod
+    def of(cls, model: StackedMLP) -> "Training":
+        """Return a training that has not begun."""
+        return cls(model=model, totals=Totals(model))
+
+
 def epochs(
     model: StackedMLP,
     lrs: tuple[float, ...],
@@ -96,42 +115,77 @@ def epochs(
     predictions: Tensor | None = None,
     products: Products | None = None,
 ) -> Iterator[list[EpochRecord]]:
-    """Train a stack in place and yield, after each epoch, one record per trial.
+    """Train a stack in place and yield, after each epoch, one record per trial; see `train`."""
+    for training in train(
+        Training.of(model),
+        lrs,
+        data,
+        batch_size=batch_size,
+        seed=seed,
+        epochs=epochs,
+        predictions=predictions,
+        products=products,
+    ):
+        yield training.history[-1]
+
+
+def train(
+    training: Training,
+    lrs: tuple[float, ...],
+    data: TrainingData,
+    *,
+    batch_size: int,
+    seed: int,
+    epochs: int,
+    pause_after: float = math.inf,
+    predictions: Tensor | None = None,
+    products: Products | None = None,
+) -> Iterator[Training]:
+    """Train a stack in place and yield it after each epoch, and where a pause is due.
 
     A trial whose training or validation loss is no longer finite has diverged: from that epoch on
     its metrics are NaN and its updates stand still. The other trials of its stack never notice.
 
     Args:
-        model: K MLPs, changed in place.
+        training: K MLPs and how far they have come, changed in place.
         lrs: K learning rates.
         data: what to train on and what to validate on, on the model's device.
         batch_size: images per update; a shorter last batch is used as well.
         seed: gives, with the epoch's number alone, the order of the images.
-        epochs: how many.
+        epochs: how many in all.
+        pause_after: seconds of an epoch's training after which to yield within it; whoever goes on
+            from there, now or from a copy, comes to the same numbers.
         predictions: uint8 (K, N'), overwritten with the predicted labels of each validation.
         products: None chooses the fastest for the device.
     """
+    model = training.model
     products = products or choose_products(model.device, model.dtype, data.train_images.dtype)
     rates = torch.tensor(lrs, dtype=model.dtype, device=model.device).view(-1, 1, 1)
     images = len(data.train_labels)
-    records: list[EpochRecord] = []
-    for epoch in range(1, epochs + 1):
-        start = time.perf_counter()
-        if records and all(record.diverged for record in records):
+    while len(training.history) < epochs:
+        epoch = len(training.history) + 1
+        before = training.history[-1] if training.history else [None] * len(model)
+        if all(record and record.diverged for record in before):
             measured = [(DIVERGED, DIVERGED)] * len(model)
         else:
             order = shuffled(images, seed=seed, epoch=epoch).to(model.device)
-            trained = train_epoch(model, rates, data, order, batch_size, products)
+            for _ in _train_epoch(training, rates, data, order, batch_size, products, pause_after):
+                yield training
+            start = time.perf_counter()
+            trained = training.totals.means()
             validated = evaluate(model, data.val_images, data.val_labels, products, predictions)
-            measured = list(zip(trained.means(), validated.means(), strict=True))
+            measured = list(zip(trained, validated.means(), strict=True))
+            training.seconds += time.perf_counter() - start
         updates = epoch * math.ceil(images / batch_size)
-        seconds = (time.perf_counter() - start) / len(model)
-        before: list[EpochRecord | None] = [*records] or [None] * len(model)
-        records = [
-            _record(epoch, updates, *means, seconds, previous)
-            for means, previous in zip(measured, before, strict=True)
-        ]
-        yield records
+        seconds = training.seconds / len(model)
+        training.history.append(
+            [
+                _record(epoch, updates, *means, seconds, previous)
+                for means, previous in zip(measured, before, strict=True)
+            ]
+        )
+        training.totals, training.seconds = Totals(model), 0.0
+        yield training
 
 
 def _record(
@@ -154,15 +208,38 @@ def shuffled(images: int, *, seed: int, epoch: int) -> Tensor:
     return torch.from_numpy(np.random.default_rng((seed, epoch)).permutation(images))
 
 
-def train_epoch(
+def _train_epoch(
+    training: Training,
+    rates: Tensor,
+    data: TrainingData,
+    order: Tensor,
+    batch_size: int,
+    products: Products,
+    pause_after: float,
+) -> Iterator[None]:
+    """Go on with an epoch to its end; yields where a pause is due."""
+    between = SUMS_BETWEEN_PAUSES * math.ceil(IMAGES_AT_ONCE / batch_size) * batch_size
+    last_pause = training.seconds
+    for place in range(training.totals.images, len(order), between):
+        if training.seconds - last_pause >= pause_after:
+            last_pause = training.seconds
+            yield
+        start = time.perf_counter()
+        rows = order[place : place + between]
+        train_on(training.model, rates, data, rows, batch_size, products, training.totals)
+        training.seconds += time.perf_counter() - start
+
+
+def train_on(
     model: StackedMLP,
     rates: Tensor,
     data: TrainingData,
     order: Tensor,
     batch_size: int,
     products: Products,
-) -> Totals:
-    """Update the model with batch after batch of the training images.
+    totals: Totals,
+) -> None:
+    """Update the model with batch after batch of training images.
 
     Args:
         model: K MLPs, changed in place.
@@ -171,11 +248,8 @@ def train_epoch(
         order: row numbers, int64 (N,).
         batch_size: B; the last batch may be shorter.
         products: how to multiply.
-
-    Returns:
-        Loss and correct predictions over the epoch, each batch as seen before its own update.
+        totals: get the loss and the correct predictions of each batch, as seen before its update.
     """
-    totals = Totals(model)
     with torch.inference_mode():
         labels = data.train_labels.index_select(0, order)
         one_hot = torch.nn.functional.one_hot(labels, CLASSES).t().to(model.dtype)  # (C, N)
@@ -184,7 +258,6 @@ def train_epoch(
         for rows, batch_labels, target in zip(*batches, targets, strict=True):
             images = data.train_images.index_select(0, rows)
             totals.add(update(model, rates, images, target, products), batch_labels)
-    return totals
 
 
 def update(

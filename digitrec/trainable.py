@@ -5,22 +5,27 @@ imports this module as well, has no use for it.
 """
 
 import math
-from pathlib import Path
+import os
+import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import ray
 from numpy.typing import NDArray
 from ray import tune
 
 from digitrec.data import SharedData
-from digitrec.results.stacks import Parameters, StackResult, write_stack
-from digitrec.space import Configuration, EpochRecord, Precision, Stack
+from digitrec.results.arrays import SUFFIX, DamagedError
+from digitrec.results.stacks import Run, StackResult, read_stack, result_key, write_stack
+from digitrec.space import Configuration, EpochRecord, Precision, Stack, Task
+from digitrec.storage import Storage
 
 if TYPE_CHECKING:
     import torch
 
     from digitrec.model import StackedMLP
-    from digitrec.train import TrainingData
+    from digitrec.train import Training, TrainingData
 
 
 def train_stack(
@@ -30,65 +35,134 @@ def train_stack(
     layer_sizes: tuple[int, ...],
     epochs_wanted: int,
     precision: Precision,
-    directory: Path,
+    study: Storage,
+    question: str,
 ) -> None:
     """Train one stack; the function that Ray Tune runs in a worker.
 
-    The stack's file is written before the last epoch is reported, so a trial that Ray Tune calls
-    terminated is on disk.
+    The stack's files are written before the last epoch is reported, so a trial that Ray Tune calls
+    terminated is kept. A trial that Ray Tune tries again, its worker lost, goes on from what was
+    kept last.
 
     Args:
-        config: `stack` is what `stack_config` returned.
+        config: `stack` is what `task_config` returned.
         shared: the data.
         layer_sizes: widths of the MLP, from input to output.
         epochs_wanted: how many to train.
         precision: of the factors of the matrix products.
-        directory: where the finished stack's file goes; absolute.
+        study: the study directory.
+        question: the key of the study's question.
     """
+    task = task_of(config)
+    stack, key = task.stack, result_key(task.stack, epochs_wanted)
+    try:
+        last = read_stack(study, question, key + SUFFIX).epochs[-1]
+    except DamagedError:  # there is none, as a rule
+        pass
+    else:
+        tune.report(epoch_metrics(stack, last))
+        return
     import torch
 
+    from digitrec.checkpoint import INTERVAL, remove_checkpoint, weights_of, write_checkpoint
     from digitrec.model import init_mlp
     from digitrec.products import bfloat16_is_fast
-    from digitrec.train import epochs
+    from digitrec.train import train
 
-    stack = stack_of(config)
+    started = time.time()
     device = claim_resources()
     data = _resident(shared, device, precision)
     slow = precision == "bf16" and not bfloat16_is_fast(device)
     model = init_mlp(layer_sizes, seed=stack.seed, members=len(stack.members), device=device)
     predictions = torch.empty(len(model), len(data.val_labels), dtype=torch.uint8, device=device)
-    history: list[list[EpochRecord]] = []
-    for records in epochs(
-        model,
+    kept = time.monotonic()
+    epochs_reported = 0
+    for training in train(
+        resume(study, question, task, key, model),
         stack.lrs,
         data,
         batch_size=stack.batch_size,
         seed=stack.seed,
         epochs=epochs_wanted,
+        pause_after=INTERVAL,
         predictions=predictions,
     ):
-        history.append(records)
+        history = training.history
         if len(history) == epochs_wanted:
-            result = StackResult(stack=stack, epochs=history, predictions=predictions.cpu().numpy())
-            write_stack(directory, result, weights_of(stack, model))
-        tune.report(epoch_metrics(stack, records) | {"slow_precision": slow})
+            run = Run(node=_node(), pid=os.getpid(), started=started, ended=time.time())
+            labels = predictions.cpu().numpy()
+            result = StackResult(stack=stack, epochs=history, predictions=labels, run=run)
+            write_stack(study, question, result, weights_of(stack, model))
+            remove_checkpoint(study, key)
+        elif time.monotonic() - kept >= INTERVAL:
+            write_checkpoint(study, question, key, training)
+            kept = time.monotonic()
+        if training.totals.images == 0 and len(history) > epochs_reported:
+            epochs_reported = len(history)
+            print(describe_epoch(stack, history[-1], epochs_wanted, len(data.train_labels)))
+            tune.report(epoch_metrics(stack, history[-1]) | {"slow_precision": slow})
 
 
-def weights_of(stack: Stack, model: "StackedMLP") -> dict[str, Parameters]:
-    """Return every trial's parameters as numpy arrays."""
-    return {
-        member.trial: {name: values.cpu().numpy() for name, values in model.member(k).items()}
-        for k, member in enumerate(stack.members)
-    }
+def resume(study: Storage, question: str, task: Task, key: str, model: "StackedMLP") -> "Training":
+    """Return a task's training where it was kept last, or else at its beginning.
+
+    Args:
+        study: the study directory.
+        question: the key of the study's question.
+        task: what to train.
+        key: of its result.
+        model: initial weights; gets the kept ones.
+    """
+    from digitrec.checkpoint import read_checkpoint, read_finished
+    from digitrec.train import Training
+
+    try:
+        training = read_checkpoint(study, question, key, model)
+    except DamagedError:  # the driver has set aside what was damaged: there is none
+        if task.continues is None:
+            return Training.of(model)
+        return read_finished(study, question, task.continues, task.stack, model)
+    print(f"{task.stack.name} goes on after epoch {len(training.history)}")
+    return training
 
 
-def stack_config(stack: Stack) -> dict[str, Any]:
-    """Return a stack as a Ray Tune configuration: plain values, readable in Ray's own logs."""
-    return {"batch_size": stack.batch_size, "seed": stack.seed, "lrs": list(stack.lrs)}
+def describe_epoch(stack: Stack, records: Sequence[EpochRecord], epochs: int, images: int) -> str:
+    """Return an epoch as one line for the worker's log.
+
+    Args:
+        stack: what was trained.
+        records: one per member.
+        epochs: to train in all.
+        images: trained on in an epoch.
+    """
+    seconds = sum(record.seconds for record in records)
+    members = zip(stack.lrs, records, strict=True)
+    best = max(
+        ((record.val_accuracy, lr) for lr, record in members if not record.diverged), default=None
+    )
+    diverged = sum(record.diverged for record in records)
+    parts = [
+        f"{stack.name} epoch {records[0].epoch}/{epochs}",
+        f"best val accuracy {best[0]:.2%} (lr {best[1]!r})" if best else "all diverged",
+        f"{seconds:.1f} s, {len(records) * images / max(seconds, 1e-9):,.0f} images/s",
+    ]
+    return " | ".join([*parts, *([f"{diverged} diverged"] if best and diverged else [])])
+
+
+def task_config(task: Task) -> dict[str, Any]:
+    """Return a task as a Ray Tune configuration: plain values, readable in Ray's own logs."""
+    stack = task.stack
+    plan = {"batch_size": stack.batch_size, "seed": stack.seed, "lrs": list(stack.lrs)}
+    return plan if task.continues is None else plan | {"continues": task.continues}
+
+
+def task_of(config: dict[str, Any]) -> Task:
+    """Return the task of a trial's configuration; the inverse of `task_config`."""
+    return Task(stack_of(config), config["stack"].get("continues"))
 
 
 def stack_of(config: dict[str, Any]) -> Stack:
-    """Return the stack of a trial's configuration; the inverse of `stack_config`."""
+    """Return the stack of a trial's configuration."""
     plan = config["stack"]
     size, seed = plan["batch_size"], plan["seed"]
     return Stack(tuple(Configuration(lr=lr, batch_size=size, seed=seed) for lr in plan["lrs"]))
@@ -130,6 +204,10 @@ def claim_resources() -> "torch.device":
             "install a build of torch for this machine's GPUs, or run with --gpus-per-trial 0"
         )
     return torch.device("cuda")
+
+
+def _node() -> str:
+    return str(ray.util.get_node_ip_address())
 
 
 _prepared: dict[tuple[str, str, str], "TrainingData"] = {}  # at most one entry: the study at work

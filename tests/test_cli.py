@@ -9,8 +9,9 @@ from digitrec import cli
 from digitrec.errors import InputError
 from digitrec.request import Request
 from digitrec.results.question import Question, write_question
-from digitrec.results.stacks import StackResult, write_stack
+from digitrec.results.stacks import Run, StackResult, write_stack
 from digitrec.space import EpochRecord, Space, Stack
+from digitrec.storage import Storage
 
 WRONG_OPTIONS = [
     (["--lr", "0.1,x"], "digitrec tune: argument --lr: 'x' is not a number"),
@@ -30,7 +31,7 @@ WRONG_OPTIONS = [
     (["--cpus-per-trial", "0"], "digitrec: cpus-per-trial 0 is neither a fraction up to 1 nor a"),
     (["--cpus-per-trial", "nan"], "digitrec: cpus-per-trial nan is neither a fraction up to 1 nor"),
     (["--gpus-per-trial", "inf"], "digitrec: gpus-per-trial inf is neither a fraction up to 1 nor"),
-    (["--out", "s3://bucket/study"], "digitrec: s3://bucket/study is not a directory of a file"),
+    (["--out", "ftp://host/study"], "digitrec: ftp://host/study: neither a path nor one of s3://"),
     (["--nonsense"], "digitrec: unrecognized arguments: --nonsense"),
     (["--data", "no.csv"], "digitrec: no.csv: No such file or directory; expected"),
 ]
@@ -97,7 +98,14 @@ def test_options_reach_the_request() -> None:
 def half_a_study(tmp_path: Path) -> Path:
     """One of two trials is finished."""
     question = Question(
-        data={"source": "sample", "fingerprint": "ff", "rows": 5},
+        data={
+            "source": "sample",
+            "fingerprint": "ff",
+            "rows": 5,
+            "train_rows": 4,
+            "val_rows": 1,
+            "pixels": 2,
+        },
         space={"lr": [0.1, 0.5], "batch_size": [32], "seed": [0]},
         epochs=1,
         val_fraction=0.2,
@@ -105,11 +113,17 @@ def half_a_study(tmp_path: Path) -> Path:
         layer_sizes=[2, 3, 10],
         precision="float32",
     )
-    write_question(tmp_path, question)
+    study = Storage.at(tmp_path)
+    write_question(study, question)
     stack = Stack(Space(lrs=(0.5,), batch_sizes=(32,)).configurations())
     record = EpochRecord(1, 10, 0.5, 0.8, 0.4, 0.9, 0.1)
-    result = StackResult(stack=stack, epochs=[[record]], predictions=np.zeros((1, 4), np.uint8))
-    write_stack(tmp_path / "stacks", result, {})
+    result = StackResult(
+        stack=stack,
+        epochs=[[record]],
+        predictions=np.zeros((1, 4), np.uint8),
+        run=Run(node="127.0.0.1", pid=1, started=0.0, ended=1.0),
+    )
+    write_stack(study, question.key, result, {})
     return tmp_path
 
 

@@ -14,6 +14,7 @@ from matplotlib.image import imread
 from matplotlib.patches import Rectangle
 
 from digitrec.results import plots
+from digitrec.storage import Storage
 
 LRS, BATCH_SIZES = (0.01, 0.1, 1.0), (32, 512)
 METRICS = ["train_loss", "train_accuracy", "val_loss", "val_accuracy"]
@@ -119,12 +120,16 @@ def tables() -> Tables:
     return study()
 
 
+def assert_pictures(directory: Path) -> None:
+    paths = sorted(directory.iterdir())  # no temporary file is left
+    assert [path.name for path in paths] == ["comparison.png", "heatmap.png", "updates.png"]
+    assert all(imread(path).shape[1] >= 900 for path in paths)
+
+
 def test_draw_all_writes_three_readable_pictures(tables: Tables, tmp_path: Path) -> None:
     directory = tmp_path / "new" / "plots"
-    paths = plots.draw_all(*tables, name_of(1.0, 32), directory)
-    assert [path.name for path in paths] == ["comparison.png", "heatmap.png", "updates.png"]
-    assert sorted(directory.iterdir()) == sorted(paths)  # no temporary file is left
-    assert all(imread(path).shape[1] >= 900 for path in paths)
+    plots.draw_all(*tables, name_of(1.0, 32), Storage.at(directory))
+    assert_pictures(directory)
 
 
 def test_drawing_leaves_the_tables_and_matplotlib_as_they_were(
@@ -133,7 +138,7 @@ def test_drawing_leaves_the_tables_and_matplotlib_as_they_were(
     before = [table.copy() for table in tables]
     names = [name for name in matplotlib.rcParams if name != "backend"]  # found when first read
     settings = {name: matplotlib.rcParams[name] for name in names}
-    plots.draw_all(*tables, None, tmp_path)
+    plots.draw_all(*tables, None, Storage.at(tmp_path))
     for table, copy in zip(tables, before, strict=True):
         pd.testing.assert_frame_equal(table, copy)
     assert {name: matplotlib.rcParams[name] for name in names} == settings
@@ -141,7 +146,7 @@ def test_drawing_leaves_the_tables_and_matplotlib_as_they_were(
 
 def test_a_winner_that_is_no_trial_is_refused(tables: Tables, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'lr7-bs7-seed7' is none of the 6 trials"):
-        plots.draw_all(*tables, "lr7-bs7-seed7", tmp_path / "plots")
+        plots.draw_all(*tables, "lr7-bs7-seed7", Storage.at(tmp_path / "plots"))
     assert not (tmp_path / "plots").exists()
 
 
@@ -406,10 +411,12 @@ def test_any_study_read_back_from_csv_can_be_drawn(tables: Tables, tmp_path: Pat
     trials, epochs = map(read_back, tables)
     completed = trials.loc[trials["status"] == "completed", "trial"]
     winner = None if completed.empty else str(completed.iloc[-1])
-    assert len(plots.draw_all(trials, epochs, winner, tmp_path)) == 3
+    plots.draw_all(trials, epochs, winner, Storage.at(tmp_path))
+    assert_pictures(tmp_path)
 
 
 def test_two_thousand_trials_can_be_drawn(tmp_path: Path) -> None:
     trials, epochs = study(np.logspace(-4, 0, 40), range(8, 58), epochs=2)
     winner = str(trials["trial"].iloc[-1])
-    assert len(plots.draw_all(trials, epochs, winner, tmp_path)) == 3
+    plots.draw_all(trials, epochs, winner, Storage.at(tmp_path))
+    assert_pictures(tmp_path)

@@ -8,8 +8,8 @@ from rich.console import Console
 
 from digitrec.metrics import Measurements, Metrics
 from digitrec.progress import Progress, ProgressCallback, format_seconds, render
-from digitrec.space import Space, Stack
-from digitrec.trainable import stack_config
+from digitrec.space import Space, Stack, Task
+from digitrec.trainable import task_config
 
 LONG = Stack(Space(lrs=(0.1, 0.5), batch_sizes=(32,)).configurations())
 SHORT = Stack(Space(lrs=(0.1, 0.5), batch_sizes=(64,)).configurations())
@@ -70,7 +70,7 @@ def test_an_epoch_that_is_trained_again_counts_once() -> None:
 def test_a_stack_that_goes_on_from_its_second_epoch_has_done_the_first() -> None:
     study = progress(Clock())
     study.report(LONG, metrics(2, 0.8, 0.9))
-    assert (study.configurations_done, study.epochs_done) == (4, 4)
+    assert (study.configurations_done, study.epochs_done, study.epochs_trained) == (4, 4, 2)
 
 
 def test_measurements_count_the_images_of_every_configuration() -> None:
@@ -128,7 +128,7 @@ def test_a_line_says_how_far_the_study_is() -> None:
 def follow(console: Console, clock: Clock) -> None:
     with ProgressCallback(progress(clock), console) as callback:
         for stack in (LONG, SHORT):
-            trial = SimpleNamespace(config={"stack": stack_config(stack)})
+            trial = SimpleNamespace(config={"stack": task_config(Task(stack))})
             callback.on_trial_start(0, [], trial)
             for epoch in (1, 2):
                 clock.now += 4.0
@@ -172,7 +172,7 @@ def test_the_live_display_shows_what_is_running() -> None:
 def test_an_error_is_said_when_it_happens() -> None:
     output = io.StringIO()
     with ProgressCallback(progress(Clock()), Console(file=output)) as callback:
-        trial = SimpleNamespace(config={"stack": stack_config(LONG)})
+        trial = SimpleNamespace(config={"stack": task_config(Task(LONG))})
         callback.on_trial_start(0, [], trial)
         callback.on_trial_error(0, [], trial)
     assert output.getvalue().splitlines()[0] == "failed bs32-seed0-lr0.1,0.5"
@@ -182,7 +182,7 @@ def test_an_error_after_which_a_stack_is_trained_again_is_said_and_counted() -> 
     output = io.StringIO()
     study = progress(Clock())
     with ProgressCallback(study, Console(file=output)) as callback:
-        trial = SimpleNamespace(config={"stack": stack_config(LONG)})
+        trial = SimpleNamespace(config={"stack": task_config(Task(LONG))})
         callback.on_trial_start(0, [], trial)
         callback.on_trial_recover(0, [], trial)
     assert output.getvalue().splitlines()[0] == "again bs32-seed0-lr0.1,0.5"

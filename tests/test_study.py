@@ -26,6 +26,7 @@ from digitrec.results.outcome import Outcome
 from digitrec.results.timings import Timings
 from digitrec.session import Session, check_address, count_workers, local_runtime_env
 from digitrec.space import Space
+from digitrec.storage import Storage
 from digitrec.study import run_study
 from digitrec.trainable import train_stack
 from tune_jobs import mnist_grid
@@ -39,6 +40,11 @@ def run(out: Path, space: Space = SMALL, epochs: int = 2, **options: object) -> 
     return run_study(request, Console(file=io.StringIO()))
 
 
+def folder(outcome: Outcome) -> Path:
+    assert outcome.directory.path is not None
+    return outcome.directory.path
+
+
 def untimed(directory: Path, name: str) -> pd.DataFrame:
     return pd.read_csv(directory / name).drop(columns=TIMES)
 
@@ -49,7 +55,7 @@ def finished(two_cpus: None, tmp_path_factory: pytest.TempPathFactory) -> Outcom
 
 
 def test_a_study_leaves_what_the_contract_says(finished: Outcome) -> None:
-    there = {str(p.relative_to(finished.directory)) for p in finished.directory.rglob("*")}
+    there = {str(p.relative_to(folder(finished))) for p in folder(finished).rglob("*")}
     assert there >= {
         "study.json",
         "trials.csv",
@@ -60,24 +66,24 @@ def test_a_study_leaves_what_the_contract_says(finished: Outcome) -> None:
         "plots/heatmap.png",
         "plots/updates.png",
     }
-    trials = pd.read_csv(finished.directory / "trials.csv")
+    trials = pd.read_csv(folder(finished) / "trials.csv")
     assert trials["status"].to_list() == ["completed"] * 4
     assert trials["updates"].to_list() == [32, 16, 32, 16]
-    assert len(pd.read_csv(finished.directory / "epochs.csv")) == 8
+    assert len(pd.read_csv(folder(finished) / "epochs.csv")) == 8
     assert finished.tables.complete
 
 
 def test_the_saved_winner_has_the_validation_accuracy_of_its_row(finished: Outcome) -> None:
     digits = read_digits("sample")
     val = split_rows(digits.labels).val
-    classifier = load_classifier(finished.directory / "best")
+    classifier = load_classifier(folder(finished) / "best")
     predicted = classifier.log_probabilities(digits.images[val]).argmax(1).numpy()
     accuracy = float((predicted == digits.labels[val]).mean())
     assert accuracy == finished.ranked["val_accuracy"].iloc[0]
 
 
 def test_the_saved_winner_loads_into_a_plain_sequential(finished: Outcome) -> None:
-    tensors = load_file(finished.directory / "best" / "model.safetensors")
+    tensors = load_file(folder(finished) / "best" / "model.safetensors")
     model = torch.nn.Sequential(
         torch.nn.Linear(784, 256),
         torch.nn.ReLU(),
@@ -101,7 +107,7 @@ def test_same_seed_gives_the_same_table(finished: Outcome, tmp_path: Path) -> No
     run(tmp_path)
     for name in ("trials.csv", "epochs.csv"):
         pd.testing.assert_frame_equal(
-            untimed(tmp_path, name), untimed(finished.directory, name), check_exact=True
+            untimed(tmp_path, name), untimed(folder(finished), name), check_exact=True
         )
 
 
@@ -111,7 +117,7 @@ def test_one_trial_per_configuration_gives_the_same_table_up_to_rounding(
     run(tmp_path, stack_size=1)
     assert len(list((tmp_path / "stacks").glob("*.safetensors"))) == 4
     pd.testing.assert_frame_equal(
-        untimed(tmp_path, "trials.csv"), untimed(finished.directory, "trials.csv"), atol=0.01
+        untimed(tmp_path, "trials.csv"), untimed(folder(finished), "trials.csv"), atol=0.01
     )
 
 
@@ -122,7 +128,7 @@ def test_a_finished_study_trains_nothing(
         raise AssertionError("a finished study was trained")
 
     monkeypatch.setattr(study, "Session", refuse)
-    again = run(finished.directory)
+    again = run(folder(finished))
     pd.testing.assert_frame_equal(again.tables.trials, finished.tables.trials)
 
 
@@ -133,7 +139,7 @@ def test_a_wider_grid_trains_only_its_new_cells(two_cpus: None, tmp_path: Path) 
     wider = run(tmp_path, Space(lrs=(0.1, 0.5), batch_sizes=(512,)))
     assert wider.tables.trials["status"].to_list() == ["completed", "completed"]
     assert first.stat().st_mtime_ns == written
-    names = sorted(p.name.rsplit("-", 1)[0] for p in (tmp_path / "stacks").glob("*.safetensors"))
+    names = sorted(p.name.rsplit("-", 2)[0] for p in (tmp_path / "stacks").glob("*.safetensors"))
     assert names == ["bs512-seed0-lr0.1", "bs512-seed0-lr0.5"]
 
 
@@ -145,15 +151,15 @@ def test_a_narrower_grid_shows_fewer_rows_and_trains_nothing(
     assert (wide.winner, narrow.winner) == ("lr0.5-bs512-seed0", "lr0.1-bs512-seed0")
     about = json.loads((tmp_path / "best" / "model.json").read_text())
     assert about["configuration"]["lr"] == 0.1
-    assert narrow.model == tmp_path / "best" / "model.safetensors"
+    assert narrow.model == Storage.at(tmp_path / "best")
     assert len(list((tmp_path / "stacks").iterdir())) == 1
 
 
 def test_a_refused_command_leaves_the_study_as_it_is(finished: Outcome) -> None:
-    before = (finished.directory / "study.json").read_bytes()
+    before = (folder(finished) / "study.json").read_bytes()
     with pytest.raises(InputError, match="asks for 64 CPUs"):
-        run(finished.directory, Space(lrs=(0.1, 0.7), batch_sizes=(256,)), cpus_per_trial=64)
-    assert (finished.directory / "study.json").read_bytes() == before
+        run(folder(finished), Space(lrs=(0.1, 0.7), batch_sizes=(256,)), cpus_per_trial=64)
+    assert (folder(finished) / "study.json").read_bytes() == before
 
 
 def test_a_directory_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
@@ -171,7 +177,7 @@ def test_a_class_too_small_to_split_is_refused_by_file_and_label(tmp_path: Path)
 
 
 def test_rays_own_logs_carry_each_member_by_name(finished: Outcome) -> None:
-    trials = {path.parent.name: path for path in finished.directory.glob("ray/*/*/result.json")}
+    trials = {path.parent.name: path for path in folder(finished).glob("ray/*/*/result.json")}
     assert all(name.startswith("bs") and "-seed0-lr" in name for name in trials)
     for path in trials.values():
         reports = [json.loads(line) for line in path.read_text().splitlines()]
@@ -204,8 +210,9 @@ def test_another_study_in_the_directory_is_refused_by_its_differences(
     finished: Outcome,
 ) -> None:
     with pytest.raises(InputError) as caught:
-        run(finished.directory, epochs=5, val_fraction=0.3)
-    assert "its epochs is 2, not 5; its val_fraction is 0.2, not 0.3" in str(caught.value)
+        run(folder(finished), precision="bf16", val_fraction=0.3)
+    differences = "its val_fraction is 0.2, not 0.3; its precision is float32, not bf16"
+    assert differences in str(caught.value)
 
 
 def test_a_diverged_trial_keeps_its_row_and_never_wins(two_cpus: None, tmp_path: Path) -> None:
@@ -226,7 +233,7 @@ def test_a_failed_stack_keeps_its_rows_and_its_reason(
 
     with monkeypatch.context() as patched:
         patched.setattr(search, "train_stack", fail_at_512)
-        outcome = run(tmp_path)
+        outcome = run(tmp_path, max_failures=0)
     assert outcome.tables.trials["status"].to_list() == ["completed", "failed"] * 2
     assert outcome.failures["lr0.1-bs512-seed0"].strip().endswith("RuntimeError: no luck today")
     assert outcome.winner == "lr0.5-bs256-seed0"
@@ -265,7 +272,8 @@ def test_a_request_says_what_is_wrong_with_it() -> None:
         ({"stack_size": 0}, "stack-size 0 is neither 'auto' nor a whole number above 0"),
         ({"cpus_per_trial": 0}, "cpus-per-trial 0 is neither a fraction up to 1 nor a whole"),
         ({"gpus_per_trial": 1.5}, "gpus-per-trial 1.5 is neither a fraction up to 1 nor a whole"),
-        ({"out": "s3://bucket/x"}, "s3://bucket/x is not a directory of a file system"),
+        ({"out": "ftp://host/x"}, "ftp://host/x: neither a path nor one of s3://"),
+        ({"max_failures": -1}, "max-failures -1 is less than 0"),
     ):
         with pytest.raises(InputError) as caught:
             Request(**options)
@@ -305,8 +313,10 @@ def test_an_empty_ray_address_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_study_is_kept_under_the_name_of_its_data() -> None:
-    assert Request().directory == Path.cwd() / "results" / "sample"
-    assert Request(data="/data/train.csv.gz").directory == Path.cwd() / "results" / "train"
+    assert Request().directory == Storage.at(Path.cwd() / "results" / "sample")
+    assert Request(data="/data/train.csv.gz").directory == Storage.at(
+        Path.cwd() / "results" / "train"
+    )
 
 
 def start(out: Path) -> "subprocess.Popen[str]":

@@ -1,5 +1,4 @@
 import csv
-import json
 import math
 import subprocess
 import sys
@@ -7,23 +6,34 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from digitrec.errors import InputError
-from digitrec.results import stacks, tables
+from digitrec.results import arrays, tables
+from digitrec.results.arrays import DamagedError, pack
 from digitrec.results.question import Question, read_question, write_question
+from digitrec.results.record import read_labels, read_record, write_labels
 from digitrec.results.stacks import (
+    Run,
     StackResult,
     clear_failures,
     read_failures,
     read_stacks,
     read_weights,
-    write_atomically,
+    set_aside,
     write_failure,
     write_stack,
 )
 from digitrec.space import EpochRecord, Space, Stack
+from digitrec.storage import Storage
 
+KEY = "0123456789abcdef"  # of a question
 NAN = math.nan
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Storage:
+    return Storage.at(tmp_path)
 
 
 def record(epoch: int, val_accuracy: float, val_loss: float = 0.5) -> EpochRecord:
@@ -39,6 +49,7 @@ def finished(lrs: tuple[float, ...], epochs: list[list[EpochRecord]]) -> StackRe
         stack=Stack(Space(lrs=lrs, batch_sizes=(32,)).configurations()),
         epochs=epochs,
         predictions=np.arange(4 * len(lrs), dtype=np.uint8).reshape(len(lrs), 4),
+        run=Run(node="127.0.0.1", pid=7, started=1.0, ended=2.5),
     )
 
 
@@ -54,7 +65,14 @@ CALM_AND_WILD = finished(
 
 def question(**changes: object) -> Question:
     values: dict[str, object] = {
-        "data": {"source": "digits.csv", "fingerprint": "0123456789abcdef", "rows": 10},
+        "data": {
+            "source": "digits.csv",
+            "fingerprint": "0123456789abcdef",
+            "rows": 10,
+            "train_rows": 8,
+            "val_rows": 2,
+            "pixels": 4,
+        },
         "space": {"lr": [0.1, 9.0], "batch_size": [32], "seed": [0]},
         "epochs": 3,
         "val_fraction": 0.2,
@@ -65,48 +83,75 @@ def question(**changes: object) -> Question:
     return Question(**(values | changes))  # type: ignore[arg-type]
 
 
-def test_a_finished_stack_reads_back_as_it_was_written(tmp_path: Path) -> None:
+def test_a_finished_stack_reads_back_as_it_was_written(study: Storage) -> None:
     weights = {
         "lr0.1-bs32-seed0": {"0.weight": np.eye(3, 2, dtype=np.float32)},
         "lr9.0-bs32-seed0": {"0.weight": np.full((3, 2), NAN, np.float32)},
     }
-    write_stack(tmp_path, CALM_AND_WILD, weights)
-    (back,) = read_stacks(tmp_path)
-    assert back.stack == CALM_AND_WILD.stack
+    write_stack(study, KEY, CALM_AND_WILD, weights)
+    (back,), damaged = read_stacks(study, KEY)
+    assert not damaged
+    assert (back.stack, back.run) == (CALM_AND_WILD.stack, CALM_AND_WILD.run)
     assert back.epochs[0] == CALM_AND_WILD.epochs[0]
     assert np.isnan(back.epochs[2][1].val_loss)
     assert np.array_equal(back.predictions, CALM_AND_WILD.predictions)
-    for trial, parameters in weights.items():
-        kept = read_weights(tmp_path, trial)["0.weight"]
-        assert np.array_equal(kept, parameters["0.weight"], equal_nan=True)
-    with pytest.raises(FileNotFoundError, match=r"lr5\.0-bs32-seed0"):
-        read_weights(tmp_path, "lr5.0-bs32-seed0")
+    kept = read_weights(study, KEY, back.key, list(weights))
+    for parameters, there in zip(weights.values(), kept, strict=True):
+        assert np.array_equal(there["0.weight"], parameters["0.weight"], equal_nan=True)
+    with pytest.raises(DamagedError, match=r"no weights of lr5\.0-bs32-seed0"):
+        read_weights(study, KEY, back.key, ["lr5.0-bs32-seed0"])
 
 
-def test_a_stack_of_another_format_is_refused_by_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def damage_by(change: str, content: bytes) -> bytes:
+    changes = {
+        "empty": b"",
+        "cut short": content[: len(content) // 2],
+        "one bit": content[:-1] + bytes([content[-1] ^ 1]),
+        "not ours": save({"x": np.zeros(3)}),
+        "of another kind": pack("weights", {"question": KEY}, {}),
+        "text": b"hello, world, this is no array",
+    }
+    return changes[change]
+
+
+@pytest.mark.parametrize(
+    "change", ["empty", "cut short", "one bit", "not ours", "of another kind", "text"]
+)
+def test_a_damaged_stack_is_named_and_never_used(study: Storage, change: str) -> None:
+    write_stack(study, KEY, CALM_AND_WILD, {})
+    (name,) = (study / "stacks").names()
+    content = (study / "stacks").read(name)
+    (study / "stacks").write(name, damage_by(change, content))
+    results, (damage,) = read_stacks(study, KEY)
+    assert results == []
+    assert str(damage).startswith(f"stacks/{name}: it")
+    set_aside(study, damage)
+    assert (study / "stacks").names() == []
+    assert (study / "damaged").names() == [f"stacks-{name}"]
+
+
+def test_a_stack_of_a_newer_version_or_of_another_study_is_never_used(
+    study: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_stack(tmp_path, CALM_AND_WILD, {})
-    monkeypatch.setattr(stacks, "FORMAT", 2)
-    with pytest.raises(InputError, match=r"safetensors: format 1; this digitrec reads 2"):
-        read_stacks(tmp_path)
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "table.csv"
-    write_atomically(path, b"before")
-    with pytest.raises(TypeError):
-        write_atomically(path, "not bytes")  # type: ignore[arg-type]
-    assert path.read_bytes() == b"before"
-    assert [file.name for file in tmp_path.iterdir()] == ["table.csv"]
+    write_stack(study, KEY, CALM_AND_WILD, {})
+    _, (damage,) = read_stacks(study, "another question")
+    assert damage.reason == "it belongs to a study of other data, split or model"
+    monkeypatch.setattr(arrays, "FORMAT", 1)
+    _, (damage,) = read_stacks(study, KEY)
+    assert damage.reason == "it has format 2; this digitrec reads 1"
 
 
 def test_tables_have_the_columns_of_the_contract(tmp_path: Path) -> None:
     configurations = Space(lrs=(0.1, 9.0), batch_sizes=(32,)).configurations()
-    tables.write_tables(tmp_path, tables.make_tables(configurations, [CALM_AND_WILD], {}))
+    tables.write_tables(
+        Storage.at(tmp_path), tables.make_tables(configurations, 3, [CALM_AND_WILD], {})
+    )
     assert (tmp_path / "trials.csv").read_text().splitlines()[0] == (
         "trial,lr,batch_size,seed,status,epochs,updates,train_loss,train_accuracy,val_loss,"
         "val_accuracy,best_val_accuracy,best_epoch,seconds"
+    )
+    assert (tmp_path / "runs.csv").read_text().splitlines()[0] == (
+        "trial,stack,node,pid,started,ended"
     )
     assert (tmp_path / "epochs.csv").read_text().splitlines()[0] == (
         "trial,lr,batch_size,seed,epoch,updates,train_loss,train_accuracy,val_loss,val_accuracy,"
@@ -116,7 +161,7 @@ def test_tables_have_the_columns_of_the_contract(tmp_path: Path) -> None:
 
 def test_a_diverged_trial_keeps_its_row() -> None:
     configurations = Space(lrs=(0.1, 9.0), batch_sizes=(32,)).configurations()
-    study = tables.make_tables(configurations, [CALM_AND_WILD], {})
+    study = tables.make_tables(configurations, 3, [CALM_AND_WILD], {})
     calm, wild = study.trials.to_dict("records")
     assert (calm["status"], calm["epochs"], calm["updates"]) == ("completed", 3, 30)
     assert (calm["val_accuracy"], calm["best_val_accuracy"], calm["best_epoch"]) == (0.8, 0.9, 2)
@@ -130,7 +175,7 @@ def test_a_diverged_trial_keeps_its_row() -> None:
 
 def test_a_trial_without_a_result_is_failed_or_stopped() -> None:
     configurations = Space(lrs=(0.1, 0.5), batch_sizes=(64,)).configurations()
-    study = tables.make_tables(configurations, [], {"lr0.5-bs64-seed0": "out of memory"})
+    study = tables.make_tables(configurations, 1, [], {"lr0.5-bs64-seed0": "out of memory"})
     assert study.trials["status"].to_list() == ["stopped", "failed"]
     assert study.trials["val_accuracy"].isna().all()
     assert study.trials["best_epoch"].isna().all()
@@ -140,7 +185,7 @@ def test_a_trial_without_a_result_is_failed_or_stopped() -> None:
 def test_whole_numbers_stay_whole_beside_an_unfinished_trial(tmp_path: Path) -> None:
     result = finished((0.1,), [[record(1, 0.9)]])
     configurations = Space(lrs=(0.1, 0.5), batch_sizes=(32,)).configurations()
-    tables.write_tables(tmp_path, tables.make_tables(configurations, [result], {}))
+    tables.write_tables(Storage.at(tmp_path), tables.make_tables(configurations, 1, [result], {}))
     done, stopped = csv.DictReader((tmp_path / "trials.csv").read_text().splitlines())
     assert (done["best_epoch"], done["epochs"], done["updates"]) == ("1", "1", "10")
     assert (stopped["best_epoch"], stopped["epochs"], stopped["updates"]) == ("", "0", "0")
@@ -151,53 +196,69 @@ def test_ranking_is_by_validation_accuracy_then_loss_and_leaves_diverged_trials_
         (0.1, 0.2, 0.3, 0.4),
         [[record(1, 0.9, 0.30), record(1, 0.9, 0.20), record(1, 0.95), diverged(1, 10)]],
     )
-    study = tables.make_tables(result.stack.members, [result], {})
+    study = tables.make_tables(result.stack.members, 1, [result], {})
     assert tables.rank(study.trials)["lr"].to_list() == [0.3, 0.2, 0.1]
 
 
 def test_numbers_survive_the_tables_to_the_last_bit(tmp_path: Path) -> None:
     accuracy = 0.1 + 0.2
     result = finished((1e-05,), [[record(1, accuracy)]])
-    tables.write_tables(tmp_path, tables.make_tables(result.stack.members, [result], {}))
+    tables.write_tables(
+        Storage.at(tmp_path), tables.make_tables(result.stack.members, 1, [result], {})
+    )
     (row,) = csv.DictReader((tmp_path / "trials.csv").read_text().splitlines())
     assert (float(row["val_accuracy"]), float(row["lr"])) == (accuracy, 1e-05)
 
 
-def test_a_question_reads_back_and_names_its_differences(tmp_path: Path) -> None:
-    write_question(tmp_path, question())
-    there = read_question(tmp_path)
+def test_a_question_reads_back_and_names_its_differences(study: Storage) -> None:
+    write_question(study, question())
+    there = read_question(study)
     assert there == question()
-    assert there.differences(question(space={"lr": [5.0]}, versions={"ray": "3"})) == []
-    other = question(epochs=5, data={"source": "b.csv", "fingerprint": "ff", "rows": 9})
+    grown = question(space={"lr": [5.0], "batch_size": [1], "seed": [2]}, epochs=9, versions={})
+    assert there.differences(grown) == []
+    assert there.key == grown.key
+    other = question(
+        val_fraction=0.5, data=question().data | {"source": "b.csv", "fingerprint": "ff", "rows": 9}
+    )
     assert there.differences(other) == [
         "its data is digits.csv (10 rows, fingerprint 0123456789abcdef), "
         "not b.csv (9 rows, fingerprint ff)",
-        "its epochs is 3, not 5",
+        "its val_fraction is 0.2, not 0.5",
     ]
+    assert there.key != other.key
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"epochs": 3}', "null"])
-def test_a_foreign_study_json_is_refused_by_name(tmp_path: Path, content: str) -> None:
-    (tmp_path / "study.json").write_text(content)
-    with pytest.raises(InputError, match=r"study\.json is not a study"):
-        read_question(tmp_path)
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", '{"format": 2, "epochs": 3}', "null", "\udcff", '{"format": 99}', "3"],
+)
+def test_a_foreign_study_json_is_no_question(study: Storage, content: str) -> None:
+    study.write("study.json", content.encode(errors="surrogateescape"))
+    with pytest.raises(DamagedError, match="it "):
+        read_question(study)
+    with pytest.raises(InputError, match=r"study\.json: it .* writes it anew"):
+        read_record(study)
 
 
-def test_a_directory_without_a_study_is_refused(tmp_path: Path) -> None:
+def test_a_directory_without_a_study_is_refused(study: Storage) -> None:
     with pytest.raises(InputError, match=r"holds no study"):
-        tables.read_tables(tmp_path)
+        read_record(study)
 
 
-def test_failures_read_back_until_they_are_cleared(tmp_path: Path) -> None:
-    write_failure(tmp_path, "some-stack", ["a", "b"], "out of memory")
-    assert read_failures(tmp_path) == {"a": "out of memory", "b": "out of memory"}
-    clear_failures(tmp_path)
-    assert read_failures(tmp_path) == {}
+def test_failures_read_back_until_they_are_cleared(study: Storage) -> None:
+    write_failure(study, "some-stack", ["a", "b"], "out of memory")
+    assert read_failures(study) == {"a": "out of memory", "b": "out of memory"}
+    clear_failures(study)
+    assert read_failures(study) == {}
 
 
-def test_study_json_is_plain_json(tmp_path: Path) -> None:
-    write_question(tmp_path, question())
-    assert json.loads((tmp_path / "study.json").read_text())["format"] == 1
+def test_validation_labels_read_back_for_their_question_only(study: Storage) -> None:
+    labels = np.array([3, 1, 4], np.uint8)
+    write_labels(study, question(), labels, np.arange(3))
+    there = read_labels(study, question())
+    assert there is not None
+    assert there.tolist() == [3, 1, 4]
+    assert read_labels(study, question(val_fraction=0.5)) is None
 
 
 def test_results_need_neither_ray_nor_torch() -> None:

@@ -1,36 +1,59 @@
 """The winner as files: `best/model.safetensors`, weights and scaler, and `best/model.json`."""
 
 import json
-import shutil
 from dataclasses import asdict
-from pathlib import Path
+from typing import Any
 
-import pandas as pd
 from safetensors.numpy import save
 
-from digitrec.data import Scaler
-from digitrec.results.question import read_question
-from digitrec.results.stacks import read_weights, write_atomically
+from digitrec.data import SharedData
+from digitrec.results.record import Record
+from digitrec.results.stacks import Parameters, read_weights, results_after
 from digitrec.results.tables import METRICS
+from digitrec.storage import Storage
+
+MODEL, ABOUT = "model.safetensors", "model.json"
 
 
-def write_best(directory: Path, winner: str | None, trials: pd.DataFrame, scaler: Scaler) -> None:
-    """Write the winner of a study directory; without one, an earlier `best/` is removed.
+def write_best(record: Record, winner: str | None, shared: SharedData) -> None:
+    """Write the winner of a study; without one, an earlier model is removed.
 
     The weights are named as those of `torch.nn.Sequential(Linear, ReLU, ..., Linear)`; the scaler
     as scikit-learn's `MinMaxScaler` names its arrays.
+
+    Raises:
+        DamagedError: the file of the winner's weights is not what it should be.
     """
-    target = directory / "best"
+    best = record.directory / "best"
     if winner is None:
-        shutil.rmtree(target, ignore_errors=True)
+        for name in best.names():
+            best.remove(name)
         return
-    question = read_question(directory)
-    assert question is not None, "a study with a winner has a question"
+    tensors = dict(weights_of(record, winner))
+    tensors |= {f"scaler.{name}": values for name, values in asdict(shared.scaler).items()}
+    best.write(MODEL, save(tensors))
+    text = json.dumps(describe_best(record, winner), indent=2, ensure_ascii=False) + "\n"
+    best.write(ABOUT, text.encode())
+
+
+def weights_of(record: Record, trial: str) -> Parameters:
+    """Return the parameters of a trial after its last epoch.
+
+    Raises:
+        DamagedError: the file that holds them is not what it should be.
+    """
+    keys = {
+        member.trial: result.key
+        for member, result, _ in results_after(record.question.epochs, record.results)
+    }
+    return read_weights(record.directory, record.question.key, keys[trial], [trial])[0]
+
+
+def describe_best(record: Record, winner: str) -> dict[str, Any]:
+    """Return what `model.json` says of a model."""
+    question, trials = record.question, record.tables.trials
     row = trials[trials["trial"] == winner].to_dict("records")[0]
-    tensors = read_weights(directory / "stacks", winner)
-    tensors |= {f"scaler.{name}": values for name, values in asdict(scaler).items()}
-    write_atomically(target / "model.safetensors", save(tensors))
-    about = {
+    return {
         "format": 1,
         "trial": winner,
         "layer_sizes": question.layer_sizes,
@@ -49,13 +72,13 @@ def write_best(directory: Path, winner: str | None, trials: pd.DataFrame, scaler
         "split_seed": question.split_seed,
         "versions": question.versions,
     }
-    text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
-    write_atomically(target / "model.json", text.encode())
 
 
-def find_best(directory: Path, winner: str | None) -> Path | None:
-    """Return the file of the winner's model; None where there is none, or another trial's."""
-    about = directory / "best" / "model.json"
-    if not about.exists() or json.loads(about.read_text(encoding="utf-8"))["trial"] != winner:
+def find_best(study: Storage, winner: str | None) -> Storage | None:
+    """Return where the winner's model is; None where there is none, or another trial's."""
+    best = study / "best"
+    try:
+        about = json.loads(best.read(ABOUT))
+        return best if about["trial"] == winner and MODEL in best.names() else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    return directory / "best" / "model.safetensors"

@@ -1,30 +1,39 @@
 """What a study came to: its tables, winner and figures, derived from its directory."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
-from digitrec.data import Scaler
+from digitrec.data import SharedData
 from digitrec.results import plots, tables
 from digitrec.results.best import find_best, write_best
-from digitrec.results.stacks import read_failures
+from digitrec.results.record import Record, read_record
 from digitrec.results.timings import Timings
+from digitrec.storage import Storage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What a study directory holds."""
 
-    directory: Path
-    tables: tables.Tables
+    record: Record
     ranked: pd.DataFrame  # the completed trials, best first
-    failures: dict[str, str]  # trial -> error
+    model: Storage | None  # where the winner's model is; None: `digitrec tune` has yet to write it
 
     @property
-    def model(self) -> Path | None:
-        """The winner's model; None: it is not written, as `digitrec tune` does at its end."""
-        return find_best(self.directory, self.winner)
+    def directory(self) -> Storage:
+        """The study directory."""
+        return self.record.directory
+
+    @property
+    def tables(self) -> tables.Tables:
+        """A row per trial, a row per trial and epoch."""
+        return self.record.tables
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Trial -> error."""
+        return self.record.failures
 
     @property
     def winner(self) -> str | None:
@@ -33,13 +42,13 @@ class Outcome:
 
 
 def conclude(
-    directory: Path, scaler: Scaler | None = None, timings: Timings | None = None
+    directory: Storage, shared: SharedData | None = None, timings: Timings | None = None
 ) -> Outcome:
     """Write the tables and figures of what a study directory holds now.
 
     Args:
         directory: the study directory.
-        scaler: of the training rows; with it, the winner's model is written as well.
+        shared: the study's data; with it, the winner's model is written as well.
         timings: gets the time that the tables and the figures take.
 
     Raises:
@@ -47,16 +56,12 @@ def conclude(
     """
     timings = timings or Timings()
     with timings.part("write tables and model"):
-        study = tables.read_tables(directory)
-        outcome = Outcome(
-            directory=directory,
-            tables=study,
-            ranked=tables.rank(study.trials),
-            failures=read_failures(directory / "stacks"),
-        )
-        tables.write_tables(directory, study)
-        if scaler is not None:
-            write_best(directory, outcome.winner, study.trials, scaler)
+        record = read_record(directory)
+        ranked = tables.rank(record.tables.trials)
+        winner = None if ranked.empty else str(ranked["trial"].iloc[0])
+        tables.write_tables(directory, record.tables)
+        if shared is not None:
+            write_best(record, winner, shared)
     with timings.part("draw the figures"):
-        plots.draw_all(study.trials, study.epochs, outcome.winner, directory / "plots")
-    return outcome
+        plots.draw_all(record.tables.trials, record.tables.epochs, winner, directory / "plots")
+    return Outcome(record=record, ranked=ranked, model=find_best(directory, winner))

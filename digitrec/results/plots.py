@@ -11,7 +11,7 @@ epoch, and a cross stands where the first of them is about to diverge.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from io import BytesIO
 from typing import Literal, NamedTuple
 
 import matplotlib
@@ -33,6 +33,8 @@ from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Transform
 from numpy.typing import ArrayLike, NDArray
+
+from digitrec.storage import Storage
 
 Floats = NDArray[np.float64]
 LineStyle = Literal["-"] | tuple[float, tuple[float, ...]]
@@ -141,34 +143,31 @@ class Keys:
 
 
 def draw_all(
-    trials: pd.DataFrame, epochs: pd.DataFrame, winner: str | None, directory: Path
-) -> list[Path]:
-    """Writes comparison.png, heatmap.png and updates.png and returns their paths.
+    trials: pd.DataFrame, epochs: pd.DataFrame, winner: str | None, folder: Storage
+) -> None:
+    """Writes comparison.png, heatmap.png and updates.png.
 
     Args:
         trials: columns trial, lr, batch_size, seed, status, val_accuracy.
         epochs: columns lr, batch_size, seed, epoch, updates, train_loss, train_accuracy, val_loss,
             val_accuracy.
         winner: the name of the trial to emphasise, as in column trial.
-        directory: made if missing.
+        folder: gets the figures.
 
     Raises:
         ValueError: no trial has the winner's name.
     """
     comparison = summarise_comparison(trials, epochs, winner)
-    directory.mkdir(parents=True, exist_ok=True)
-    return [
-        write_png(draw_comparison(comparison), directory / "comparison.png"),
-        write_png(draw_heatmap(summarise_heatmap(trials, winner)), directory / "heatmap.png"),
-        write_png(draw_updates(_updates_of(comparison)), directory / "updates.png"),
-    ]
+    write_png(draw_comparison(comparison), folder, "comparison.png")
+    write_png(draw_heatmap(summarise_heatmap(trials, winner)), folder, "heatmap.png")
+    write_png(draw_updates(_updates_of(comparison)), folder, "updates.png")
 
 
-def write_png(figure: Figure, path: Path) -> Path:
-    """Writes the figure under a temporary name, renames it to `path`, and returns `path`."""
-    partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, format="png", dpi=DPI)
-    return partial.replace(path)
+def write_png(figure: Figure, folder: Storage, name: str) -> None:
+    """Writes the figure as a PNG file of a folder."""
+    content = BytesIO()
+    figure.savefig(content, format="png", dpi=DPI)
+    folder.write(name, content.getvalue())
 
 
 def summarise_comparison(

@@ -1,14 +1,16 @@
 """The question that a study asks: `study.json`."""
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from digitrec.errors import InputError
-from digitrec.results.stacks import write_atomically
+from digitrec.results.arrays import FORMAT, DamagedError
+from digitrec.space import Configuration, Space
+from digitrec.storage import Storage
 
-FORMAT = 1
+NAME = "study.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,13 +24,34 @@ class Question:
     split_seed: int  # random_state of the split
     layer_sizes: list[int]  # of the MLP, from input to output
     precision: str  # of the factors of the matrix products
+    confirmed: list[dict[str, Any]] = field(default_factory=list)  # configurations beyond the space
     versions: dict[str, str] = field(default_factory=dict)  # of what computed it
     format: int = FORMAT
+
+    @property
+    def key(self) -> str:
+        """What all results of a directory must share: data, split, model and arithmetic."""
+        shared = [
+            self.data["fingerprint"],
+            self.val_fraction,
+            self.split_seed,
+            self.layer_sizes,
+            self.precision,
+        ]
+        return hashlib.sha256(json.dumps(shared).encode()).hexdigest()[:16]
+
+    def configurations(self) -> tuple[Configuration, ...]:
+        """Return the points of the grid, then those that confirm its leaders."""
+        space = Space(
+            lrs=tuple(self.space["lr"]),
+            batch_sizes=tuple(int(size) for size in self.space["batch_size"]),
+            seeds=tuple(int(seed) for seed in self.space["seed"]),
+        )
+        return space.configurations() + tuple(Configuration(**point) for point in self.confirmed)
 
     def differences(self, other: "Question") -> list[str]:
         """Return in words in what `other` cannot share a directory with this question."""
         pairs = [
-            ("epochs", self.epochs, other.epochs),
             ("val_fraction", self.val_fraction, other.val_fraction),
             ("split_seed", self.split_seed, other.split_seed),
             ("layer_sizes", self.layer_sizes, other.layer_sizes),
@@ -41,28 +64,47 @@ class Question:
         ]
 
 
-def write_question(directory: Path, question: Question) -> None:
+def write_question(study: Storage, question: Question) -> None:
     """Write `study.json`."""
     text = json.dumps(asdict(question), indent=2, ensure_ascii=False) + "\n"
-    write_atomically(directory / "study.json", text.encode())
+    study.write(NAME, text.encode())
 
 
-def read_question(directory: Path) -> Question | None:
-    """Return the question of a study directory; None where there is none.
+def read_question(study: Storage) -> Question:
+    """Return the question of a study directory.
 
     Raises:
-        InputError: `study.json` is not one that this digitrec can read.
+        InputError: there is none.
+        DamagedError: `study.json` is not one that this digitrec can read.
     """
-    path = directory / "study.json"
-    if not path.exists():
-        return None
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(values, dict) and values.get("format", FORMAT) != FORMAT:
-            raise InputError(f"{path}: format {values['format']}; this digitrec reads {FORMAT}")
-        return Question(**values)
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
-        raise InputError(f"{path} is not a study that this digitrec can read: {error}") from error
+        content = study.read(NAME)
+    except FileNotFoundError as error:
+        raise InputError(f"{study} holds no study (no {NAME})") from error
+    try:
+        values = json.loads(content)
+        version = values.pop("format")
+        if version != FORMAT:
+            raise DamagedError(f"it has format {version}; this digitrec reads {FORMAT}")
+        question = Question(**values)
+        _check(question)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DamagedError("it is cut short, damaged or not one of digitrec's") from error
+    return question
+
+
+def _check(question: Question) -> None:
+    """Touch everything that the rest of the code relies on.
+
+    Raises:
+        ValueError, TypeError, KeyError: something is missing or of another kind.
+    """
+    question.configurations()
+    for number in ("rows", "train_rows", "val_rows", "pixels"):
+        int(question.data[number])
+    str(question.data["source"])
+    if not (question.key and question.epochs >= 1 and 0 < question.val_fraction < 1):
+        raise ValueError("values out of their range")
 
 
 def _described(data: dict[str, Any]) -> str:

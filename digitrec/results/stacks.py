@@ -1,31 +1,43 @@
-"""One immutable file per finished stack: what its trials measured, predicted and learned.
+"""The files of a study's stacks: what their trials measured, predicted and learned.
 
 Letters: K trials of a stack, E epochs, N' validation images.
 
-The format is safetensors, which holds arrays and text and cannot execute code when it is read:
-`records` float64 (E, K, 7), one `EpochRecord` in the last axis; `predictions` uint8 (K, N'), the
-labels predicted after the last epoch; and every trial's weights, `weights/<trial>/<parameter>`. A
-stack that failed leaves a note instead.
+    stacks/<key>.safetensors        a finished stack; immutable, and the mark that it is finished:
+                                    `records` float64 (E, K, 7), one `EpochRecord` in the last axis;
+                                    `predictions` uint8 (K, N'), labels predicted after epoch E
+    weights/<key>.safetensors       what it learned, `<trial>/<parameter>`; written before the above
+    checkpoints/<key>.safetensors   the state of a stack in training, where that takes long
+    stacks/<key>.failed.json        a stack that failed, and why
+
+Each file carries the key of its question (data, split, model), so that a file that strayed here
+from another study is never taken for this one's.
 """
 
 import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.numpy import save
 
-from digitrec.errors import InputError
+from digitrec.results.arrays import SUFFIX, Arrays, DamagedError, pack, unpack
 from digitrec.space import Configuration, EpochRecord, Stack
+from digitrec.storage import Storage
 
-FORMAT = 1
-SUFFIX = ".safetensors"
+FAILED = ".failed.json"
+FOLDERS = {"stack": "stacks", "weights": "weights", "checkpoint": "checkpoints"}  # of each kind
 Parameters = dict[str, NDArray[np.float32]]  # parameter -> values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Where and when a stack was trained."""
+
+    node: str  # address of the node
+    pid: int  # of the worker
+    started: float  # Unix seconds
+    ended: float  # Unix seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,102 +47,193 @@ class StackResult:
     stack: Stack
     epochs: list[list[EpochRecord]]  # [epoch][member]
     predictions: NDArray[np.uint8]  # (K, N'), after the last epoch
+    run: Run
+
+    @property
+    def key(self) -> str:
+        """The name of its files."""
+        return result_key(self.stack, len(self.epochs))
 
 
-def write_stack(directory: Path, result: StackResult, weights: Mapping[str, Parameters]) -> None:
-    """Write a finished stack to `directory`, whole or not at all.
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A file that is not what it should be."""
+
+    folder: str  # within the study directory; empty: directly in it
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.folder}/{self.name}: {self.reason}".removeprefix("/")
+
+
+def result_key(stack: Stack, epochs: int) -> str:
+    """Return the name of the files of a stack that was trained for so many epochs."""
+    return f"{stack.key}-{epochs}epochs"
+
+
+def write_stack(
+    study: Storage, question: str, result: StackResult, weights: Mapping[str, Parameters]
+) -> None:
+    """Write a finished stack: its weights first, since the other file says that it is finished.
 
     Args:
-        directory: of the study's stacks.
+        study: the study directory.
+        question: the key of the study's question.
         result: what the trials measured and predicted.
         weights: trial -> parameters.
     """
-    tensors: dict[str, NDArray[Any]] = {
-        "records": np.array(result.epochs, np.float64),
-        "predictions": result.predictions,
+    arrays: Arrays = {
+        f"{trial}/{name}": values
+        for trial, parameters in weights.items()
+        for name, values in parameters.items()
     }
-    for trial, parameters in weights.items():
-        for name, values in parameters.items():
-            tensors[f"weights/{trial}/{name}"] = np.ascontiguousarray(values)
-    about = {"format": FORMAT, "members": [asdict(member) for member in result.stack.members]}
-    write_atomically(
-        directory / f"{result.stack.key}{SUFFIX}",
-        save(tensors, metadata={"digitrec_stack": json.dumps(about)}),
-    )
+    name = result.key + SUFFIX
+    (study / "weights").write(name, pack("weights", {"question": question}, arrays))
+    about = {
+        "question": question,
+        "members": [asdict(member) for member in result.stack.members],
+        "run": asdict(result.run),
+    }
+    arrays = {"records": as_array(result.epochs), "predictions": result.predictions}
+    (study / "stacks").write(name, pack("stack", about, arrays))
 
 
-def read_stack(path: Path) -> StackResult:
+def read_stack(study: Storage, question: str, name: str) -> StackResult:
     """Return what `write_stack` wrote, but for the weights (see `read_weights`).
 
     Raises:
-        InputError: another version of digitrec wrote the file.
+        DamagedError: the file is not one of this study.
     """
-    with safe_open(path, framework="numpy") as file:
-        about = json.loads(file.metadata()["digitrec_stack"])
-        if about["format"] != FORMAT:
-            raise InputError(f"{path}: format {about['format']}; this digitrec reads {FORMAT}")
-        records = file.get_tensor("records")
-        predictions = file.get_tensor("predictions")
-    return StackResult(
-        stack=Stack(tuple(Configuration(**member) for member in about["members"])),
-        epochs=[[_record(values) for values in epoch] for epoch in records.tolist()],
-        predictions=predictions,
-    )
+    about, arrays = read_arrays(study, "stack", question, name)
+    try:
+        return StackResult(
+            stack=Stack(tuple(Configuration(**member) for member in about["members"])),
+            epochs=as_records(arrays["records"]),
+            predictions=arrays["predictions"],
+            run=Run(**about["run"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedError(f"it holds no stack: {error}") from error
 
 
-def read_stacks(directory: Path) -> list[StackResult]:
-    """Return all finished stacks in a directory, in the order of their file names."""
-    return [read_stack(path) for path in sorted(directory.glob(f"*{SUFFIX}"))]
+def read_stacks(study: Storage, question: str) -> tuple[list[StackResult], list[Damage]]:
+    """Return the finished stacks of a study in the order of their file names, and what is damaged.
+
+    Args:
+        study: the study directory.
+        question: the key of its question.
+    """
+    results, damaged = [], []
+    for name in (study / "stacks").names(SUFFIX):
+        try:
+            results.append(read_stack(study, question, name))
+        except DamagedError as error:
+            damaged.append(Damage("stacks", name, str(error)))
+    return results, damaged
 
 
-def read_weights(directory: Path, trial: str) -> Parameters:
-    """Return the parameters of a trial from the file that keeps them.
+def set_aside(study: Storage, damage: Damage) -> None:
+    """Move a damaged file to `damaged/`, where nothing reads it."""
+    folder = study / damage.folder if damage.folder else study
+    folder.move(damage.name, study / "damaged", f"{damage.folder}-{damage.name}".removeprefix("-"))
+
+
+def results_after(
+    epochs: int, results: Iterable[StackResult]
+) -> Iterator[tuple[Configuration, StackResult, int]]:
+    """Yield each configuration that was trained for exactly so many epochs, its stack and place."""
+    seen: set[Configuration] = set()
+    for result in results:
+        if len(result.epochs) != epochs:
+            continue
+        for k, member in enumerate(result.stack.members):
+            if member not in seen:
+                seen.add(member)
+                yield member, result, k
+
+
+def read_weights(
+    study: Storage, question: str, key: str, trials: Sequence[str]
+) -> list[Parameters]:
+    """Return the parameters of some trials of a finished stack.
 
     Raises:
-        FileNotFoundError: no file keeps the weights of this trial.
+        DamagedError: the file of the weights is not what it should be, or there is none.
     """
-    prefix = f"weights/{trial}/"
-    for path in sorted(directory.glob(f"*{SUFFIX}")):
-        with safe_open(path, framework="numpy") as file:
-            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
-            if names:
-                return {name.removeprefix(prefix): file.get_tensor(name) for name in names}
-    raise FileNotFoundError(f"{directory}: no file keeps the weights of {trial}")
+    _, arrays = read_arrays(study, "weights", question, key + SUFFIX)
+    found: list[Parameters] = []
+    for trial in trials:
+        prefix = f"{trial}/"
+        mine = {name for name in arrays if name.startswith(prefix)}
+        if not mine:
+            raise DamagedError(f"it holds no weights of {trial}")
+        found.append({name.removeprefix(prefix): arrays[name] for name in sorted(mine)})
+    return found
 
 
-def write_failure(directory: Path, stack_key: str, trials: Sequence[str], error: str) -> None:
+def read_arrays(
+    study: Storage, kind: str, question: str, name: str
+) -> tuple[dict[str, Any], Arrays]:
+    """Return `about` and the arrays of one of a study's files.
+
+    Args:
+        study: the study directory.
+        kind: stack, weights or checkpoint, which also names the folder.
+        question: the key of the study's question.
+        name: of the file.
+
+    Raises:
+        DamagedError: it is damaged, missing, or of another study.
+    """
+    try:
+        about, arrays = unpack(kind, (study / FOLDERS[kind]).read(name))
+    except FileNotFoundError as error:
+        raise DamagedError("there is no such file") from error
+    if about.get("question") != question:
+        raise DamagedError("it belongs to a study of other data, split or model")
+    return about, arrays
+
+
+def write_failure(study: Storage, stack_key: str, trials: Sequence[str], error: str) -> None:
     """Record that a stack failed, so that its trials keep their rows."""
     text = json.dumps({"trials": list(trials), "error": error}, indent=2) + "\n"
-    write_atomically(directory / f"{stack_key}.failed.json", text.encode())
+    (study / "stacks").write(f"{stack_key}{FAILED}", text.encode())
 
 
-def read_failures(directory: Path) -> dict[str, str]:
+def read_failures(study: Storage) -> dict[str, str]:
     """Return trial -> error for the trials whose stack failed when it was last tried."""
     failures: dict[str, str] = {}
-    for path in sorted(directory.glob("*.failed.json")):
-        failure = json.loads(path.read_text(encoding="utf-8"))
-        failures |= dict.fromkeys(failure["trials"], failure["error"])
+    for name in (study / "stacks").names(FAILED):
+        try:
+            failure = json.loads((study / "stacks").read(name))
+            failures |= dict.fromkeys(failure["trials"], str(failure["error"]))
+        except (ValueError, KeyError, TypeError) as error:
+            failures[name.removesuffix(FAILED)] = f"{name} is damaged: {error}"
     return failures
 
 
-def clear_failures(directory: Path) -> None:
+def clear_failures(study: Storage) -> None:
     """Forget earlier failures, because their stacks are about to be tried again."""
-    for path in directory.glob("*.failed.json"):
-        path.unlink()
+    folder = study / "stacks"
+    for name in folder.names(FAILED):
+        folder.remove(name)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, force it to the disk, then rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def as_array(epochs: Sequence[Sequence[EpochRecord]]) -> NDArray[np.float64]:
+    """Return records [epoch][member] as an array (E, K, 7)."""
+    return np.array(epochs, np.float64)
+
+
+def as_records(array: NDArray[np.float64]) -> list[list[EpochRecord]]:
+    """Return an array (E, K, 7) as records [epoch][member].
+
+    Raises:
+        ValueError: the array has another shape.
+    """
+    if array.ndim != 3 or array.shape[2] != len(EpochRecord._fields):
+        raise ValueError(f"records of shape {array.shape}")
+    return [[_record(values) for values in epoch] for epoch in array.tolist()]
 
 
 def _record(values: list[float]) -> EpochRecord:

@@ -6,15 +6,13 @@ Columns, once released, do not change; `README.md` describes them with their uni
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from digitrec.errors import InputError
-from digitrec.results.question import read_question
-from digitrec.results.stacks import StackResult, read_failures, read_stacks, write_atomically
-from digitrec.space import Configuration, EpochRecord, Space
+from digitrec.results.stacks import StackResult, results_after
+from digitrec.space import Configuration, EpochRecord
+from digitrec.storage import Storage
 
 TRIAL_COLUMNS = [
     "trial", "lr", "batch_size", "seed", "status", "epochs", "updates", "train_loss",
@@ -24,15 +22,17 @@ EPOCH_COLUMNS = [
     "trial", "lr", "batch_size", "seed", "epoch", "updates", "train_loss", "train_accuracy",
     "val_loss", "val_accuracy", "seconds",
 ]  # fmt: skip
+RUN_COLUMNS = ["trial", "stack", "node", "pid", "started", "ended"]
 METRICS = ["train_loss", "train_accuracy", "val_loss", "val_accuracy"]
 
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """The study as two frames, in the order of the grid."""
+    """The study as frames, in the order of the grid."""
 
     trials: pd.DataFrame  # TRIAL_COLUMNS
     epochs: pd.DataFrame  # EPOCH_COLUMNS
+    runs: pd.DataFrame  # RUN_COLUMNS: where and when; a row per trial that has a result
 
     @property
     def complete(self) -> bool:
@@ -40,44 +40,36 @@ class Tables:
         return bool(self.trials["status"].isin(["completed", "diverged"]).all())
 
 
-def read_tables(directory: Path) -> Tables:
-    """Derive the tables of a study directory from its question and its finished stacks.
-
-    Raises:
-        InputError: there is no study in the directory.
-    """
-    question = read_question(directory)
-    if question is None:
-        raise InputError(f"{directory} holds no study (no study.json)")
-    space = Space(
-        lrs=tuple(question.space["lr"]),
-        batch_sizes=tuple(int(size) for size in question.space["batch_size"]),
-        seeds=tuple(int(seed) for seed in question.space["seed"]),
-    )
-    stacks = directory / "stacks"
-    return make_tables(space.configurations(), read_stacks(stacks), read_failures(stacks))
-
-
 def make_tables(
     configurations: Iterable[Configuration],
+    epochs: int,
     results: Iterable[StackResult],
     failures: dict[str, str],
 ) -> Tables:
-    """Return the tables of a grid; a trial without a result is failed, or else stopped."""
-    histories = {
-        member: [records[k] for records in result.epochs]
-        for result in results
-        for k, member in enumerate(result.stack.members)
-    }
-    trial_rows, epoch_rows = [], []
+    """Return the tables of a grid; a trial without a result is failed, or else stopped.
+
+    Args:
+        configurations: the rows, in their order.
+        epochs: how many each is trained for; other results are left out.
+        results: finished stacks.
+        failures: trial -> error.
+    """
+    found = {member: (result, k) for member, result, k in results_after(epochs, results)}
+    trial_rows, epoch_rows, run_rows = [], [], []
     for configuration in configurations:
-        history = histories.get(configuration, [])
+        history: list[EpochRecord] = []
+        if configuration in found:
+            result, k = found[configuration]
+            history = [records[k] for records in result.epochs]
+            where = {"trial": configuration.trial, "stack": result.stack.name}
+            run_rows.append(where | asdict(result.run))
         trial_rows.append(_trial_row(configuration, history, failures))
         epoch_rows += [_identity(configuration) | record._asdict() for record in history]
     trials = pd.DataFrame(trial_rows, columns=TRIAL_COLUMNS)
     return Tables(
         trials.astype({"best_epoch": "Int64"}),  # empty for a trial without a finite epoch
         pd.DataFrame(epoch_rows, columns=EPOCH_COLUMNS),
+        pd.DataFrame(run_rows, columns=RUN_COLUMNS),
     )
 
 
@@ -89,10 +81,11 @@ def rank(trials: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def write_tables(directory: Path, tables: Tables) -> None:
-    """Write `trials.csv` and `epochs.csv`; an empty cell is a value that there is not."""
-    for name, frame in (("trials.csv", tables.trials), ("epochs.csv", tables.epochs)):
-        write_atomically(directory / name, frame.to_csv(index=False, lineterminator="\n").encode())
+def write_tables(study: Storage, tables: Tables) -> None:
+    """Write `trials.csv`, `epochs.csv`, `runs.csv`; an empty cell is a value that there is not."""
+    frames = {"trials": tables.trials, "epochs": tables.epochs, "runs": tables.runs}
+    for name, frame in frames.items():
+        study.write(f"{name}.csv", frame.to_csv(index=False, lineterminator="\n").encode())
 
 
 def _identity(configuration: Configuration) -> dict[str, Any]:

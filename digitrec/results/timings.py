@@ -5,9 +5,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from digitrec.results.stacks import write_atomically
+from digitrec.storage import Storage
+
+NAME = "timings.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +26,16 @@ class Timings:
         finally:
             self.parts[name] = self.parts.get(name, 0.0) + time.perf_counter() - start
 
-    def write(self, directory: Path) -> None:
+    def write(self, study: Storage) -> None:
         """Write `timings.json` in the study directory."""
         parts = {name: round(seconds, 3) for name, seconds in self.parts.items()}
-        text = json.dumps({"parts": parts}, indent=2) + "\n"
-        write_atomically(directory / "timings.json", text.encode())
+        study.write(NAME, (json.dumps({"parts": parts}, indent=2) + "\n").encode())
+
+
+def read_timings(study: Storage) -> dict[str, float]:
+    """Return the seconds of the parts of the last run; none where they are not kept."""
+    try:
+        parts = json.loads(study.read(NAME))["parts"]
+        return {str(name): float(seconds) for name, seconds in parts.items()}
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return {}

@@ -25,7 +25,7 @@ from torch import Tensor
 from digitrec.model import StackedMLP, init_mlp
 from digitrec.products import OneDNNProducts, Products, TorchProducts
 from digitrec.space import Space, Stack, layer_sizes, plan_stacks
-from digitrec.train import Totals, TrainingData, train_epoch
+from digitrec.train import Totals, TrainingData, train_on
 from tests.benchmarks.plain_loop import floats, integers
 
 SIZES = layer_sizes(784)
@@ -131,7 +131,7 @@ def explicit_form(shape: Shape, data: TrainingData, products: Products) -> Form:
     model = init_mlp(SIZES, seed=0, members=shape.members)
     rates = torch.full((shape.members, 1, 1), RATE)
     order = torch.arange(len(data.train_labels))
-    return lambda: train_epoch(model, rates, data, order, shape.batch_size, products)
+    return lambda: train_on(model, rates, data, order, shape.batch_size, products, Totals(model))
 
 
 Loss = Callable[[StackedMLP, Tensor, Tensor], tuple[Tensor, Tensor]]

@@ -1,0 +1,115 @@
+"""The state of a stack in training, kept where training takes long enough to be worth it.
+
+Letters: K trials of a stack, E finished epochs, I inputs and O outputs of a layer.
+"""
+
+import torch
+
+from digitrec.model import StackedMLP
+from digitrec.results.arrays import SUFFIX, Arrays, DamagedError, pack
+from digitrec.results.stacks import (
+    Parameters,
+    StackResult,
+    as_array,
+    as_records,
+    read_arrays,
+    read_stack,
+    read_weights,
+)
+from digitrec.space import EpochRecord, Stack
+from digitrec.storage import Storage
+from digitrec.train import Totals, Training
+
+INTERVAL = 30.0  # seconds of training, the most that is lost but for the batches of a pause
+
+
+def write_checkpoint(study: Storage, question: str, key: str, training: Training) -> None:
+    """Keep the state of a stack in training; a later one takes its place.
+
+    Args:
+        study: the study directory.
+        question: the key of the study's question.
+        key: of the result to come.
+        training: paused where `train` yields.
+    """
+    model, totals = training.model, training.totals
+    arrays: Arrays = {
+        "records": as_array(training.history).reshape(-1, len(model), len(EpochRecord._fields)),
+        "loss": totals.loss.cpu().numpy(),
+        "correct": totals.correct.cpu().numpy(),
+    }
+    for layer, (weight, bias) in enumerate(zip(model.weights, model.biases, strict=True)):
+        arrays[f"weight{layer}"] = weight.cpu().numpy()
+        arrays[f"bias{layer}"] = bias.cpu().numpy()
+    about = {"question": question, "images": totals.images, "seconds": training.seconds}
+    (study / "checkpoints").write(key + SUFFIX, pack("checkpoint", about, arrays))
+
+
+def read_checkpoint(study: Storage, question: str, key: str, model: StackedMLP) -> Training:
+    """Return the state of a stack where it was kept last.
+
+    Args:
+        study: the study directory.
+        question: the key of the study's question.
+        key: of the result to come.
+        model: gets the weights.
+
+    Raises:
+        DamagedError: there is none, or it is not what it should be.
+    """
+    about, arrays = read_arrays(study, "checkpoint", question, key + SUFFIX)
+    totals = Totals(model)
+    try:
+        for layer, (weight, bias) in enumerate(zip(model.weights, model.biases, strict=True)):
+            weight.copy_(torch.from_numpy(arrays[f"weight{layer}"]))
+            bias.copy_(torch.from_numpy(arrays[f"bias{layer}"]))
+        totals.loss.copy_(torch.from_numpy(arrays["loss"]))
+        totals.correct.copy_(torch.from_numpy(arrays["correct"]))
+        totals.images = int(about["images"])
+        history = as_records(arrays["records"])
+        return Training(
+            model=model, history=history, totals=totals, seconds=float(about["seconds"])
+        )
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise DamagedError(f"it does not fit its stack: {error}") from error
+
+
+def remove_checkpoint(study: Storage, key: str) -> None:
+    """Remove the state of a stack that is finished; there need not be one."""
+    (study / "checkpoints").remove(key + SUFFIX)
+
+
+def read_finished(
+    study: Storage, question: str, key: str, stack: Stack, model: StackedMLP
+) -> Training:
+    """Return the state in which a finished stack, of fewer epochs, left some of its members.
+
+    Args:
+        study: the study directory.
+        question: the key of the study's question.
+        key: of the finished stack.
+        stack: its members that are to go on.
+        model: gets their weights.
+
+    Raises:
+        DamagedError: a file of the finished stack is not what it should be.
+    """
+    result: StackResult = read_stack(study, question, key + SUFFIX)
+    parameters = read_weights(study, question, key, [member.trial for member in stack.members])
+    try:
+        places = [result.stack.members.index(member) for member in stack.members]
+        for k, values in enumerate(parameters):
+            for name, parameter in model.member(k).items():
+                parameter.copy_(torch.from_numpy(values[name]))
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise DamagedError(f"it does not fit its stack: {error}") from error
+    history = [[records[place] for place in places] for records in result.epochs]
+    return Training(model=model, history=history, totals=Totals(model))
+
+
+def weights_of(stack: Stack, model: StackedMLP) -> dict[str, Parameters]:
+    """Return every trial's parameters as numpy arrays."""
+    return {
+        member.trial: {name: values.cpu().numpy() for name, values in model.member(k).items()}
+        for k, member in enumerate(stack.members)
+    }

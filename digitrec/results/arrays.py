@@ -1,0 +1,70 @@
+"""Files of named arrays, which know whether they are whole.
+
+The format is safetensors, which holds arrays and text and cannot execute code when it is read. Next
+to the arrays stands `about`, JSON as UTF-8 bytes, with what the file is, its format and a digest of
+everything else: a file that was cut short, edited or made for something else is never taken for
+good.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+FORMAT = 2
+SUFFIX = ".safetensors"
+Arrays = dict[str, NDArray[Any]]
+
+
+class DamagedError(Exception):
+    """A file is not what it should be; the text says why."""
+
+
+def pack(kind: str, about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Return a file.
+
+    Args:
+        kind: what it is.
+        about: plain values of JSON.
+        arrays: named; not `about`.
+    """
+    arrays = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
+    text = {"kind": kind, "format": FORMAT, **about}
+    text["digest"] = _digest(text, arrays)
+    encoded = np.frombuffer(json.dumps(text).encode(), np.uint8)
+    return save({**arrays, "about": encoded})
+
+
+def unpack(kind: str, content: bytes) -> tuple[dict[str, Any], Arrays]:
+    """Return `about` and the arrays of what `pack` returned.
+
+    Raises:
+        DamagedError: it is damaged, of another kind, or of another version of digitrec.
+    """
+    try:
+        arrays: Arrays = load(content)
+        about = json.loads(arrays.pop("about").tobytes())
+        found, version, digest = about.pop("kind"), about["format"], about.pop("digest")
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise DamagedError("it is cut short, damaged or not one of digitrec's") from error
+    if found != kind:
+        raise DamagedError(f"it holds {found}, not {kind}")
+    if version != FORMAT:
+        raise DamagedError(f"it has format {version}; this digitrec reads {FORMAT}")
+    if digest != _digest({"kind": kind, **about}, arrays):
+        raise DamagedError("its content has changed since it was written")
+    return about, arrays
+
+
+def _digest(about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:
+    content = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name in sorted(arrays):
+        values = arrays[name]
+        content.update(f"{name} {values.dtype.str} {values.shape}".encode())
+        content.update(values.data if values.size else b"")
+    return content.hexdigest()
