@@ -39,11 +39,11 @@ class Metrics:
     """The metrics of one study.
 
     Args:
-        study: the study directory, a path or a URI. Its name is the only tag.
+        study: its name, the only tag. What is not ASCII is escaped, since Ray takes nothing else.
     """
 
     def __init__(self, study: str) -> None:
-        self.tags = {"study": study_name(study)}
+        self.tags = {"study": study.encode("ascii", "backslashreplace").decode()}
         self._gauges = {
             name: Gauge(PREFIX + name, description, tag_keys=("study",))
             for name, description in DESCRIPTIONS.items()
@@ -53,9 +53,3 @@ class Metrics:
         """Set the metrics; Ray exports them within 10 seconds, and leaves out what is NaN."""
         for name, value in measurements._asdict().items():
             self._gauges[name].set(value, self.tags)
-
-
-def study_name(directory: str) -> str:
-    """Return a study directory's name; what is not ASCII is escaped, as Ray takes nothing else."""
-    name = directory.partition("?")[0].rstrip("/").rpartition("/")[2]
-    return name.encode("ascii", "backslashreplace").decode()

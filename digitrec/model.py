@@ -1,4 +1,4 @@
-"""A stack of MLPs: shapes, initial weights, forward pass; and the trained model that is kept.
+"""A stack of MLPs: shapes, initial weights, forward pass.
 
 Letters: K trials of a stack, B images of a batch, D = 784 pixels, C = 10 classes,
 I inputs and O outputs of a layer.
@@ -8,17 +8,11 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor
 
-from digitrec.data import Scaler
-from digitrec.errors import InputError
-from digitrec.products import Products, choose_products
+from digitrec.products import Products
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,53 +89,3 @@ def init_mlp(
         weights.append(draw(outputs, inputs, inputs=inputs))
         biases.append(draw(outputs, inputs=inputs))
     return StackedMLP(weights, biases)
-
-
-@dataclass(frozen=True, slots=True)
-class Classifier:
-    """A trained MLP with the scaling that it was trained on."""
-
-    mlp: StackedMLP  # K = 1
-    scaler: Scaler
-
-    def log_probabilities(self, images: NDArray[np.uint8]) -> Tensor:
-        """Return log-probabilities, float32 (N, C), of unscaled images, uint8 (N, D).
-
-        Raises:
-            InputError: the images have another number of pixels than the model.
-        """
-        pixels = len(self.scaler.data_min)
-        if images.shape[1] != pixels:
-            raise InputError(f"images of {images.shape[1]} pixels; the model takes {pixels}")
-        x = torch.from_numpy(self.scaler.scale(images))
-        products = choose_products(self.mlp.device, self.mlp.dtype, x.dtype)
-        with torch.inference_mode():
-            last_input = self.mlp.layer_inputs(x, products)[-1]
-            return self.mlp.logits(last_input, products)[0].log_softmax(0).t()
-
-
-def load_classifier(directory: Path) -> Classifier:
-    """Return the model in a study's `best/` directory, on the CPU.
-
-    Args:
-        directory: where `model.safetensors` is.
-
-    Raises:
-        InputError: there is no such model.
-    """
-    path = directory / "model.safetensors"
-    if not path.exists():
-        raise InputError(f"{path}: no such model; `digitrec tune` writes it")
-    tensors = load_file(path)
-    scaler = Scaler(
-        data_min=tensors.pop("scaler.data_min").numpy(),
-        data_max=tensors.pop("scaler.data_max").numpy(),
-    )
-    layers = range(0, len(tensors), 2)  # every second entry of the Sequential is a ReLU
-    return Classifier(
-        StackedMLP(
-            weights=[tensors[f"{layer}.weight"].unsqueeze(0) for layer in layers],
-            biases=[tensors[f"{layer}.bias"].unsqueeze(0) for layer in layers],
-        ),
-        scaler,
-    )

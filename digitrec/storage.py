@@ -49,6 +49,11 @@ class Storage(ABC):
         return hash(str(self))
 
     @property
+    def name(self) -> str:
+        """The last part of where it is."""
+        return str(self).partition("?")[0].rstrip("/").rpartition("/")[2]
+
+    @property
     def path(self) -> Path | None:
         """Where it is on the local file system; None: on an object store."""
         return None

@@ -1,7 +1,14 @@
 """Fixtures that several test files share."""
 
 import logging
+import re
+import subprocess
+import sys
+import time
+import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -25,6 +32,52 @@ def two_cpus() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+class S3Server(NamedTuple):
+    """An S3 server and an empty bucket in it."""
+
+    endpoint: str  # 127.0.0.1:PORT
+    bucket: str
+
+    def uri(self, key: str) -> str:
+        """Return how pyarrow and digitrec are to be told of an object or folder in the bucket."""
+        return f"s3://{self.bucket}/{key}?endpoint_override={self.endpoint}&scheme=http"
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 server in a process of its own; the environment has keys that it accepts.
+
+    All tests of a session share the bucket: let each use keys of its own.
+    """
+    log = tmp_path_factory.mktemp("s3") / "log"
+    command = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", "0"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        server = S3Server(endpoint=_await_endpoint(process, log), bucket="digits")
+        create = urllib.request.Request(f"http://{server.endpoint}/{server.bucket}", method="PUT")
+        urllib.request.urlopen(create, timeout=30).close()
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("AWS_ACCESS_KEY_ID", "testing")
+            environment.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+            environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
+            environment.setenv("AWS_EC2_METADATA_DISABLED", "true")  # else it is asked, and waits
+            yield server
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def _await_endpoint(process: "subprocess.Popen[bytes]", log: Path) -> str:
+    """Return the server's 127.0.0.1:PORT once it has said it."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if found := re.search(r"Running on http://(127\.0\.0\.1:[0-9]+)", log.read_text()):
+            return found[1]
+        time.sleep(0.05)
+    raise RuntimeError(f"the S3 server did not start:\n{log.read_text()}")
 
 
 @pytest.fixture(scope="session")

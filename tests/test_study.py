@@ -17,10 +17,10 @@ import torch
 from rich.console import Console
 from safetensors.numpy import load_file
 
-from digitrec import search, study
+from digitrec import rounds, search
+from digitrec.classifier import load_classifier
 from digitrec.data import fit_scaler, read_digits, split_rows
 from digitrec.errors import InputError
-from digitrec.model import load_classifier
 from digitrec.request import Request
 from digitrec.results.outcome import Outcome
 from digitrec.results.timings import Timings
@@ -77,7 +77,7 @@ def test_the_saved_winner_has_the_validation_accuracy_of_its_row(finished: Outco
     digits = read_digits("sample")
     val = split_rows(digits.labels).val
     classifier = load_classifier(folder(finished) / "best")
-    predicted = classifier.log_probabilities(digits.images[val]).argmax(1).numpy()
+    predicted = classifier.log_probabilities(digits.images[val]).argmax(1)
     accuracy = float((predicted == digits.labels[val]).mean())
     assert accuracy == finished.ranked["val_accuracy"].iloc[0]
 
@@ -96,11 +96,6 @@ def test_the_saved_winner_loads_into_a_plain_sequential(finished: Outcome) -> No
     digits = read_digits("sample")
     scaler = fit_scaler(digits.images[split_rows(digits.labels).train])
     assert np.array_equal(tensors["scaler.data_max"], scaler.data_max)
-
-
-def test_a_model_loads_without_ray() -> None:
-    code = "import sys, digitrec.model; assert 'ray' not in sys.modules"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_same_seed_gives_the_same_table(finished: Outcome, tmp_path: Path) -> None:
@@ -127,7 +122,7 @@ def test_a_finished_study_trains_nothing(
     def refuse(*_: object) -> None:
         raise AssertionError("a finished study was trained")
 
-    monkeypatch.setattr(study, "Session", refuse)
+    monkeypatch.setattr(rounds, "Session", refuse)
     again = run(folder(finished))
     pd.testing.assert_frame_equal(again.tables.trials, finished.tables.trials)
 
@@ -151,7 +146,7 @@ def test_a_narrower_grid_shows_fewer_rows_and_trains_nothing(
     assert (wide.winner, narrow.winner) == ("lr0.5-bs512-seed0", "lr0.1-bs512-seed0")
     about = json.loads((tmp_path / "best" / "model.json").read_text())
     assert about["configuration"]["lr"] == 0.1
-    assert narrow.model == Storage.at(tmp_path / "best")
+    assert narrow.best == about
     assert len(list((tmp_path / "stacks").iterdir())) == 1
 
 
