@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 import re
 import subprocess
 import sys
@@ -73,7 +74,7 @@ def test_every_measurement_has_a_description() -> None:
 def test_a_study_is_named_in_ascii_since_ray_takes_nothing_else(two_cpus: None) -> None:
     metrics = Metrics("zahlen-ä")
     assert metrics.tags == {"study": r"zahlen-\xe4"}
-    metrics.publish(Measurements(1, 1, 1, float("nan"), float("nan"), 0))
+    metrics.publish(Measurements(1, 1, 1, math.nan, math.nan, 0))
 
 
 def test_grafana_shows_every_metric_and_no_other() -> None:

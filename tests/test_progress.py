@@ -70,7 +70,7 @@ def test_an_epoch_that_is_trained_again_counts_once() -> None:
 def test_a_stack_that_goes_on_from_its_second_epoch_has_done_the_first() -> None:
     study = progress(Clock())
     study.report(LONG, metrics(2, 0.8, 0.9))
-    assert (study.configurations_done, study.epochs_done) == (4, 4)
+    assert (study.configurations_done, study.epochs_done, study.epochs_trained) == (4, 4, 2)
 
 
 def test_measurements_count_the_images_of_every_configuration() -> None:
