@@ -300,8 +300,13 @@ def follow(client: "JobSubmissionClient", identifier: str) -> "JobDetails":
 
 
 async def _print_log(client: "JobSubmissionClient", identifier: str) -> None:
-    async for lines in client.tail_job_logs(identifier):
-        print(lines, end="", flush=True)
+    from aiohttp import ClientError
+
+    try:
+        async for lines in client.tail_job_logs(identifier):
+            print(lines, end="", flush=True)
+    except ClientError as error:
+        raise ConnectionError(str(error) or type(error).__name__) from error
 
 
 def exit_code(details: "JobDetails") -> int:

@@ -27,7 +27,7 @@ from digitrec.errors import InputError
 ROOT = Path(__file__).parent.parent
 TOKEN = "0123456789abcdef" * 4
 SMALL = ["--lr", "0.1", "--batch-size", "512", "--epochs", "1"]
-LONG = ["--lr", "0.1", "--batch-size", "32", "--epochs", "10000"]
+LONG = ["--lr", "0.1", "--batch-size", "32", "--epochs", "1000"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,15 +211,20 @@ def test_a_second_start_says_that_one_runs_and_starts_none(cluster: Cluster) -> 
     assert cluster.head == before
 
 
-def test_stop_ends_every_process_that_start_began(cluster: Cluster) -> None:
+def test_stop_ends_every_process_that_start_began(cluster: Cluster, tmp_path: Path) -> None:
+    following = cluster.follow(*LONG, "--out", str(tmp_path / "study"))
+    wait_for_line(following, "Running entrypoint")
     head = psutil.Process(cluster.head["pid"])
     tree = [head, *head.children(recursive=True)]
-    assert len(tree) > 5
+    assert any("tune_jobs.mnist_grid" in process.cmdline() for process in tree)
     said = cluster.run("cluster.local", "stop")
     assert said.returncode == 0
     assert cluster.address in said.stdout
     _, alive = psutil.wait_procs(tree, timeout=10)
     assert alive == []
+    _, why = following.communicate(timeout=30)
+    assert following.returncode == 1
+    assert "submit: lost the connection" in why
     assert "No cluster" in cluster.run("cluster.local", "stop").stdout
 
 

@@ -3,9 +3,11 @@
 import copy
 import importlib.metadata
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,8 @@ ROOT = Path(__file__).parent.parent
 CLUSTER = ROOT / "cluster"
 LAUNCHERS = [CLUSTER / "aws.yaml", CLUSTER / "gcp.yaml"]
 MANIFESTS = sorted((CLUSTER / "kuberay").glob("*.yaml"))
-SCRIPTS = sorted(CLUSTER.glob("*.sbatch"))
+SCRIPTS = [*CLUSTER.glob("*.sbatch"), ROOT / ".ci" / "run"]
+PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 SCHEMA = json.loads((ROOT / "tests" / "kuberay_schema.json").read_text())
 
@@ -163,7 +166,7 @@ def test_bash_reads_a_script(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=name)
 def test_shellcheck_finds_nothing_in_a_script(path: Path) -> None:
-    shellcheck = shutil.which("shellcheck")
+    shellcheck = shutil.which("shellcheck", path=PATH)
     if shellcheck is None:
         pytest.skip("shellcheck is not installed")
     found = subprocess.run([shellcheck, str(path)], capture_output=True, text=True, check=False)
@@ -214,6 +217,7 @@ def test_the_lock_file_is_sorted_and_names_nothing_twice() -> None:
 # Where a file may name a version of Ray, Python or the project; every mention has to be the same.
 RAY = re.compile(r"(?:\bray(?:\[[a-z,]+\])?==|rayVersion: \"|rayproject/ray:)([0-9][0-9.]*)")
 PYTHON = re.compile(r"(?:python:|--python )([0-9][0-9.]*)")
+TORCH = re.compile(r"torch==([0-9][0-9.]*)")
 DIGITREC = re.compile(
     r"(?:digitrec: ?|image\.version=\"|app.kubernetes.io/version: )([0-9]+\.[0-9]+\.[0-9]+)"
 )
@@ -236,6 +240,12 @@ def test_all_files_name_the_same_ray() -> None:
     assert set.union(*named.values()) == {lock()["ray"]}
 
 
+def test_all_files_name_the_same_torch() -> None:
+    named = mentions(TORCH)
+    assert {"requirements.lock", "Makefile"} <= set(named)
+    assert set.union(*named.values()) == {lock()["torch"]}
+
+
 def test_all_files_name_the_same_python_which_the_project_takes() -> None:
     named = mentions(PYTHON)
     assert {"Dockerfile", "aws.yaml", "gcp.yaml"} <= set(named)
@@ -252,7 +262,9 @@ def test_all_files_name_the_version_of_the_project() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [CLUSTER / "Dockerfile", *LAUNCHERS, *SCRIPTS, ROOT / "Makefile"], ids=name
+    "path",
+    [CLUSTER / "Dockerfile", *LAUNCHERS, CLUSTER / "slurm.sbatch", ROOT / "Makefile"],
+    ids=name,
 )
 def test_what_installs_or_starts_takes_its_versions_from_the_lock_file(path: Path) -> None:
     text = path.read_text()
