@@ -781,8 +781,10 @@ def _cell_texts(frame: pd.DataFrame) -> list[str]:
     columns = (frame[column].tolist() for column in ("accuracy", "finished", "seeds", "outcome"))
     for accuracy, finished, seeds, outcome in zip(*columns, strict=True):
         text = f"{100 * accuracy:.1f} %" if finished else outcome
-        if 0 < finished < most:
+        if 0 < finished < seeds:
             text += f"\n{finished} of {count(seeds, 'seed')}"
+        elif 0 < finished < most:
+            text += f"\n{count(seeds, 'seed')}"
         texts.append(text)
     return texts
 
