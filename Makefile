@@ -3,6 +3,7 @@
 PYTHON ?= python3
 DATA ?= sample
 OUT ?=
+DIR ?= results/sample
 ARGS ?=
 PORT ?= 8265
 ADDRESS ?=
@@ -13,7 +14,7 @@ LOCK := cluster/requirements.lock
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help tune cluster submit cluster-stop test bench check format lock clean
+.PHONY: help tune report cluster submit cluster-stop test bench check format lock clean
 
 help: ## list the commands
 	@echo "make COMMAND, where COMMAND is"
@@ -32,6 +33,9 @@ $(READY): $(LOCK) pyproject.toml
 
 tune: $(READY) ## search the grid: DATA=sample|openml|FILE, OUT=directory, ARGS="more options"
 	@$(BIN)/digitrec tune --data '$(DATA)' $(if $(OUT),--out '$(OUT)') $(ARGS)
+
+report: $(READY) ## draw the tables, figures and report of a study again: DIR=directory
+	@$(BIN)/digitrec report '$(DIR)' $(ARGS)
 
 cluster: $(READY) ## start a Ray cluster on this machine to practise on: PORT=8265 of its dashboard
 	@$(BIN)/python -m cluster.local start --dashboard-port '$(PORT)' $(ARGS)
