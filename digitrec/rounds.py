@@ -1,5 +1,6 @@
 """What a study trains: the grid, its leaders with fresh seeds, the winner on all rows."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -211,9 +212,9 @@ def plan(
 
 
 def fresh_seeds(taken: Sequence[int], how_many: int) -> list[int]:
-    """Return the smallest seeds above those that are taken."""
-    first = max(taken) + 1
-    return [(first + step) % 2**32 for step in range(how_many)]
+    """Return the next seeds after the highest that is taken; after the last comes 0."""
+    following = ((max(taken) + step) % 2**32 for step in itertools.count(1))
+    return list(itertools.islice((seed for seed in following if seed not in taken), how_many))
 
 
 def question_of_refit(question: Question, winner: Configuration) -> Question:
