@@ -131,16 +131,20 @@ class Progress:
         )
 
     def describe(self) -> str:
-        """Return one line: configurations, epochs, best so far, time."""
+        """Return one line: configurations, epochs, time, best so far.
+
+        The best comes last: the dashboard of Ray greys all that follows a per cent sign in a log.
+        """
+        left = self.seconds_left() if self.running else None
+        time_left = "" if left is None else f", {format_seconds(left)} left"
         parts = [
             f"{self.configurations_done}/{self.configurations} configurations",
             f"{self.epochs_done}/{self.epochs_wanted} epochs",
+            f"{format_seconds(self.elapsed())}{time_left}",
         ]
         if best := self.best():
             parts.append(f"best {best[0]:.2%} ({best[1]})")
-        left = self.seconds_left() if self.running else None
-        time_left = "" if left is None else f", {format_seconds(left)} left"
-        return " | ".join([*parts, f"{format_seconds(self.elapsed())}{time_left}"])
+        return " | ".join(parts)
 
 
 class ProgressCallback(tune.Callback):

@@ -121,7 +121,7 @@ def test_a_line_says_how_far_the_study_is() -> None:
     clock.now = 6.0
     study.report(LONG, metrics(2, 0.8, 0.9))
     assert study.describe() == (
-        "4/6 configurations | 4/8 epochs | best 90.00% (lr0.5-bs32-seed0) | 6 s, 8 s left"
+        "4/6 configurations | 4/8 epochs | 6 s, 8 s left | best 90.00% (lr0.5-bs32-seed0)"
     )
 
 
@@ -155,7 +155,7 @@ def test_a_terminal_gets_a_live_display_and_keeps_the_last_line() -> None:
     assert (
         output.getvalue()
         .splitlines()[-1]
-        .endswith("6/6 configurations | 8/8 epochs | best 90.00% (lr0.5-bs32-seed0) | 16 s")
+        .endswith("6/6 configurations | 8/8 epochs | 16 s | best 90.00% (lr0.5-bs32-seed0)")
     )
 
 
