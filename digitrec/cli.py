@@ -380,6 +380,7 @@ def describe(outcome: "Outcome") -> list[str]:
         lines.append("No trial completed, so there is no winner.")
     lines += [
         f"tables   {outcome.directory / 'trials.csv'}, epochs.csv",
+        f"report   {outcome.directory / 'report.html'}, report.md",
         f"figures  {outcome.directory / 'plots' / 'comparison.png'}, heatmap.png, updates.png",
     ]
     if outcome.best is not None:
