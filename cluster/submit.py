@@ -84,11 +84,13 @@ def make_submission(
         test_data = _data_for_the_head(test_data, runtime_env, on_this_machine=on_this_machine)
         arguments += ["--test-data", test_data]
     request = make_request(make_parser().parse_args(["tune", *arguments]))
-    name = re.sub(r"[^A-Za-z0-9_-]+", "-", out.rstrip("/").rsplit("/", 1)[-1]).strip("-") or "study"
+    study = out.partition("?")[0].rstrip("/").rpartition("/")[2]
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", study).strip("-") or "study"
     return Submission(
         identifier=f"digitrec-{name}-{time.strftime('%Y%m%d-%H%M%S')}",
         entrypoint=shlex.join(["python", "-m", "tune_jobs.mnist_grid", *arguments]),
         metadata={
+            "job_name": study,
             "study": out,
             "data": data,
             "configurations": str(len(request.space.configurations())),

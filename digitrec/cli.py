@@ -20,6 +20,7 @@ from digitrec.storage import Storage
 if TYPE_CHECKING:
     from digitrec.diagnosis import Diagnosis
     from digitrec.results.outcome import Outcome
+    from digitrec.results.verdict import Finding
 
 Commands: TypeAlias = "argparse._SubParsersAction[OneLineParser]"
 Number = TypeVar("Number", int, float)
@@ -324,7 +325,7 @@ def print_outcome(outcome: "Outcome", console: Console) -> int:
     if leaders:
         console.print(f"\nThe best {len(leaders)} of {len(outcome.tables.trials)} configurations")
         console.print(_ranking(leaders), soft_wrap=True)
-    for line in describe(outcome):
+    for line in describe_verdict(outcome.findings) + describe(outcome):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     return COMPLETE if outcome.tables.complete and outcome.winner else UNFINISHED
 
@@ -348,6 +349,16 @@ def _confirmation(cells: list[dict[Hashable, Any]]) -> Table:
         accuracies = (f"{cell[name]:.2%}" for name in ("mean", "lowest", "highest"))
         table.add_row(*map(str, (cell["lr"], cell["batch_size"], cell["seeds"])), *accuracies)
     return table
+
+
+def describe_verdict(findings: "Sequence[Finding]") -> list[str]:
+    """Return the verdict as lines: what the study shows, and what to run next."""
+    lines = []
+    for finding in findings:
+        lines.append(f"- {finding.sentence}")
+        if finding.command is not None:
+            lines.append(f"    {finding.command}")
+    return [*lines, ""] if lines else []
 
 
 def describe(outcome: "Outcome") -> list[str]:

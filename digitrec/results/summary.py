@@ -8,12 +8,13 @@ from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
+from digitrec.results.commands import tune_command
 from digitrec.results.figures.canvas import listed, share
 from digitrec.results.plots import count
 from digitrec.results.question import Question
 from digitrec.results.record import Record
 from digitrec.results.tables import rank
-from digitrec.results.verdict import Finding, tune_command
+from digitrec.results.verdict import Finding
 
 
 class Column(NamedTuple):
