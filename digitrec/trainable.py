@@ -89,8 +89,7 @@ def train_stack(
     ):
         history = training.history
         if len(history) == epochs_wanted:
-            run = Run(node=_node(), pid=os.getpid(), started=started, ended=time.time())
-            labels = predictions.cpu().numpy()
+            labels, run = predictions.cpu().numpy(), describe_run(started)
             result = StackResult(stack=stack, epochs=history, predictions=labels, run=run)
             write_stack(study, question, result, weights_of(stack, model))
             remove_checkpoint(study, key)
@@ -206,8 +205,15 @@ def claim_resources() -> "torch.device":
     return torch.device("cuda")
 
 
-def _node() -> str:
-    return str(ray.util.get_node_ip_address())
+def describe_run(started: float) -> Run:
+    """Return where this worker trained what it started at that time, in Unix seconds."""
+    return Run(
+        node=ray.util.get_node_ip_address(),
+        node_id=ray.get_runtime_context().get_node_id(),
+        pid=os.getpid(),
+        started=started,
+        ended=time.time(),
+    )
 
 
 _prepared: dict[tuple[str, str, str], "TrainingData"] = {}  # at most one entry: the study at work
