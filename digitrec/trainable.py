@@ -6,6 +6,7 @@ imports this module as well, has no use for it.
 
 import math
 import os
+import textwrap
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 from ray import tune
+from ray.exceptions import RayActorError
 
 from digitrec.data import SharedData
 from digitrec.results.arrays import SUFFIX, DamagedError
@@ -146,6 +148,15 @@ def describe_epoch(stack: Stack, records: Sequence[EpochRecord], epochs: int, im
         f"{seconds:.1f} s, {len(records) * images / max(seconds, 1e-9):,.0f} images/s",
     ]
     return " | ".join([*parts, *([f"{diverged} diverged"] if best and diverged else [])])
+
+
+def describe_failure(error: Exception) -> str:
+    """Return in one line why a trial of Ray Tune failed: it raised, or its worker was lost."""
+    last = str(error).strip().splitlines()[-1]
+    if not isinstance(error, RayActorError):
+        return last
+    detail = last.partition(" Some common causes")[0].rpartition("Worker exit detail: ")[2]
+    return textwrap.shorten(f"its worker was lost: {detail}", 200, placeholder=" ...")
 
 
 def task_config(task: Task) -> dict[str, Any]:
