@@ -261,7 +261,16 @@ def run_tune(options: argparse.Namespace) -> int:
         console.print(diagnosis_lines(one), highlight=False, soft_wrap=True)
     from digitrec.study import run_study  # torch and Ray take seconds to import
 
-    return print_outcome(run_study(request, console), console)
+    outcome = run_study(request, console)
+    code = print_outcome(outcome, console)
+    if request.refit and outcome.best is not None and "refit" not in outcome.best:
+        console.print(
+            "The winner was not trained on all rows: the model is that of the training rows. "
+            "The same command tries it again.",
+            soft_wrap=True,
+        )
+        return UNFINISHED
+    return code
 
 
 def run_report(options: argparse.Namespace) -> int:

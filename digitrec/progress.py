@@ -5,18 +5,20 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from ray import tune
+from ray import cloudpickle, tune
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from digitrec.metrics import PUBLISH_INTERVAL, Measurements, Metrics
 from digitrec.space import Stack
-from digitrec.trainable import stack_of
+from digitrec.trainable import describe_failure, stack_of
 
 LOG_INTERVAL = 10.0  # seconds between two plain lines, at least
 MOST_STACKS_SHOWN = 8
@@ -208,15 +210,21 @@ class ProgressCallback(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Ray Tune's hook: an error is said when it happens."""
-        stack = stack_of(trial.config)
-        self.progress.fail(stack)
-        self.console.print(f"[red]failed[/red] {stack.name}", highlight=False)
+        self.progress.fail(stack_of(trial.config))
+        self._tell("[red]failed[/red]", trial)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Ray Tune's hook: an error after which the stack is trained again."""
-        stack = stack_of(trial.config)
-        self.progress.fail(stack)
-        self.console.print(f"[yellow]again[/yellow] {stack.name}", highlight=False)
+        self.progress.fail(stack_of(trial.config))
+        self._tell("[yellow]again[/yellow]", trial)
+
+    def _tell(self, what: str, trial: Any) -> None:
+        """Print what became of a trial, and why."""
+        line = stack_of(trial.config).name
+        if trial.pickled_error_file:
+            error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+            line = f"{line}: {describe_failure(error)}"
+        self.console.print(what, escape(line), highlight=False, soft_wrap=True)
 
     def _publish(self) -> None:
         self._last_published = self.progress.elapsed()

@@ -93,7 +93,7 @@ class Rounds:
         return question
 
     def refit(self, question: Question) -> Refit | None:
-        """Train the winner on all rows; None: there is no winner, or the grid is not finished."""
+        """Train the winner on all rows; None: there is none, or training did not come to its end."""
         trials = self._trials(question)
         from digitrec.results.tables import rank
 
@@ -115,10 +115,17 @@ class Rounds:
             self._start()
             from digitrec.search import search
 
-            self.console.print(f"Training {winner.trial} on all {whole.data['rows']:,} rows")
-            with self.timings.part("train"):
-                tasks = [Task(Stack((winner,)))]
-                search(self.request, study, whole, shared, tasks, self.console)
+            rows = f"{whole.data['rows']:,}"
+            self.console.print(f"Training {winner.trial} on all {rows} rows", highlight=False)
+            quiet = Console(quiet=True)  # its accuracies are on rows that it has seen
+            with self.timings.part("train"), self.console.status("Training the winner"):
+                search(self.request, study, whole, shared, [Task(Stack((winner,)))], quiet)
+            results, _ = read_stacks(study, whole.key)
+        trained = [result.epochs[-1][k] for _, result, k in results_after(whole.epochs, results)]
+        if not trained or trained[0].diverged:
+            for reason in dict.fromkeys(read_failures(study).values()):
+                self.console.print(f"failed: {reason}", style="red", markup=False, soft_wrap=True)
+            return None
         return Refit(study=study, question=whole, trial=winner.trial, scaler=shared.scaler)
 
     def _trials(self, question: Question) -> "pd.DataFrame":

@@ -1,6 +1,9 @@
 """Stacks through Ray Tune: the grid search itself."""
 
-from collections.abc import Sequence
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +19,10 @@ from digitrec.results.question import Question
 from digitrec.results.stacks import write_failure
 from digitrec.space import CPU_COST, Stack, Task
 from digitrec.storage import Storage
-from digitrec.trainable import stack_of, task_config, train_stack
+from digitrec.trainable import describe_failure, stack_of, task_config, train_stack
+
+# They print the traceback of every lost worker; the study tells of it in a line.
+WORDY = ("ray.tune.execution.tune_controller", "ray.tune.tune")
 
 
 def search(
@@ -51,7 +57,12 @@ def search(
     resources = {"cpu": request.cpus_per_trial, "gpu": request.gpus_per_trial}
     stacks = [task.stack for task in tasks]
     progress = make_progress(question, stacks)
-    with ProgressCallback(progress, console, Metrics(study.name)) as callback:
+    for name in WORDY:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    with (
+        tune_storage(study) as storage_path,
+        ProgressCallback(progress, console, Metrics(study.name)) as callback,
+    ):
         results = tune.Tuner(
             tune.with_resources(trainable, resources),
             param_space={"stack": tune.grid_search([task_config(task) for task in tasks])},
@@ -62,14 +73,29 @@ def search(
             ),
             run_config=tune.RunConfig(
                 name=f"{datetime.now():%Y-%m-%d_%H-%M-%S}",
-                storage_path=str(study / "ray"),
+                storage_path=storage_path,
                 failure_config=tune.FailureConfig(max_failures=request.max_failures),
                 callbacks=[callback],
                 verbose=0,
             ),
         ).fit()
-    for place in range(len(results)):
-        _keep_failure(results[place], study)
+        for place in range(len(results)):
+            _keep_failure(results[place], study)
+
+
+@contextmanager
+def tune_storage(study: Storage) -> Iterator[str]:
+    """Yield where Ray Tune is to keep its own files: in the study, where that is a directory.
+
+    They are logs, which nothing of a study relies on. On an object store they would be a third of
+    the requests, and, since Ray Tune does not try again, a store that is away for some seconds
+    would end the search; there they are kept while the search lasts.
+    """
+    if study.path is not None:
+        yield str(study.path / "ray")
+        return
+    with tempfile.TemporaryDirectory(prefix="digitrec-") as directory:
+        yield directory
 
 
 def make_progress(question: Question, stacks: Sequence[Stack]) -> Progress:
@@ -91,4 +117,6 @@ def _keep_failure(result: Any, study: Storage) -> None:
     if result.error is not None:
         stack = stack_of(result.config)
         trials = [member.trial for member in stack.members]
-        write_failure(study, stack.key, trials, str(result.error))
+        text, line = str(result.error).rstrip(), describe_failure(result.error)
+        whole = text if text.endswith(line) else f"{text}\n{line}"
+        write_failure(study, stack.key, trials, whole)

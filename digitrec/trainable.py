@@ -6,7 +6,11 @@ imports this module as well, has no use for it.
 
 import math
 import os
+<<<<<<< HEAD
 import sys
+=======
+import textwrap
+>>>>>>> help-g
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,6 +19,7 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 from ray import tune
+from ray.exceptions import RayActorError
 
 from digitrec.data import SharedData
 from digitrec.results.arrays import SUFFIX, DamagedError
@@ -90,8 +95,7 @@ def train_stack(
     ):
         history = training.history
         if len(history) == epochs_wanted:
-            run = Run(node=_node(), pid=os.getpid(), started=started, ended=time.time())
-            labels = predictions.cpu().numpy()
+            labels, run = predictions.cpu().numpy(), describe_run(started)
             result = StackResult(stack=stack, epochs=history, predictions=labels, run=run)
             write_stack(study, question, result, weights_of(stack, model))
             remove_checkpoint(study, key)
@@ -155,6 +159,15 @@ def describe_epoch(stack: Stack, records: Sequence[EpochRecord], epochs: int, im
     return " | ".join([*parts, *([f"{diverged} diverged"] if best and diverged else [])])
 
 
+def describe_failure(error: Exception) -> str:
+    """Return in one line why a trial of Ray Tune failed: it raised, or its worker was lost."""
+    last = str(error).strip().splitlines()[-1]
+    if not isinstance(error, RayActorError):
+        return last
+    detail = last.partition(" Some common causes")[0].rpartition("Worker exit detail: ")[2]
+    return textwrap.shorten(f"its worker was lost: {detail}", 200, placeholder=" ...")
+
+
 def task_config(task: Task) -> dict[str, Any]:
     """Return a task as a Ray Tune configuration: plain values, readable in Ray's own logs."""
     stack = task.stack
@@ -212,8 +225,15 @@ def claim_resources() -> "torch.device":
     return torch.device("cuda")
 
 
-def _node() -> str:
-    return str(ray.util.get_node_ip_address())
+def describe_run(started: float) -> Run:
+    """Return where this worker trained what it started at that time, in Unix seconds."""
+    return Run(
+        node=ray.util.get_node_ip_address(),
+        node_id=ray.get_runtime_context().get_node_id(),
+        pid=os.getpid(),
+        started=started,
+        ended=time.time(),
+    )
 
 
 _prepared: dict[tuple[str, str, str], "TrainingData"] = {}  # at most one entry: the study at work
