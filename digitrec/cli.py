@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from digitrec.errors import InputError
+from digitrec.errors import STOPPED, InputError
 from digitrec.request import Request
 from digitrec.signals import sigterm_as_sigint
 from digitrec.space import Precision, Space
-from digitrec.storage import Storage
+from digitrec.storage import Storage, describe_error
 
 if TYPE_CHECKING:
     from digitrec.diagnosis import Diagnosis
@@ -44,10 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"digitrec: {error}", file=sys.stderr)
         return WRONG_INPUT
     except OSError as error:
-        print(f"digitrec: {error}. What was finished is kept.", file=sys.stderr)
+        print(
+            f"digitrec: {describe_error(error)}. What was finished is kept; once this is mended, "
+            "the same command goes on.",
+            file=sys.stderr,
+        )
         return UNFINISHED
     except KeyboardInterrupt:
-        print("digitrec: stopped. The same command goes on.", file=sys.stderr)
+        print(STOPPED, file=sys.stderr)
         return UNFINISHED
     return code
 

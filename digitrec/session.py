@@ -25,7 +25,7 @@ from rich.console import Console
 
 from digitrec.errors import InputError
 from digitrec.results.timings import Timings
-from digitrec.signals import take_sigterm
+from digitrec.signals import sigint_put_off
 from digitrec.storage import Storage
 
 CONNECT_SECONDS = 5.0
@@ -55,12 +55,12 @@ class Session:
 
     def __enter__(self) -> "Session":
         if self._ours:
-            _import_tensorboardx()
-            imports = threading.Thread(target=_import_needed_later)
-            imports.start()
-            with self.timings.part("start Ray"), self.console.status("Starting Ray"):
-                self._start()
-            imports.join()
+            try:
+                with sigint_put_off():  # half of a Ray, or of an import, is hard to clear away
+                    self._start_and_import()
+            except BaseException:
+                self.__exit__(None, None, None)
+                raise
         return self
 
     def __exit__(
@@ -105,6 +105,14 @@ class Session:
             self._ending = threading.Thread(target=self._end)
             self._ending.start()
 
+    def _start_and_import(self) -> None:
+        _import_tensorboardx()
+        imports = threading.Thread(target=_import_needed_later)
+        imports.start()
+        with self.timings.part("start Ray"), self.console.status("Starting Ray"):
+            self._start()
+        imports.join()
+
     def _start(self) -> None:
         check_address(self.address)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -123,9 +131,6 @@ class Session:
         except (ConnectionError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"no Ray cluster answers at {self.address}: {reason}") from error
-        except SystemExit as stopped:  # Ray's own answer to SIGTERM while it starts
-            raise KeyboardInterrupt from stopped
-        take_sigterm()
         if not local:
             address = ray.get_runtime_context().gcs_address
             threading.Thread(target=self._watch, args=(address,), daemon=True).start()

@@ -62,7 +62,7 @@ def run_study(request: Request, console: Console) -> "Outcome":
         question = ask(request, digits, split)
         shared = share(digits, split, question)
     _prepare(study)
-    with locked(study), Rounds(request, shared, console, timings) as rounds:
+    with locked(study) as lock, Rounds(request, shared, console, timings, lock) as rounds:
         open_study(study, question, console)
         write_labels(study, question, digits.labels[split.val], split.val)
         rounds.train(question, question.configurations())
@@ -163,8 +163,8 @@ def find_damage(study: Storage, question: Question) -> list[Damage]:
 def _prepare(study: Storage) -> None:
     try:
         study.prepare()
-    except OSError as error:
-        raise InputError(f"{study} cannot be written to: {error.strerror or error}") from error
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"{error.filename} is not a directory; give --out another") from error
 
 
 def _damage_of(study: Storage, kind: str, question: Question, name: str) -> str | None:
