@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar, get_args
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from digitrec.errors import STOPPED, InputError
 from digitrec.request import Request
@@ -17,12 +18,15 @@ from digitrec.space import Precision, Space
 from digitrec.storage import Storage, describe_error
 
 if TYPE_CHECKING:
+    from digitrec.diagnosis import Diagnosis
     from digitrec.results.outcome import Outcome
+    from digitrec.results.verdict import Finding
 
 Commands: TypeAlias = "argparse._SubParsersAction[OneLineParser]"
 Number = TypeVar("Number", int, float)
 
 MOST_RANKED = 5  # rows of the table at the end
+LEVEL_STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 COMPLETE, UNFINISHED, WRONG_INPUT = 0, 1, 2  # exit codes
 
 
@@ -71,6 +75,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
     _add_tune(commands)
     _add_report(commands)
+    _add_doctor(commands)
     return parser
 
 
@@ -224,13 +229,52 @@ def _add_report(commands: Commands) -> None:
     parser.set_defaults(run=run_report)
 
 
+def _add_doctor(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "doctor",
+        help="examine the machine and the cluster before a study",
+        description=(
+            "Examine what a study would meet: versions, cores and threads, memory, GPUs, disks, "
+            "the data, the study directory, what a job would upload, and of a cluster its nodes, "
+            "its token and its dashboard. Says what is amiss and what to do. Trains nothing."
+        ),
+        epilog="Exit codes: 0 no problem (there may be warnings); 1 problems; 2 wrong command.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--data", default="sample", metavar="DATA", help="as of `digitrec tune`")
+    parser.add_argument(
+        "--out", metavar="DIR", help="as of `digitrec tune`", default=argparse.SUPPRESS
+    )
+    parser.add_argument(
+        "--address",
+        metavar="ADDRESS",
+        help="a Ray cluster, HOST:PORT or auto, whose nodes are examined; of a dashboard's "
+        "address, http://HOST:PORT, only the dashboard",
+        default=argparse.SUPPRESS,
+    )
+    parser.set_defaults(run=run_doctor)
+
+
 def run_tune(options: argparse.Namespace) -> int:
     """Run the study that the options of `digitrec tune` ask for; returns the exit code."""
     request = make_request(options)
+    console = Console()
+    from digitrec.doctor import cheap_checks
+
+    for one in cheap_checks(request):
+        console.print(diagnosis_lines(one), highlight=False, soft_wrap=True)
     from digitrec.study import run_study  # torch and Ray take seconds to import
 
-    console = Console()
-    return print_outcome(run_study(request, console), console)
+    outcome = run_study(request, console)
+    code = print_outcome(outcome, console)
+    if request.refit and outcome.best is not None and "refit" not in outcome.best:
+        console.print(
+            "The winner was not trained on all rows: the model is that of the training rows. "
+            "The same command tries it again.",
+            soft_wrap=True,
+        )
+        return UNFINISHED
+    return code
 
 
 def run_report(options: argparse.Namespace) -> int:
@@ -239,6 +283,28 @@ def run_report(options: argparse.Namespace) -> int:
 
     console = Console()
     return print_outcome(conclude(options.directory), console)
+
+
+def run_doctor(options: argparse.Namespace) -> int:
+    """Examine the machine and the cluster; returns the exit code: 1 if there is a problem."""
+    from digitrec.doctor import examine
+
+    request = Request(
+        data=options.data,
+        out=getattr(options, "out", None),
+        address=getattr(options, "address", None),
+    )
+    console, levels = Console(), []
+    for one in examine(request, console):
+        levels.append(one.level)
+        console.print(diagnosis_lines(one), highlight=False, soft_wrap=True)
+    return UNFINISHED if "problem" in levels else COMPLETE
+
+
+def diagnosis_lines(one: "Diagnosis") -> Text:
+    """Return a diagnosis as a line, and its remedy as another."""
+    text = Text.assemble((f"{one.level:8}", LEVEL_STYLES[one.level]), f" {one.name}: {one.message}")
+    return text.append(f"\n{'remedy':>8} {one.remedy}") if one.remedy else text
 
 
 def make_request(options: argparse.Namespace) -> Request:
@@ -272,7 +338,7 @@ def print_outcome(outcome: "Outcome", console: Console) -> int:
     if leaders:
         console.print(f"\nThe best {len(leaders)} of {len(outcome.tables.trials)} configurations")
         console.print(_ranking(leaders), soft_wrap=True)
-    for line in describe(outcome):
+    for line in describe_verdict(outcome.findings) + describe(outcome):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     return COMPLETE if outcome.complete else UNFINISHED
 
@@ -296,6 +362,16 @@ def _confirmation(cells: list[dict[Hashable, Any]]) -> Table:
         accuracies = (f"{cell[name]:.2%}" for name in ("mean", "lowest", "highest"))
         table.add_row(*map(str, (cell["lr"], cell["batch_size"], cell["seeds"])), *accuracies)
     return table
+
+
+def describe_verdict(findings: "Sequence[Finding]") -> list[str]:
+    """Return the verdict as lines: what the study shows, and what to run next."""
+    lines = []
+    for finding in findings:
+        lines.append(f"- {finding.sentence}")
+        if finding.command is not None:
+            lines.append(f"    {finding.command}")
+    return [*lines, ""] if lines else []
 
 
 def describe(outcome: "Outcome") -> list[str]:
@@ -326,15 +402,14 @@ def describe(outcome: "Outcome") -> list[str]:
         lines.append(f"The whole errors are in {outcome.directory / 'stacks'}.")
     if outcome.winner is None:
         lines.append(f"No trial completed, so there is no winner.{_advice(outcome)}")
-    elif outcome.refit_missing:
-        lines.append("The winner is not trained on all rows yet; the model is that of the grid.")
     lines += [
         f"tables   {outcome.directory / 'trials.csv'}, epochs.csv",
+        f"report   {outcome.directory / 'report.html'}, report.md",
         f"figures  {outcome.directory / 'plots' / 'comparison.png'}, heatmap.png, updates.png",
     ]
     if outcome.best is not None:
         lines.append(f"model    {outcome.directory / 'best' / 'model.safetensors'}, model.json")
-    if not outcome.tables.complete or outcome.refit_missing:
+    if not outcome.tables.complete:
         lines.append("The same `digitrec tune` command goes on with what is missing.")
     return lines
 

@@ -5,11 +5,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from ray import tune
+from ray import cloudpickle, tune
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -17,7 +19,7 @@ from rich.text import Text
 from digitrec.metrics import PUBLISH_INTERVAL, Measurements, Metrics
 from digitrec.space import Stack
 from digitrec.storage import describe_error
-from digitrec.trainable import STORAGE_ERROR, stack_of
+from digitrec.trainable import STORAGE_ERROR, describe_failure, stack_of
 
 CHECK_INTERVAL = 1.0  # seconds
 LOG_INTERVAL = 10.0  # seconds between two plain lines, at least
@@ -45,7 +47,8 @@ class Progress:
     work_done: float = 0.0
     started: float = field(init=False)
     first_report: tuple[float, float] | None = None  # seconds elapsed and work done at that time
-    paces: deque[tuple[float, int]] = field(  # seconds elapsed and epochs done, at each report
+    epochs_trained: int = 0  # epochs_done less those that were kept before
+    paces: deque[tuple[float, int]] = field(  # seconds elapsed, epochs trained, at each report
         default_factory=lambda: deque(maxlen=PACE_REPORTS)
     )
 
@@ -59,7 +62,8 @@ class Progress:
     def report(self, stack: Stack, metrics: dict[str, Any]) -> None:
         """Note an epoch of a stack, as `trainable.epoch_metrics` has it.
 
-        An epoch that is trained again, since its worker was lost, counts once.
+        An epoch that is trained again, since its worker was lost, counts once. A stack that goes on
+        from a checkpoint has done the epochs before.
         """
         epoch = int(metrics["epoch"])
         self.running[stack.key] = (stack, epoch)
@@ -71,7 +75,8 @@ class Progress:
             self.epochs_done += new * len(stack.members)
             self.work_done += new * self.work[stack.key] / self.epochs
             self.first_report = self.first_report or (self.elapsed(), self.work_done)
-            self.paces.append((self.elapsed(), self.epochs_done))
+            self.epochs_trained += len(stack.members)
+            self.paces.append((self.elapsed(), self.epochs_trained))
             if epoch == self.epochs:
                 self.configurations_done += len(stack.members)
 
@@ -114,8 +119,8 @@ class Progress:
         """Return the pace of the last reports, of all configurations; NaN: not known yet."""
         if len(self.paces) < 2:
             return math.nan
-        elapsed, epochs_done = self.paces[0]
-        return (self.epochs_done - epochs_done) / (self.elapsed() - elapsed)
+        elapsed, epochs_trained = self.paces[0]
+        return (self.epochs_trained - epochs_trained) / (self.elapsed() - elapsed)
 
     def measure(self) -> Measurements:
         """Return the numbers to publish."""
@@ -130,16 +135,20 @@ class Progress:
         )
 
     def describe(self) -> str:
-        """Return one line: configurations, epochs, best so far, time."""
+        """Return one line: configurations, epochs, time, best so far.
+
+        The best comes last: the dashboard of Ray greys all that follows a per cent sign in a log.
+        """
+        left = self.seconds_left() if self.running else None
+        time_left = "" if left is None else f", {format_seconds(left)} left"
         parts = [
             f"{self.configurations_done}/{self.configurations} configurations",
             f"{self.epochs_done}/{self.epochs_wanted} epochs",
+            f"{format_seconds(self.elapsed())}{time_left}",
         ]
         if best := self.best():
             parts.append(f"best {best[0]:.2%} ({best[1]})")
-        left = self.seconds_left() if self.running else None
-        time_left = "" if left is None else f", {format_seconds(left)} left"
-        return " | ".join([*parts, f"{format_seconds(self.elapsed())}{time_left}"])
+        return " | ".join(parts)
 
 
 class ProgressCallback(tune.Callback):
@@ -159,7 +168,7 @@ class ProgressCallback(tune.Callback):
         console: Console,
         metrics: Metrics | None = None,
         check: Callable[[], None] | None = None,
-        keep_failure: Callable[[Stack, str], None] | None = None,
+        keep_failure: Callable[[Stack, Exception], None] | None = None,
     ) -> None:
         self.progress = progress
         self.console = console
@@ -230,18 +239,22 @@ class ProgressCallback(tune.Callback):
         """Ray Tune's hook: an error is said when it happens."""
         stack = stack_of(trial.config)
         self.progress.fail(stack)
+        self._tell("[red]failed[/red]", trial)
         if self.keep_failure:
             try:
-                self.keep_failure(stack, trial.get_error() or "its error was lost")
+                self.keep_failure(stack, error_of(trial))
             except OSError as error:
                 self._storage_error = describe_error(error)
-        self.console.print(f"[red]failed[/red] {stack.name}", highlight=False)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Ray Tune's hook: an error after which the stack is trained again."""
-        stack = stack_of(trial.config)
-        self.progress.fail(stack)
-        self.console.print(f"[yellow]again[/yellow] {stack.name}", highlight=False)
+        self.progress.fail(stack_of(trial.config))
+        self._tell("[yellow]again[/yellow]", trial)
+
+    def _tell(self, what: str, trial: Any) -> None:
+        """Print what became of a trial, and why."""
+        line = f"{stack_of(trial.config).name}: {describe_failure(error_of(trial))}"
+        self.console.print(what, escape(line), highlight=False, soft_wrap=True)
 
     def _publish(self) -> None:
         self._last_published = self.progress.elapsed()
@@ -253,6 +266,14 @@ class ProgressCallback(tune.Callback):
         if self._live is None and now - self._last_line >= LOG_INTERVAL:
             self._last_line = now
             self.console.print(self.progress.describe(), highlight=False, soft_wrap=True)
+
+
+def error_of(trial: Any) -> Exception:
+    """Return why a trial of Ray Tune ended with an error."""
+    if trial.pickled_error_file:
+        error: Exception = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+        return error
+    return trial.get_error() or RuntimeError("Ray Tune kept no error")
 
 
 def render(progress: Progress) -> Table:

@@ -1,5 +1,6 @@
 """What a study trains: the grid, its leaders with fresh seeds, the winner on all rows."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -74,7 +75,7 @@ class Rounds:
         clear_failures(study)
         write_question(study, question)
         with self.timings.part("train"):
-            self._search(study, question, self.shared, tasks)
+            self._search(study, question, self.shared, tasks, self.console)
 
     def confirm(self, question: Question) -> Question:
         """Train the leaders of a study again with fresh seeds, the same for all of them.
@@ -124,21 +125,31 @@ class Rounds:
             set_aside(study, damage)
         if missing_configurations(whole, results):
             self._start()
-            self.console.print(f"Training {winner.trial} on all {whole.data['rows']:,} rows")
-            with self.timings.part("train"):
-                tasks = [Task(Stack((winner,)))]
-                self._search(study, whole, shared, tasks)
+            rows = f"{whole.data['rows']:,}"
+            self.console.print(f"Training {winner.trial} on all {rows} rows", highlight=False)
+            quiet = Console(quiet=True)  # its accuracies are on rows that it has seen
+            tasks = [Task(Stack((winner,)))]
+            with self.timings.part("train"), self.console.status("Training the winner"):
+                self._search(study, whole, shared, tasks, quiet)
             results, _ = read_stacks(study, whole.key)
-            if missing_configurations(whole, results):
-                return None
+        trained = [result.epochs[-1][k] for _, result, k in results_after(whole.epochs, results)]
+        if not trained or trained[0].diverged:
+            for reason in dict.fromkeys(read_failures(study).values()):
+                self.console.print(f"failed: {reason}", style="red", markup=False, soft_wrap=True)
+            return None
         return Refit(study=study, question=whole, trial=winner.trial, scaler=shared.scaler)
 
     def _search(
-        self, study: Storage, question: Question, shared: SharedData, tasks: Sequence[Task]
+        self,
+        study: Storage,
+        question: Question,
+        shared: SharedData,
+        tasks: Sequence[Task],
+        console: Console,
     ) -> None:
         from digitrec.search import search  # imported while Ray started
 
-        finished = search(self.request, study, question, shared, tasks, self.console, self.lock)
+        finished = search(self.request, study, question, shared, tasks, console, self.lock)
         self.stopped = self.stopped or not finished
 
     def _trials(self, question: Question) -> "pd.DataFrame":
@@ -232,9 +243,9 @@ def plan(
 
 
 def fresh_seeds(taken: Sequence[int], how_many: int) -> list[int]:
-    """Return the smallest seeds above those that are taken."""
-    first = max(taken) + 1
-    return [(first + step) % 2**32 for step in range(how_many)]
+    """Return the next seeds after the highest that is taken; after the last comes 0."""
+    following = ((max(taken) + step) % 2**32 for step in itertools.count(1))
+    return list(itertools.islice((seed for seed in following if seed not in taken), how_many))
 
 
 def question_of_refit(question: Question, winner: Configuration) -> Question:

@@ -1,10 +1,14 @@
 """Stacks through Ray Tune: the grid search itself."""
 
+import logging
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 
 from ray import tune
+from ray.tune.trainable import wrap_function
 from rich.console import Console
 
 from digitrec.data import SharedData
@@ -17,7 +21,10 @@ from digitrec.results.stacks import write_failure
 from digitrec.signals import Interrupted, sigint_noted
 from digitrec.space import CPU_COST, Stack, Task
 from digitrec.storage import Storage
-from digitrec.trainable import stack_of, task_config, train_stack
+from digitrec.trainable import failure_text, stack_of, task_config, train_stack
+
+# They print the traceback of every lost worker; the study tells of it in a line.
+WORDY = ("ray.tune.execution.tune_controller", "ray.tune.tune")
 
 
 def search(
@@ -46,7 +53,7 @@ def search(
     Raises:
         OSError: the study directory can no longer be used.
     """
-    trainable = tune.with_parameters(
+    function = tune.with_parameters(
         train_stack,
         shared=shared,
         layer_sizes=tuple(question.layer_sizes),
@@ -55,18 +62,22 @@ def search(
         study=study,
         question=question.key,
     )
+    trainable = wrap_function(function)
+    trainable.__name__ = trainable.__qualname__ = "Stack"  # the actors' class in Ray's dashboard
     resources = {"cpu": request.cpus_per_trial, "gpu": request.gpus_per_trial}
     stacks = [task.stack for task in tasks]
     progress = make_progress(question, stacks)
-    with sigint_noted() as interruption:
+    for name in WORDY:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    with sigint_noted() as interruption, tune_storage(study) as storage_path:
 
         def check() -> None:
             interruption.check()
             lock.check()
 
-        def keep_failure(stack: Stack, error: str) -> None:
+        def keep_failure(stack: Stack, error: Exception) -> None:
             trials = [member.trial for member in stack.members]
-            write_failure(study, stack.key, trials, error)
+            write_failure(study, stack.key, trials, failure_text(error))
 
         metrics = Metrics(study.name)
         with ProgressCallback(progress, console, metrics, check, keep_failure) as callback:
@@ -80,7 +91,7 @@ def search(
                 ),
                 run_config=tune.RunConfig(
                     name=f"{datetime.now():%Y-%m-%d_%H-%M-%S}",
-                    storage_path=str(study / "ray"),
+                    storage_path=storage_path,
                     failure_config=tune.FailureConfig(max_failures=request.max_failures),
                     callbacks=[callback],
                     verbose=0,
@@ -93,6 +104,21 @@ def search(
             except Interrupted:
                 return False
     return not interruption.came
+
+
+@contextmanager
+def tune_storage(study: Storage) -> Iterator[str]:
+    """Yield where Ray Tune is to keep its own files: in the study, where that is a directory.
+
+    They are logs, which nothing of a study relies on. On an object store they would be a third of
+    the requests, and, since Ray Tune does not try again, a store that is away for some seconds
+    would end the search; there they are kept while the search lasts.
+    """
+    if study.path is not None:
+        yield str(study.path / "ray")
+        return
+    with tempfile.TemporaryDirectory(prefix="digitrec-") as directory:
+        yield directory
 
 
 def make_progress(question: Question, stacks: Sequence[Stack]) -> Progress:

@@ -13,11 +13,14 @@ import shlex
 import socket
 import sys
 import threading
+import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from types import TracebackType
 
 import ray
+from ray._private import services
 from rich.console import Console
 
 from digitrec.errors import InputError
@@ -26,6 +29,9 @@ from digitrec.signals import sigint_put_off
 from digitrec.storage import Storage
 
 CONNECT_SECONDS = 5.0
+LOOK_SECONDS = 2.0  # between two looks at whether the head of the cluster is there
+SILENCE_SECONDS = 50.0  # of the head, after which the study ends; 60 would end Ray, without a word
+UNFINISHED = 1  # exit code
 Node = dict[str, float]  # resource -> how much of it there is
 
 
@@ -45,6 +51,7 @@ class Session:
         self.timings = timings
         self._ours = not ray.is_initialized()
         self._ending: threading.Thread | None = None
+        self._ended = threading.Event()
 
     def __enter__(self) -> "Session":
         if self._ours:
@@ -115,18 +122,44 @@ class Session:
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         local = self.address == "local"
         try:
-            ray.init(
-                self.address,
-                include_dashboard=False if local else None,
-                runtime_env=local_runtime_env() if local else None,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            with _without_dashboard() if local else nullcontext():
+                ray.init(
+                    self.address,
+                    include_dashboard=False if local else None,
+                    runtime_env=local_runtime_env() if local else None,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
         except (ConnectionError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"no Ray cluster answers at {self.address}: {reason}") from error
+        if not local:
+            address = ray.get_runtime_context().gcs_address
+            threading.Thread(target=self._watch, args=(address,), daemon=True).start()
+
+    def _watch(self, address: str) -> None:
+        """End this process when the head of the cluster stays away.
+
+        There is no other way out: the calls into Ray wait for the head, and nothing but the end of
+        the process interrupts them.
+        """
+        last_seen = time.monotonic()
+        while not self._ended.wait(LOOK_SECONDS):
+            if answers(address):
+                last_seen = time.monotonic()
+            elif time.monotonic() - last_seen > SILENCE_SECONDS:
+                self.console.show_cursor()  # which a live display hides
+                print(
+                    f"digitrec: the head of the cluster, {address}, has not answered for "
+                    f"{SILENCE_SECONDS:.0f} s. What was finished is kept; on a cluster that "
+                    "answers, the same command goes on.",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                os._exit(UNFINISHED)
 
     def _end(self) -> None:
+        self._ended.set()
         with self.timings.part("end Ray"):
             ray.shutdown()
 
@@ -169,9 +202,28 @@ def check_address(address: str) -> None:
             "6379) or 'auto'. To run on a cluster by its dashboard's address, use `ray job submit`"
         )
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+        connect(address)
     except (OSError, OverflowError) as error:
         raise InputError(f"no Ray cluster answers at {address}: {error}") from error
+
+
+def connect(address: str) -> None:
+    """Check that somebody listens at HOST:PORT.
+
+    Raises:
+        OSError, OverflowError: nobody does.
+    """
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+
+
+def answers(address: str) -> bool:
+    """Return whether somebody listens at HOST:PORT."""
+    try:
+        connect(address)
+    except OSError:
+        return False
+    return True
 
 
 def local_runtime_env() -> dict[str, str] | None:
@@ -204,6 +256,31 @@ def count_workers(nodes: Sequence[Node], cpus: float, gpus: float) -> int:
             "Lower --cpus-per-trial or --gpus-per-trial"
         )
     return workers
+
+
+@contextmanager
+def _without_dashboard() -> Iterator[None]:
+    """Have Ray start no dashboard at all, as where only ray[tune] is installed.
+
+    With include_dashboard=False it still starts a process that sends usage statistics, which are
+    off here, waits for it, and loads what its agent could tell a dashboard: two seconds of
+    processor time. A Ray that has neither of the names below starts as it does by itself.
+    """
+    hidden = "ray.dashboard.optional_deps"
+    start = getattr(services, "start_api_server", None)
+    there = sys.modules.get(hidden)
+    sys.modules[hidden] = None  # type: ignore[assignment]
+    if start is not None:
+        services.start_api_server = lambda *_, **__: (None, None)
+    try:
+        yield
+    finally:
+        if start is not None:
+            services.start_api_server = start
+        if there is None:
+            del sys.modules[hidden]
+        else:
+            sys.modules[hidden] = there
 
 
 def _import_tensorboardx() -> None:

@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import platform
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -75,7 +74,7 @@ def run_study(request: Request, console: Console) -> "Outcome":
 
         outcome = conclude(study, Holdings(shared, refitted, test), timings)
         timings.write(study)
-    return replace(outcome, refit_missing=request.refit and refitted is None)
+    return outcome
 
 
 def share(digits: Digits, split: Split, question: Question) -> SharedData:

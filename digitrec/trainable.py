@@ -6,6 +6,8 @@ imports this module as well, has no use for it.
 
 import math
 import os
+import sys
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,7 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 from ray import tune
+from ray.exceptions import RayActorError
 
 from digitrec.data import SharedData
 from digitrec.results.arrays import SUFFIX, DamagedError
@@ -116,8 +119,7 @@ def reports(
     ):
         history = training.history
         if len(history) == epochs_wanted:
-            run = Run(node=_node(), pid=os.getpid(), started=started, ended=time.time())
-            labels = predictions.cpu().numpy()
+            labels, run = predictions.cpu().numpy(), describe_run(started)
             result = StackResult(stack=stack, epochs=history, predictions=labels, run=run)
             write_stack(study, question, result, weights_of(stack, model))
             remove_checkpoint(study, key)
@@ -126,7 +128,7 @@ def reports(
             kept = time.monotonic()
         if training.totals.images == 0 and len(history) > epochs_reported:
             epochs_reported = len(history)
-            print(describe_epoch(stack, history[-1], epochs_wanted, len(data.train_labels)))
+            log(describe_epoch(stack, history[-1], epochs_wanted, len(data.train_labels)))
             yield epoch_metrics(stack, history[-1]) | {"slow_precision": slow}
 
 
@@ -149,8 +151,13 @@ def resume(study: Storage, question: str, task: Task, key: str, model: "StackedM
         if task.continues is None:
             return Training.of(model)
         return read_finished(study, question, task.continues, task.stack, model)
-    print(f"{task.stack.name} goes on after epoch {len(training.history)}")
+    log(f"{task.stack.name} goes on after epoch {len(training.history)}")
     return training
+
+
+def log(line: str) -> None:
+    """Write a line to the worker's log: to stderr, which Ray's dashboard shows first."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def describe_epoch(stack: Stack, records: Sequence[EpochRecord], epochs: int, images: int) -> str:
@@ -174,6 +181,21 @@ def describe_epoch(stack: Stack, records: Sequence[EpochRecord], epochs: int, im
         f"{seconds:.1f} s, {len(records) * images / max(seconds, 1e-9):,.0f} images/s",
     ]
     return " | ".join([*parts, *([f"{diverged} diverged"] if best and diverged else [])])
+
+
+def describe_failure(error: Exception) -> str:
+    """Return in one line why a trial of Ray Tune failed: it raised, or its worker was lost."""
+    last = str(error).strip().splitlines()[-1]
+    if not isinstance(error, RayActorError):
+        return last
+    detail = last.partition(" Some common causes")[0].rpartition("Worker exit detail: ")[2]
+    return textwrap.shorten(f"its worker was lost: {detail}", 200, placeholder=" ...")
+
+
+def failure_text(error: Exception) -> str:
+    """Return the whole error of a trial of Ray Tune; its last line says why the trial failed."""
+    text, line = str(error).rstrip(), describe_failure(error)
+    return text if text.endswith(line) else f"{text}\n{line}"
 
 
 def task_config(task: Task) -> dict[str, Any]:
@@ -233,8 +255,15 @@ def claim_resources() -> "torch.device":
     return torch.device("cuda")
 
 
-def _node() -> str:
-    return str(ray.util.get_node_ip_address())
+def describe_run(started: float) -> Run:
+    """Return where this worker trained what it started at that time, in Unix seconds."""
+    return Run(
+        node=ray.util.get_node_ip_address(),
+        node_id=ray.get_runtime_context().get_node_id(),
+        pid=os.getpid(),
+        started=started,
+        ended=time.time(),
+    )
 
 
 _prepared: dict[tuple[str, str, str], "TrainingData"] = {}  # at most one entry: the study at work

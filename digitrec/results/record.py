@@ -40,7 +40,7 @@ class Record:
 
     @property
     def runs(self) -> pd.DataFrame:
-        """Where and when each trial was trained: trial, stack, node, pid, started, ended."""
+        """Where and when each trial was trained; see `tables.RUN_COLUMNS`."""
         return self.tables.runs
 
 

@@ -38,6 +38,7 @@ class Run:
     pid: int  # of the worker
     started: float  # Unix seconds
     ended: float  # Unix seconds
+    node_id: str = ""  # Ray's; nodes that share a machine share its address
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
