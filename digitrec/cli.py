@@ -90,10 +90,12 @@ def _add_tune(commands: Commands) -> None:
 def _add_tune_options(parser: argparse.ArgumentParser) -> None:
     _add_data_options(parser.add_argument_group("data"))
     _add_search_options(parser.add_argument_group("search space (values separated by commas)"))
+    _add_winner_options(parser.add_argument_group("winner"))
     parser.add_argument(
         "--out",
         metavar="DIR",
-        help="the study directory; left out, it is results/ and the name of the data",
+        help="the study directory, a path or a URI such as s3://bucket/study; left out, it is "
+        "results/ and the name of the data",
         default=argparse.SUPPRESS,
     )
     _add_machine_options(parser.add_argument_group("machine"))
@@ -107,6 +109,12 @@ def _add_data_options(data: argparse._ArgumentGroup) -> None:
         help="a .csv, .csv.gz or .parquet file with the columns label, pixel0, pixel1, ... "
         "(Kaggle's Digit Recognizer layout); 'sample', 5,000 MNIST digits that need no "
         "download; or 'openml', all 70,000, downloaded once",
+    )
+    data.add_argument(
+        "--test-data",
+        metavar="DATA",
+        help="labelled digits that no choice is made by; the winner is scored on them once",
+        default=argparse.SUPPRESS,
     )
     data.add_argument(
         "--val-fraction", type=float, default=0.2, metavar="F", help="share of rows to validate on"
@@ -144,6 +152,24 @@ def _add_search_options(search: argparse._ArgumentGroup) -> None:
         default="float32",
         help="bf16 multiplies in bfloat16 and keeps the weights in float32; faster on "
         "processors and GPUs that have it in hardware",
+    )
+
+
+def _add_winner_options(winner: argparse._ArgumentGroup) -> None:
+    winner.add_argument(
+        "--confirm",
+        type=int,
+        default=0,
+        metavar="N",
+        help="train the N leaders again with fresh seeds, and let their mean decide",
+    )
+    winner.add_argument(
+        "--confirm-seeds", type=int, default=3, metavar="S", help="how many fresh seeds"
+    )
+    winner.add_argument(
+        "--refit",
+        action="store_true",
+        help="train the winner on all rows, those of validation included, before it is kept",
     )
 
 
@@ -219,6 +245,10 @@ def make_request(options: argparse.Namespace) -> Request:
         epochs=options.epochs,
         val_fraction=options.val_fraction,
         precision=options.precision,
+        confirm=options.confirm,
+        confirm_seeds=options.confirm_seeds,
+        refit=options.refit,
+        test_data=getattr(options, "test_data", None),
         out=getattr(options, "out", None),
         stack_size=options.stack_size,
         cpus_per_trial=options.cpus_per_trial,
@@ -230,6 +260,10 @@ def make_request(options: argparse.Namespace) -> Request:
 
 def print_outcome(outcome: "Outcome", console: Console) -> int:
     """Print the ranking, the winner and where everything is; returns the exit code."""
+    confirmed = outcome.confirmed.to_dict("records")
+    if confirmed:
+        console.print("\nThe leaders, trained again with fresh seeds")
+        console.print(_confirmation(confirmed), soft_wrap=True)
     leaders = outcome.ranked.head(MOST_RANKED).to_dict("records")
     if leaders:
         console.print(f"\nThe best {len(leaders)} of {len(outcome.tables.trials)} configurations")
@@ -250,6 +284,16 @@ def _ranking(leaders: list[dict[Hashable, Any]]) -> Table:
     return table
 
 
+def _confirmation(cells: list[dict[Hashable, Any]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("lr", "batch size", "fresh seeds", "mean val accuracy", "lowest", "highest"):
+        table.add_column(heading, justify="right")
+    for cell in cells:
+        accuracies = (f"{cell[name]:.2%}" for name in ("mean", "lowest", "highest"))
+        table.add_row(*map(str, (cell["lr"], cell["batch_size"], cell["seeds"])), *accuracies)
+    return table
+
+
 def describe(outcome: "Outcome") -> list[str]:
     """Return the closing lines: winner, what did not complete and why, files, how to go on."""
     lines = []
@@ -258,6 +302,13 @@ def describe(outcome: "Outcome") -> list[str]:
         lines.append(
             f"Winner: lr {best['lr']}, batch size {best['batch_size']}, seed {best['seed']}: "
             f"{best['val_accuracy']:.2%} of the validation images recognised."
+        )
+    if outcome.best is not None and "refit" in outcome.best:
+        lines.append(f"The model was then trained on all {outcome.best['refit']['rows']:,} rows.")
+    if outcome.best is not None and "test" in outcome.best:
+        test = outcome.best["test"]
+        lines.append(
+            f"Test data: {test['accuracy']:.2%} of the {test['rows']:,} images of {test['source']}."
         )
     statuses = outcome.tables.trials["status"].value_counts()
     lines += [
@@ -275,8 +326,8 @@ def describe(outcome: "Outcome") -> list[str]:
         f"tables   {outcome.directory / 'trials.csv'}, epochs.csv",
         f"figures  {outcome.directory / 'plots' / 'comparison.png'}, heatmap.png, updates.png",
     ]
-    if outcome.model is not None:
-        lines.append(f"model    {outcome.model / 'model.safetensors'}, model.json")
+    if outcome.best is not None:
+        lines.append(f"model    {outcome.directory / 'best' / 'model.safetensors'}, model.json")
     if not outcome.tables.complete:
         lines.append("The same `digitrec tune` command goes on with what is missing.")
     return lines

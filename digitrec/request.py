@@ -25,6 +25,10 @@ class Request:
     epochs: int = 3
     val_fraction: float = 0.2  # of the rows, for validation
     precision: Precision = "float32"  # of the factors of the matrix products
+    confirm: int = 0  # how many leaders are trained again with fresh seeds
+    confirm_seeds: int = 3  # with how many
+    refit: bool = False  # train the winner on all rows before it is kept
+    test_data: str | None = None  # labelled digits that the winner is scored on once
     out: str | None = None  # the study directory; None: results/ and the name of the data
     stack_size: int | None = None  # the most trials trained as one; None: what ends soonest
     cpus_per_trial: float = 1  # of a stack, that is, of one trial of Ray Tune
@@ -41,6 +45,11 @@ class Request:
         )
         _check_share("cpus-per-trial", self.cpus_per_trial, self.cpus_per_trial > 0)
         _check_share("gpus-per-trial", self.gpus_per_trial, self.gpus_per_trial >= 0)
+        _check(self.confirm >= 0, f"confirm {self.confirm} is less than 0")
+        _check(
+            self.confirm_seeds >= 1,
+            f"confirm-seeds {self.confirm_seeds} is not a whole number above 0",
+        )
         _check(self.max_failures >= 0, f"max-failures {self.max_failures} is less than 0")
         _check(
             not IN_A_RAY_JOB or Path(self.out or "").is_absolute() or "://" in (self.out or ""),

@@ -20,6 +20,7 @@ from digitrec.trainable import stack_of, task_config, train_stack
 
 def search(
     request: Request,
+    study: Storage,
     question: Question,
     shared: SharedData,
     tasks: Sequence[Task],
@@ -28,13 +29,13 @@ def search(
     """Train stacks with Ray Tune; each writes its own files as it finishes, or its failure.
 
     Args:
-        request: what the study asks for; its directory gets the files.
+        request: what the study asks for.
+        study: gets the files.
         question: the study's.
         shared: the data; it crosses Ray's object store once.
         tasks: what to train, in this order as workers become free.
         console: shows the progress.
     """
-    study = request.directory
     trainable = tune.with_parameters(
         train_stack,
         shared=shared,

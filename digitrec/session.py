@@ -14,10 +14,12 @@ import socket
 import sys
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from types import TracebackType
 
 import ray
+from ray._private import services
 from rich.console import Console
 
 from digitrec.errors import InputError
@@ -105,13 +107,14 @@ class Session:
         logging.getLogger("ray").setLevel(logging.ERROR)
         local = self.address == "local"
         try:
-            ray.init(
-                self.address,
-                include_dashboard=False if local else None,
-                runtime_env=local_runtime_env() if local else None,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            with _without_dashboard() if local else nullcontext():
+                ray.init(
+                    self.address,
+                    include_dashboard=False if local else None,
+                    runtime_env=local_runtime_env() if local else None,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
         except (ConnectionError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"no Ray cluster answers at {self.address}: {reason}") from error
@@ -197,6 +200,31 @@ def count_workers(nodes: Sequence[Node], cpus: float, gpus: float) -> int:
             "Lower --cpus-per-trial or --gpus-per-trial"
         )
     return workers
+
+
+@contextmanager
+def _without_dashboard() -> Iterator[None]:
+    """Have Ray start no dashboard at all, as where only ray[tune] is installed.
+
+    With include_dashboard=False it still starts a process that sends usage statistics, which are
+    off here, waits for it, and loads what its agent could tell a dashboard: two seconds of
+    processor time. A Ray that has neither of the names below starts as it does by itself.
+    """
+    hidden = "ray.dashboard.optional_deps"
+    start = getattr(services, "start_api_server", None)
+    there = sys.modules.get(hidden)
+    sys.modules[hidden] = None  # type: ignore[assignment]
+    if start is not None:
+        services.start_api_server = lambda *_, **__: (None, None)
+    try:
+        yield
+    finally:
+        if start is not None:
+            services.start_api_server = start
+        if there is None:
+            del sys.modules[hidden]
+        else:
+            sys.modules[hidden] = there
 
 
 def _import_tensorboardx() -> None:

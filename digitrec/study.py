@@ -1,9 +1,7 @@
-"""A study: plan the stacks, train them with Ray Tune, keep the study directory."""
+"""A study: from a request to what it came to."""
 
 import importlib.metadata
 import platform
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -22,27 +20,21 @@ from digitrec.errors import InputError
 from digitrec.lock import check_free, locked
 from digitrec.request import Request
 from digitrec.results.arrays import SUFFIX, DamagedError
-from digitrec.results.question import NAME, Question, read_question, write_question
+from digitrec.results.holdings import Holdings
+from digitrec.results.question import NAME, Question, read_question
 from digitrec.results.stacks import (
     FOLDERS,
     Damage,
-    StackResult,
-    clear_failures,
     read_arrays,
     read_stacks,
-    results_after,
     set_aside,
 )
 from digitrec.results.timings import Timings
-from digitrec.session import Node, Session, count_workers
+from digitrec.results.validation import write_labels
+from digitrec.rounds import Rounds
 from digitrec.space import (
-    MAX_STACK_SIZE,
-    Configuration,
     Space,
-    Stack,
-    Task,
     layer_sizes,
-    plan_stacks,
 )
 from digitrec.storage import LocalStorage, Storage
 
@@ -66,72 +58,23 @@ def run_study(request: Request, console: Console) -> "Outcome":
         digits = read_digits(request.data)
         split = _split(digits, request.val_fraction)
         _check_batch_sizes(request.space, split)
+        test = _read_test(request.test_data, digits)
         question = ask(request, digits, split)
         shared = share(digits, split, question)
     _prepare(study)
-    with locked(study), Trainer(request, shared, console, timings) as trainer:
+    with locked(study), Rounds(request, shared, console, timings) as rounds:
         open_study(study, question, console)
-        trainer.train(question)
-        trainer.end()
+        write_labels(study, question, digits.labels[split.val], split.val)
+        rounds.train(question, question.configurations())
+        if request.confirm:
+            question = rounds.confirm(question)
+        refitted = rounds.refit(question) if request.refit else None
+        rounds.end()
         from digitrec.results.outcome import conclude
 
-        outcome = conclude(study, shared, timings)
+        outcome = conclude(study, Holdings(shared, refitted, test), timings)
         timings.write(study)
     return outcome
-
-
-class Trainer:
-    """Trains what a study misses, on a Ray that is started when there is something to train."""
-
-    def __init__(
-        self, request: Request, shared: SharedData, console: Console, timings: Timings
-    ) -> None:
-        self.request = request
-        self.shared = shared
-        self.console = console
-        self.timings = timings
-        self._session: Session | None = None
-        self._closing = ExitStack()
-
-    def __enter__(self) -> "Trainer":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._closing.close()
-
-    def train(self, question: Question) -> None:
-        """Train the configurations of a question that the study directory has no result of.
-
-        Raises:
-            InputError: no node can train a stack, or not all nodes share the study directory.
-        """
-        study = self.request.directory
-        results, _ = read_stacks(study, question.key)
-        missing = missing_configurations(question, results)
-        if not missing:
-            write_question(study, question)
-            return
-        session = self._start()
-        tasks = plan(self.request, session.nodes(), question, missing, results)
-        self.console.print(describe_plan(question, tasks), highlight=False, soft_wrap=True)
-        clear_failures(study)
-        write_question(study, question)
-        from digitrec.search import search  # imported while Ray started
-
-        with self.timings.part("train"):
-            search(self.request, question, self.shared, tasks, self.console)
-
-    def end(self) -> None:
-        """Begin to end what was started; leaving the block waits for it."""
-        if self._session:
-            self._session.end()
-
-    def _start(self) -> Session:
-        if self._session is None:
-            session = Session(self.request.address, self.console, self.timings)
-            self._session = self._closing.enter_context(session)
-            session.check_shared(self.request.directory)
-        return self._session
 
 
 def share(digits: Digits, split: Split, question: Question) -> SharedData:
@@ -142,19 +85,6 @@ def share(digits: Digits, split: Split, question: Question) -> SharedData:
         labels=digits.labels,
         split=split,
         scaler=fit_scaler(digits.images[split.train]),
-    )
-
-
-def describe_plan(question: Question, tasks: Sequence[Task]) -> str:
-    """Return one line: what is trained on what."""
-    data = question.data
-    configurations = sum(len(task.stack.members) for task in tasks)
-    going_on = sum(len(task.stack.members) for task in tasks if task.continues)
-    grown = f"; {going_on} of them go on from fewer epochs" if going_on else ""
-    return (
-        f"{data['train_rows']:,} digits to train on, {data['val_rows']:,} to validate on; "
-        f"{configurations} configurations in {len(tasks)} stacks, {question.epochs} epochs each"
-        + grown
     )
 
 
@@ -230,60 +160,6 @@ def find_damage(study: Storage, question: Question) -> list[Damage]:
     return damaged
 
 
-def missing_configurations(
-    question: Question, results: Iterable[StackResult]
-) -> set[Configuration]:
-    """Return the configurations of a question that no finished stack holds."""
-    there = {member for member, _, _ in results_after(question.epochs, results)}
-    return set(question.configurations()) - there
-
-
-def plan(
-    request: Request,
-    nodes: Sequence[Node],
-    question: Question,
-    missing: set[Configuration],
-    results: Sequence[StackResult],
-) -> list[Task]:
-    """Return the stacks to train on the nodes, longest first.
-
-    The whole grid is planned, then what is there already is left out: a study that was cut
-    short so goes on with the same stacks, and ends with the same numbers to the last bit. A
-    configuration that was trained for fewer epochs goes on from there.
-
-    Args:
-        request: what the study asks for.
-        nodes: resources of each.
-        question: the study's.
-        missing: what to train.
-        results: the finished stacks of the study, of any number of epochs.
-
-    Raises:
-        InputError: the nodes cannot train even one trial at a time.
-    """
-    workers = count_workers(nodes, request.cpus_per_trial, request.gpus_per_trial)
-    size = request.stack_size or (MAX_STACK_SIZE if request.gpus_per_trial else None)
-    whole = plan_stacks(
-        question.configurations(),
-        workers=workers,
-        images=question.data["train_rows"] * question.epochs,
-        stack_size=size,
-    )
-    earlier = {
-        member: result.key
-        for epochs in range(1, question.epochs)
-        for member, result, _ in results_after(epochs, results)
-    }
-    tasks = []
-    for stack in whole:
-        parts: dict[str | None, list[Configuration]] = {}
-        for member in stack.members:
-            if member in missing:
-                parts.setdefault(earlier.get(member), []).append(member)
-        tasks += [Task(Stack(tuple(members)), key) for key, members in parts.items()]
-    return tasks
-
-
 def _prepare(study: Storage) -> None:
     try:
         study.prepare()
@@ -297,6 +173,19 @@ def _damage_of(study: Storage, kind: str, question: Question, name: str) -> str 
     except DamagedError as error:
         return str(error)
     return None
+
+
+def _read_test(source: str | None, digits: Digits) -> Digits | None:
+    """Return the labelled digits to score the winner on."""
+    if source is None:
+        return None
+    test = read_digits(source)
+    if test.images.shape[1] != digits.images.shape[1]:
+        raise InputError(
+            f"{source}: images of {test.images.shape[1]} pixels; "
+            f"those of {digits.source} have {digits.images.shape[1]}"
+        )
+    return test
 
 
 def _split(digits: Digits, val_fraction: float) -> Split:

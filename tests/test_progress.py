@@ -182,7 +182,7 @@ def test_an_error_after_which_a_stack_is_trained_again_is_said_and_counted() -> 
     output = io.StringIO()
     study = progress(Clock())
     with ProgressCallback(study, Console(file=output)) as callback:
-        trial = SimpleNamespace(config={"stack": stack_config(LONG)})
+        trial = SimpleNamespace(config={"stack": task_config(Task(LONG))})
         callback.on_trial_start(0, [], trial)
         callback.on_trial_recover(0, [], trial)
     assert output.getvalue().splitlines()[0] == "again bs32-seed0-lr0.1,0.5"

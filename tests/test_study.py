@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from safetensors.numpy import load_file
 
-from digitrec import search, study
+from digitrec import rounds, search
 from digitrec.classifier import load_classifier
 from digitrec.data import fit_scaler, read_digits, split_rows
 from digitrec.errors import InputError
@@ -122,7 +122,7 @@ def test_a_finished_study_trains_nothing(
     def refuse(*_: object) -> None:
         raise AssertionError("a finished study was trained")
 
-    monkeypatch.setattr(study, "Session", refuse)
+    monkeypatch.setattr(rounds, "Session", refuse)
     again = run(folder(finished))
     pd.testing.assert_frame_equal(again.tables.trials, finished.tables.trials)
 
@@ -146,7 +146,7 @@ def test_a_narrower_grid_shows_fewer_rows_and_trains_nothing(
     assert (wide.winner, narrow.winner) == ("lr0.5-bs512-seed0", "lr0.1-bs512-seed0")
     about = json.loads((tmp_path / "best" / "model.json").read_text())
     assert about["configuration"]["lr"] == 0.1
-    assert narrow.model == Storage.at(tmp_path / "best")
+    assert narrow.best == about
     assert len(list((tmp_path / "stacks").iterdir())) == 1
 
 

@@ -12,7 +12,7 @@ from digitrec.errors import InputError
 from digitrec.results import arrays, tables
 from digitrec.results.arrays import DamagedError, pack
 from digitrec.results.question import Question, read_question, write_question
-from digitrec.results.record import read_labels, read_record, write_labels
+from digitrec.results.record import read_record
 from digitrec.results.stacks import (
     Run,
     StackResult,
@@ -24,6 +24,7 @@ from digitrec.results.stacks import (
     write_failure,
     write_stack,
 )
+from digitrec.results.validation import read_labels, write_labels
 from digitrec.space import EpochRecord, Space, Stack
 from digitrec.storage import Storage
 

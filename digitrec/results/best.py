@@ -1,52 +1,108 @@
-"""The winner as files: `best/model.safetensors`, weights and scaler, and `best/model.json`."""
+"""The winner as files: `best/model.safetensors`, weights and scaler, and `best/model.json`.
+
+Letters: N' validation images, C = 10 classes.
+"""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
 from safetensors.numpy import save
 
-from digitrec.data import SharedData
+from digitrec.classifier import ABOUT, MODEL, Classifier
+from digitrec.data import Digits, SharedData
+from digitrec.results.holdings import Holdings, Refit
+from digitrec.results.question import Question
 from digitrec.results.record import Record
-from digitrec.results.stacks import Parameters, read_weights, results_after
+from digitrec.results.stacks import (
+    Parameters,
+    StackResult,
+    read_stacks,
+    read_weights,
+    results_after,
+)
 from digitrec.results.tables import METRICS
+from digitrec.results.validation import WinnerValidation, write_validation
 from digitrec.storage import Storage
 
-MODEL, ABOUT = "model.safetensors", "model.json"
+MOST_MISTAKES = 30  # that are kept as images
 
 
-def write_best(record: Record, winner: str | None, shared: SharedData) -> None:
-    """Write the winner of a study; without one, an earlier model is removed.
+def write_best(record: Record, winner: str | None, holdings: Holdings) -> Record:
+    """Write the winner of a study, and what it makes of the validation images.
 
-    The weights are named as those of `torch.nn.Sequential(Linear, ReLU, ..., Linear)`; the scaler
-    as scikit-learn's `MinMaxScaler` names its arrays.
+    Weights are named as those of `torch.nn.Sequential(Linear, ReLU, ..., Linear)`, the scaler's
+    arrays as scikit-learn's `MinMaxScaler` names them. Without a winner, an earlier model goes.
+
+    Returns:
+        The record with what was written.
 
     Raises:
         DamagedError: the file of the winner's weights is not what it should be.
     """
-    best = record.directory / "best"
+    best, shared = record.directory / "best", holdings.shared
     if winner is None:
         for name in best.names():
             best.remove(name)
-        return
-    tensors = dict(weights_of(record, winner))
-    tensors |= {f"scaler.{name}": values for name, values in asdict(shared.scaler).items()}
+        return replace(record, best=None, validation=None)
+    weights = weights_of(record.directory, record.question, record.results, winner)
+    validated = Classifier.from_parameters(weights, shared.scaler)
+    validation = validate(winner, validated, shared)
+    write_validation(record.directory, record.question, validation)
+    about, scaler = describe_best(record, winner), shared.scaler
+    refit = holdings.refit
+    if refit is not None and refit.trial == winner:
+        weights, scaler = _weights_of_refit(refit), refit.scaler
+        about["refit"] = {"rows": refit.question.data["train_rows"]}
+    if holdings.test is not None:
+        about["test"] = score(Classifier.from_parameters(weights, scaler), holdings.test)
+    tensors = weights | {f"scaler.{name}": values for name, values in asdict(scaler).items()}
     best.write(MODEL, save(tensors))
-    text = json.dumps(describe_best(record, winner), indent=2, ensure_ascii=False) + "\n"
-    best.write(ABOUT, text.encode())
+    best.write(ABOUT, (json.dumps(about, indent=2, ensure_ascii=False) + "\n").encode())
+    return replace(record, best=about, validation=validation)
 
 
-def weights_of(record: Record, trial: str) -> Parameters:
+def validate(trial: str, classifier: Classifier, shared: SharedData) -> WinnerValidation:
+    """Return what a model makes of the validation images, and its most confident mistakes."""
+    rows = shared.split.val
+    probabilities = np.exp(classifier.log_probabilities(shared.images[rows]))  # (N', C)
+    labels = shared.labels[rows]
+    wrong = np.flatnonzero(probabilities.argmax(1) != labels)
+    confident = np.argsort(-probabilities[wrong].max(1), kind="stable")
+    mistakes = wrong[confident[:MOST_MISTAKES]]
+    return WinnerValidation(
+        trial=trial,
+        probabilities=probabilities,
+        mistakes=mistakes,
+        mistake_images=shared.images[rows[mistakes]],
+        mistake_rows=rows[mistakes],
+    )
+
+
+def score(classifier: Classifier, test: Digits) -> dict[str, Any]:
+    """Return a model's accuracy and loss on labelled digits that no choice was made by."""
+    log_probabilities = classifier.log_probabilities(test.images)  # (N, C)
+    of_label = log_probabilities[np.arange(len(test.labels)), test.labels]
+    return {
+        "source": test.source,
+        "rows": len(test.labels),
+        "accuracy": float((log_probabilities.argmax(1) == test.labels).mean()),
+        "loss": float(-of_label.mean(dtype=np.float64)),
+    }
+
+
+def weights_of(
+    study: Storage, question: Question, results: list[StackResult], trial: str
+) -> Parameters:
     """Return the parameters of a trial after its last epoch.
 
     Raises:
         DamagedError: the file that holds them is not what it should be.
     """
-    keys = {
-        member.trial: result.key
-        for member, result, _ in results_after(record.question.epochs, record.results)
-    }
-    return read_weights(record.directory, record.question.key, keys[trial], [trial])[0]
+    found = results_after(question.epochs, results)
+    keys = {member.trial: result.key for member, result, _ in found}
+    return read_weights(study, question.key, keys[trial], [trial])[0]
 
 
 def describe_best(record: Record, winner: str) -> dict[str, Any]:
@@ -74,11 +130,6 @@ def describe_best(record: Record, winner: str) -> dict[str, Any]:
     }
 
 
-def find_best(study: Storage, winner: str | None) -> Storage | None:
-    """Return where the winner's model is; None where there is none, or another trial's."""
-    best = study / "best"
-    try:
-        about = json.loads(best.read(ABOUT))
-        return best if about["trial"] == winner and MODEL in best.names() else None
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None
+def _weights_of_refit(refit: Refit) -> Parameters:
+    results, _ = read_stacks(refit.study, refit.question.key)
+    return weights_of(refit.study, refit.question, results, refit.trial)

@@ -1,12 +1,13 @@
 """What a study came to: its tables, winner and figures, derived from its directory."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
-from digitrec.data import SharedData
 from digitrec.results import plots, tables
-from digitrec.results.best import find_best, write_best
+from digitrec.results.best import write_best
+from digitrec.results.holdings import Holdings
 from digitrec.results.record import Record, read_record
 from digitrec.results.timings import Timings
 from digitrec.storage import Storage
@@ -18,7 +19,6 @@ class Outcome:
 
     record: Record
     ranked: pd.DataFrame  # the completed trials, best first
-    model: Storage | None  # where the winner's model is; None: `digitrec tune` has yet to write it
 
     @property
     def directory(self) -> Storage:
@@ -36,19 +36,32 @@ class Outcome:
         return self.record.failures
 
     @property
+    def confirmed(self) -> pd.DataFrame:
+        """The leaders that fresh seeds confirm, best mean first; see `tables.rank_cells`."""
+        trials = self.tables.trials
+        fresh = trials["trial"].isin(self.record.question.confirmed_trials)
+        return tables.rank_cells(trials[fresh])
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The winner's `model.json`; None: `digitrec tune` has yet to write the model."""
+        best = self.record.best
+        return best if best is not None and best["trial"] == self.winner else None
+
+    @property
     def winner(self) -> str | None:
         """The best trial; None: no trial completed."""
         return None if self.ranked.empty else str(self.ranked["trial"].iloc[0])
 
 
 def conclude(
-    directory: Storage, shared: SharedData | None = None, timings: Timings | None = None
+    directory: Storage, holdings: Holdings | None = None, timings: Timings | None = None
 ) -> Outcome:
     """Write the tables and figures of what a study directory holds now.
 
     Args:
         directory: the study directory.
-        shared: the study's data; with it, the winner's model is written as well.
+        holdings: with it, the winner's model is written as well.
         timings: gets the time that the tables and the figures take.
 
     Raises:
@@ -57,11 +70,11 @@ def conclude(
     timings = timings or Timings()
     with timings.part("write tables and model"):
         record = read_record(directory)
-        ranked = tables.rank(record.tables.trials)
+        ranked = tables.rank(record.tables.trials, record.question.confirmed_trials)
         winner = None if ranked.empty else str(ranked["trial"].iloc[0])
         tables.write_tables(directory, record.tables)
-        if shared is not None:
-            write_best(record, winner, shared)
+        if holdings is not None:
+            record = write_best(record, winner, holdings)
     with timings.part("draw the figures"):
         plots.draw_all(record.tables.trials, record.tables.epochs, winner, directory / "plots")
-    return Outcome(record=record, ranked=ranked, model=find_best(directory, winner))
+    return Outcome(record=record, ranked=ranked)

@@ -40,6 +40,11 @@ class Question:
         ]
         return hashlib.sha256(json.dumps(shared).encode()).hexdigest()[:16]
 
+    @property
+    def confirmed_trials(self) -> list[str]:
+        """The trials that train the leaders again."""
+        return [Configuration(**point).trial for point in self.confirmed]
+
     def configurations(self) -> tuple[Configuration, ...]:
         """Return the points of the grid, then those that confirm its leaders."""
         space = Space(

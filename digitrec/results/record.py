@@ -1,8 +1,9 @@
 """Everything that a study directory holds, read once; what tables, figures and verdict work from.
 
-Letters: N' validation images, D pixels, C = 10 classes, M mistakes.
+Letters: N' validation images.
 """
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,26 +11,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from digitrec.classifier import ABOUT, MODEL
 from digitrec.errors import InputError
-from digitrec.results.arrays import Arrays, DamagedError, pack, unpack
+from digitrec.results.arrays import DamagedError
 from digitrec.results.question import NAME, Question, read_question
 from digitrec.results.stacks import Damage, StackResult, read_failures, read_stacks, results_after
 from digitrec.results.tables import Tables, make_tables
 from digitrec.results.timings import read_timings
+from digitrec.results.validation import WinnerValidation, read_labels, read_validation
 from digitrec.storage import Storage
-
-LABELS = "validation.safetensors"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WinnerValidation:
-    """What the winner predicts for the validation images."""
-
-    trial: str
-    probabilities: NDArray[np.float32]  # (N', C)
-    mistakes: NDArray[np.int64]  # (M,), places among the N' images, most confident first
-    mistake_images: NDArray[np.uint8]  # (M, D)
-    mistake_rows: NDArray[np.int64]  # (M,), row numbers in the data, from 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +33,8 @@ class Record:
     failures: dict[str, str]  # trial -> error
     predictions: dict[str, NDArray[np.uint8]]  # trial -> labels after its last epoch, (N',)
     labels: NDArray[np.uint8] | None  # of the validation images, (N',); None: they are not kept
-    validation: WinnerValidation | None
+    best: dict[str, Any] | None  # `best/model.json`; None: there is no model yet
+    validation: WinnerValidation | None  # of the model in `best/`
     timings: dict[str, float]  # part of the last run -> seconds
     damaged: list[Damage]  # files that are not what they should be, and so are not used
 
@@ -79,55 +70,18 @@ def read_record(directory: Storage) -> Record:
             member.trial: result.predictions[k] for member, result, k in found if member in wanted
         },
         labels=read_labels(directory, question),
+        best=read_best(directory),
         validation=read_validation(directory, question),
         timings=read_timings(directory),
         damaged=damaged,
     )
 
 
-def write_labels(
-    study: Storage, question: Question, labels: NDArray[np.uint8], rows: NDArray[np.int64]
-) -> None:
-    """Keep the labels of the validation images, so that a verdict needs no data.
-
-    Args:
-        study: the study directory.
-        question: the study's.
-        labels: (N',).
-        rows: row numbers in the data, (N',).
-    """
-    about = {"question": question.key}
-    study.write(LABELS, pack("validation labels", about, {"labels": labels, "rows": rows}))
-
-
-def read_labels(study: Storage, question: Question) -> NDArray[np.uint8] | None:
-    """Return the labels of the validation images; None where they are not kept."""
-    found = _read(study, "validation labels", question)
-    return None if found is None else found[1]["labels"]
-
-
-def write_validation(study: Storage, question: Question, validation: WinnerValidation) -> None:
-    """Keep what the winner predicts for the validation images."""
-    about = {"question": question.key, "trial": validation.trial}
-    arrays: Arrays = {
-        "probabilities": validation.probabilities,
-        "mistakes": validation.mistakes,
-        "mistake_images": validation.mistake_images,
-        "mistake_rows": validation.mistake_rows,
-    }
-    (study / "best").write(LABELS, pack("winner's validation", about, arrays))
-
-
-def read_validation(study: Storage, question: Question) -> WinnerValidation | None:
-    """Return what the winner predicts for the validation images; None where it is not kept."""
-    found = _read(study / "best", "winner's validation", question)
-    return None if found is None else WinnerValidation(trial=found[0]["trial"], **found[1])
-
-
-def _read(folder: Storage, kind: str, question: Question) -> tuple[dict[str, Any], Arrays] | None:
-    """Return a file that only adds to the tables; None where there is none of this study."""
+def read_best(study: Storage) -> dict[str, Any] | None:
+    """Return what `best/model.json` says; None where there is no model."""
+    best = study / "best"
     try:
-        about, arrays = unpack(kind, folder.read(LABELS))
-    except (FileNotFoundError, DamagedError):
+        about: dict[str, Any] = json.loads(best.read(ABOUT))
+        return about if "trial" in about and MODEL in best.names() else None
+    except (FileNotFoundError, ValueError, TypeError):
         return None
-    return (about, arrays) if about.get("question") == question.key else None

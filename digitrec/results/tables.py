@@ -4,7 +4,7 @@ Columns, once released, do not change; `README.md` describes them with their uni
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ EPOCH_COLUMNS = [
     "val_loss", "val_accuracy", "seconds",
 ]  # fmt: skip
 RUN_COLUMNS = ["trial", "stack", "node", "pid", "started", "ended"]
+CELL = ["lr", "batch_size"]  # what the trials of a configuration share that differ in seed
 METRICS = ["train_loss", "train_accuracy", "val_loss", "val_accuracy"]
 
 
@@ -73,12 +74,42 @@ def make_tables(
     )
 
 
-def rank(trials: pd.DataFrame) -> pd.DataFrame:
-    """Return the completed trials, best first: validation accuracy, then validation loss."""
+def rank(trials: pd.DataFrame, confirmed: Collection[str] = ()) -> pd.DataFrame:
+    """Return the completed trials, best first: validation accuracy, then validation loss.
+
+    Args:
+        trials: TRIAL_COLUMNS.
+        confirmed: trials that train the leaders again with fresh seeds. If there are any, the mean
+            of a configuration's comes first: it was not chosen for its luck.
+    """
     completed = trials[trials["status"] == "completed"]
-    return completed.sort_values(
-        ["val_accuracy", "val_loss"], ascending=[False, True], kind="stable", ignore_index=True
+    fresh = completed[completed["trial"].isin(list(confirmed))]
+    means = fresh.groupby(CELL)["val_accuracy"].mean().rename("confirmed").reset_index()
+    ranked = completed.merge(means, on=CELL, how="left").sort_values(
+        ["confirmed", "val_accuracy", "val_loss"],
+        ascending=[False, False, True],
+        kind="stable",
+        ignore_index=True,
     )
+    return ranked.drop(columns="confirmed")
+
+
+def rank_cells(trials: pd.DataFrame) -> pd.DataFrame:
+    """Return the cells of the grid of which every seed completed, best mean accuracy first.
+
+    Returns:
+        Columns lr, batch_size, seeds, mean, lowest, highest; of the validation accuracy.
+    """
+    cells = trials.assign(done=trials["status"] == "completed").groupby(CELL, sort=False)
+    frame = cells.agg(
+        seeds=("val_accuracy", "size"),
+        mean=("val_accuracy", "mean"),
+        lowest=("val_accuracy", "min"),
+        highest=("val_accuracy", "max"),
+        done=("done", "all"),
+    ).reset_index()
+    ranked = frame[frame["done"]].sort_values("mean", ascending=False, kind="stable")
+    return ranked.drop(columns="done").reset_index(drop=True)
 
 
 def write_tables(study: Storage, tables: Tables) -> None:

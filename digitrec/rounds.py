@@ -1,0 +1,239 @@
+"""What a study trains: the grid, its leaders with fresh seeds, the winner on all rows."""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Console
+
+from digitrec.data import SharedData, Split, fit_scaler
+from digitrec.request import Request
+from digitrec.results.holdings import Refit
+from digitrec.results.question import Question, write_question
+from digitrec.results.stacks import (
+    StackResult,
+    clear_failures,
+    read_failures,
+    read_stacks,
+    results_after,
+    set_aside,
+)
+from digitrec.results.timings import Timings
+from digitrec.session import Node, Session, count_workers
+from digitrec.space import MAX_STACK_SIZE, Configuration, Stack, Task, plan_stacks
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Rounds:
+    """Trains what a study misses, on a Ray that is started when there is something to train."""
+
+    def __init__(
+        self, request: Request, shared: SharedData, console: Console, timings: Timings
+    ) -> None:
+        self.request = request
+        self.shared = shared
+        self.console = console
+        self.timings = timings
+        self._session: Session | None = None
+        self._closing = ExitStack()
+
+    def __enter__(self) -> "Rounds":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._closing.close()
+
+    def train(self, question: Question, configurations: Sequence[Configuration]) -> None:
+        """Train those configurations of a question that the study directory has no result of.
+
+        Raises:
+            InputError: no node can train a stack, or not all nodes share the study directory.
+        """
+        study = self.request.directory
+        results, _ = read_stacks(study, question.key)
+        missing = missing_configurations(question, results).intersection(configurations)
+        if not missing:
+            write_question(study, question)
+            return
+        session = self._start()
+        tasks = plan(self.request, session.nodes(), question, configurations, missing, results)
+        self.console.print(describe_plan(question, tasks), highlight=False, soft_wrap=True)
+        clear_failures(study)
+        write_question(study, question)
+        from digitrec.search import search  # imported while Ray started
+
+        with self.timings.part("train"):
+            search(self.request, study, question, self.shared, tasks, self.console)
+
+    def confirm(self, question: Question) -> Question:
+        """Train the leaders of a study again with fresh seeds, the same for all of them.
+
+        Returns:
+            The question with what was trained; as it is when the grid is not finished.
+        """
+        trials = self._trials(question)
+        if (trials["status"] == "stopped").any():
+            return question
+        from digitrec.results.tables import rank_cells
+
+        leaders = rank_cells(trials).head(self.request.confirm)
+        seeds = fresh_seeds(self.request.space.seeds, self.request.confirm_seeds)
+        confirmed = [
+            Configuration(lr=float(row["lr"]), batch_size=int(row["batch_size"]), seed=seed)
+            for row in leaders.to_dict("records")
+            for seed in seeds
+        ]
+        question = replace(question, confirmed=[asdict(point) for point in confirmed])
+        self.train(question, confirmed)
+        return question
+
+    def refit(self, question: Question) -> Refit | None:
+        """Train the winner on all rows; None: there is no winner, or the grid is not finished."""
+        trials = self._trials(question)
+        from digitrec.results.tables import rank
+
+        ranked = rank(trials, question.confirmed_trials)
+        if ranked.empty or (trials["status"] == "stopped").any():
+            return None
+        winner = next(
+            member
+            for member in question.configurations()
+            if member.trial == ranked["trial"].iloc[0]
+        )
+        study = self.request.directory / "refit"
+        whole = question_of_refit(question, winner)
+        shared = share_all_rows(self.shared, whole)
+        results, damaged = read_stacks(study, whole.key)
+        for damage in damaged:
+            set_aside(study, damage)
+        if missing_configurations(whole, results):
+            self._start()
+            from digitrec.search import search
+
+            self.console.print(f"Training {winner.trial} on all {whole.data['rows']:,} rows")
+            with self.timings.part("train"):
+                tasks = [Task(Stack((winner,)))]
+                search(self.request, study, whole, shared, tasks, self.console)
+        return Refit(study=study, question=whole, trial=winner.trial, scaler=shared.scaler)
+
+    def _trials(self, question: Question) -> "pd.DataFrame":
+        from digitrec.results.tables import make_tables
+
+        study = self.request.directory
+        results, _ = read_stacks(study, question.key)
+        failures = read_failures(study)
+        return make_tables(question.configurations(), question.epochs, results, failures).trials
+
+    def end(self) -> None:
+        """Begin to end what was started; leaving the block waits for it."""
+        if self._session:
+            self._session.end()
+
+    def _start(self) -> Session:
+        if self._session is None:
+            session = Session(self.request.address, self.console, self.timings)
+            self._session = self._closing.enter_context(session)
+            session.check_shared(self.request.directory)
+        return self._session
+
+
+def describe_plan(question: Question, tasks: Sequence[Task]) -> str:
+    """Return one line: what is trained on what."""
+    data = question.data
+    configurations = sum(len(task.stack.members) for task in tasks)
+    going_on = sum(len(task.stack.members) for task in tasks if task.continues)
+    grown = f"; {going_on} of them go on from fewer epochs" if going_on else ""
+    return (
+        f"{data['train_rows']:,} digits to train on, {data['val_rows']:,} to validate on; "
+        f"{configurations} configurations in {len(tasks)} stacks, {question.epochs} epochs each"
+        + grown
+    )
+
+
+def missing_configurations(
+    question: Question, results: Iterable[StackResult]
+) -> set[Configuration]:
+    """Return the configurations of a question that no finished stack holds."""
+    there = {member for member, _, _ in results_after(question.epochs, results)}
+    return set(question.configurations()) - there
+
+
+def plan(
+    request: Request,
+    nodes: Sequence[Node],
+    question: Question,
+    configurations: Sequence[Configuration],
+    missing: set[Configuration],
+    results: Sequence[StackResult],
+) -> list[Task]:
+    """Return the stacks to train on the nodes, longest first.
+
+    The whole grid is planned, then what is there already is left out: a study that was cut
+    short so goes on with the same stacks, and ends with the same numbers to the last bit. A
+    configuration that was trained for fewer epochs goes on from there.
+
+    Args:
+        request: what the study asks for.
+        nodes: resources of each.
+        question: the study's.
+        configurations: the whole grid.
+        missing: those of them to train.
+        results: the finished stacks of the study, of any number of epochs.
+
+    Raises:
+        InputError: the nodes cannot train even one trial at a time.
+    """
+    workers = count_workers(nodes, request.cpus_per_trial, request.gpus_per_trial)
+    size = request.stack_size or (MAX_STACK_SIZE if request.gpus_per_trial else None)
+    whole = plan_stacks(
+        configurations,
+        workers=workers,
+        images=question.data["train_rows"] * question.epochs,
+        stack_size=size,
+    )
+    earlier = {
+        member: result.key
+        for epochs in range(1, question.epochs)
+        for member, result, _ in results_after(epochs, results)
+    }
+    tasks = []
+    for stack in whole:
+        parts: dict[str | None, list[Configuration]] = {}
+        for member in stack.members:
+            if member in missing:
+                parts.setdefault(earlier.get(member), []).append(member)
+        tasks += [Task(Stack(tuple(members)), key) for key, members in parts.items()]
+    return tasks
+
+
+def fresh_seeds(taken: Sequence[int], how_many: int) -> list[int]:
+    """Return the next seeds after the highest that is taken; after the last comes 0."""
+    following = ((max(taken) + step) % 2**32 for step in itertools.count(1))
+    return list(itertools.islice((seed for seed in following if seed not in taken), how_many))
+
+
+def question_of_refit(question: Question, winner: Configuration) -> Question:
+    """Return the question that training a winner on all rows answers."""
+    return replace(
+        question,
+        data=question.data | {"train_rows": question.data["rows"]},
+        space={"lr": [winner.lr], "batch_size": [winner.batch_size], "seed": [winner.seed]},
+        val_fraction=0.0,
+        confirmed=[],
+    )
+
+
+def share_all_rows(shared: SharedData, question: Question) -> SharedData:
+    """Return the data with every row to train on, and a scaler fitted on every row."""
+    train, val = shared.split
+    return replace(
+        shared,
+        key=question.key,
+        split=Split(train=np.concatenate([train, val]), val=val),
+        scaler=fit_scaler(shared.images),
+    )

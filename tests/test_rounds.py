@@ -1,0 +1,154 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from digitrec.classifier import load_classifier
+from digitrec.data import fit_scaler, read_digits, split_rows
+from digitrec.errors import InputError
+from digitrec.request import Request
+from digitrec.results.outcome import Outcome
+from digitrec.results.tables import rank, rank_cells
+from digitrec.rounds import fresh_seeds
+from digitrec.space import Space
+from tests.test_study import folder, run
+
+CONFIRMED = {"confirm": 2, "confirm_seeds": 2, "refit": True, "test_data": "sample"}
+LEADERS = Space(lrs=(0.001, 0.1, 0.5), batch_sizes=(256,))
+
+
+@pytest.fixture(scope="module")
+def confirmed(two_cpus: None, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    out = tmp_path_factory.mktemp("confirmed") / "study"
+    return run(out, LEADERS, epochs=1, **CONFIRMED)
+
+
+def test_the_leaders_are_trained_again_with_the_same_fresh_seeds(confirmed: Outcome) -> None:
+    trials = confirmed.tables.trials
+    fresh = trials[trials["seed"] != 0]
+    assert sorted(set(fresh["lr"])) == [0.1, 0.5]
+    assert [sorted(cell["seed"]) for _, cell in fresh.groupby("lr")] == [[1, 2], [1, 2]]
+    assert len(trials) == 3 + 4
+    assert confirmed.tables.complete
+
+
+def test_the_mean_over_fresh_seeds_decides(confirmed: Outcome) -> None:
+    cells = confirmed.confirmed
+    best = confirmed.ranked.iloc[0]
+    assert best["lr"] == cells["lr"].iloc[0]
+    fresh = confirmed.tables.trials.query("seed != 0 and lr == @best.lr")
+    assert cells["mean"].iloc[0] == pytest.approx(fresh["val_accuracy"].mean())
+    assert cells["seeds"].to_list() == [2, 2]
+
+
+def test_the_same_command_confirms_nothing_anew(
+    confirmed: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in folder(confirmed).glob("stacks/*")}
+    again = run(
+        folder(confirmed),
+        LEADERS,
+        epochs=1,
+        confirm=2,
+        confirm_seeds=2,
+        refit=True,
+        test_data="sample",
+    )
+    pd.testing.assert_frame_equal(again.tables.trials, confirmed.tables.trials)
+    after = {path: path.stat().st_mtime_ns for path in folder(confirmed).glob("stacks/*")}
+    assert after == before
+
+
+def test_a_refitted_model_is_scaled_by_all_rows_and_says_so(confirmed: Outcome) -> None:
+    digits = read_digits("sample")
+    classifier = load_classifier(folder(confirmed) / "best")
+    everything = fit_scaler(digits.images)
+    training = fit_scaler(digits.images[split_rows(digits.labels).train])
+    assert not np.array_equal(everything.data_max, training.data_max)
+    assert np.array_equal(classifier.scaler.data_max, everything.data_max)
+    about = json.loads((folder(confirmed) / "best" / "model.json").read_text())
+    assert about["refit"] == {"rows": 5000}
+    assert about["metrics"]["val_accuracy"] == confirmed.ranked["val_accuracy"].iloc[0]
+
+
+def test_the_score_on_test_data_is_that_of_the_saved_model(confirmed: Outcome) -> None:
+    digits = read_digits("sample")
+    classifier = load_classifier(folder(confirmed) / "best")
+    right = classifier.log_probabilities(digits.images).argmax(1) == digits.labels
+    about = json.loads((folder(confirmed) / "best" / "model.json").read_text())
+    assert about["test"]["rows"] == 5000
+    assert about["test"]["accuracy"] == right.mean()
+
+
+def test_the_winners_validation_is_that_of_the_model_before_the_refit(confirmed: Outcome) -> None:
+    validation, labels = confirmed.record.validation, confirmed.record.labels
+    assert validation is not None
+    assert labels is not None
+    accuracy = (validation.probabilities.argmax(1) == labels).mean()
+    assert accuracy == confirmed.ranked["val_accuracy"].iloc[0]
+    wrong = validation.probabilities.argmax(1)[validation.mistakes] != labels[validation.mistakes]
+    assert wrong.all()
+    confidence = validation.probabilities[validation.mistakes].max(1)
+    assert (np.diff(confidence) <= 0).all()
+    digits = read_digits("sample")
+    assert np.array_equal(digits.images[validation.mistake_rows], validation.mistake_images)
+
+
+def test_without_confirmation_its_rows_are_gone_and_its_files_stay(
+    two_cpus: None, tmp_path: Path
+) -> None:
+    run(tmp_path, Space(lrs=(0.1,), batch_sizes=(512,)), epochs=1, confirm=1, confirm_seeds=1)
+    files = sorted(path.name for path in tmp_path.glob("stacks/*"))
+    plain = run(tmp_path, Space(lrs=(0.1,), batch_sizes=(512,)), epochs=1)
+    assert plain.tables.trials["trial"].to_list() == ["lr0.1-bs512-seed0"]
+    assert sorted(path.name for path in tmp_path.glob("stacks/*")) == files
+    assert len(files) == 2
+
+
+def test_test_data_of_other_pixels_is_refused_before_training(tmp_path: Path) -> None:
+    other = tmp_path / "other.csv"
+    other.write_text("label,pixel0\n" + "1,0\n2,9\n" * 4)
+    with pytest.raises(InputError, match="images of 1 pixels; those of sample have 784"):
+        run(tmp_path / "study", test_data=str(other))
+    assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize(
+    ("taken", "fresh"), [((0,), [1, 2]), ((5, 3), [6, 7]), ((0, 2**32 - 1), [1, 2])]
+)
+def test_fresh_seeds_are_none_of_those_taken(taken: tuple[int, ...], fresh: list[int]) -> None:
+    assert fresh_seeds(taken, 2) == fresh
+
+
+@pytest.mark.parametrize("options", [{"confirm": -1}, {"confirm_seeds": 0}])
+def test_counts_out_of_range_are_refused(options: dict[str, int]) -> None:
+    with pytest.raises(InputError, match=r"^confirm"):
+        Request(**options)  # type: ignore[arg-type]
+
+
+def test_a_leader_with_a_seed_that_did_not_complete_is_none() -> None:
+    trials = pd.DataFrame(
+        {
+            "trial": ["a0", "a1", "b0", "b1"],
+            "lr": [0.1, 0.1, 0.5, 0.5],
+            "batch_size": [32] * 4,
+            "status": ["completed", "diverged", "completed", "completed"],
+            "val_accuracy": [0.99, float("nan"), 0.9, 0.8],
+            "val_loss": [0.1, float("nan"), 0.2, 0.3],
+        }
+    )
+    cells = rank_cells(trials)
+    assert cells.to_dict("records") == [
+        {
+            "lr": 0.5,
+            "batch_size": 32,
+            "seeds": 2,
+            "mean": pytest.approx(0.85),
+            "lowest": 0.8,
+            "highest": 0.9,
+        }
+    ]
+    assert rank(trials)["trial"].to_list() == ["a0", "b0", "b1"]
+    assert rank(trials, ["b1"])["trial"].to_list() == ["b0", "b1", "a0"]
