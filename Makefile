@@ -3,6 +3,9 @@
 PYTHON ?= python3
 DATA ?= sample
 OUT ?=
+DIR ?= results/sample
+IMAGES ?=
+TO ?= submission.csv
 ARGS ?=
 
 VENV := .venv
@@ -11,7 +14,7 @@ LOCK := cluster/requirements.lock
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help tune test bench check format lock clean
+.PHONY: help tune predict test bench check format lock clean
 
 help: ## list the commands
 	@echo "make COMMAND, where COMMAND is"
@@ -30,6 +33,10 @@ $(READY): $(LOCK) pyproject.toml
 
 tune: $(READY) ## search the grid: DATA=sample|openml|FILE, OUT=directory, ARGS="more options"
 	@$(BIN)/digitrec tune --data '$(DATA)' $(if $(OUT),--out '$(OUT)') $(ARGS)
+
+predict: $(READY) ## recognise digits: DIR=study directory, IMAGES=sample|openml|FILE, TO=submission.csv
+	$(if $(IMAGES),,$(error make predict needs IMAGES=FILE, the images to recognise))
+	@$(BIN)/digitrec predict '$(DIR)' '$(IMAGES)' --to '$(TO)' $(ARGS)
 
 test: $(READY) ## run the tests
 	@$(BIN)/python -m pytest $(ARGS)

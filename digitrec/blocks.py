@@ -31,7 +31,6 @@ _HIGHEST_LABEL = 9
 
 _CSV_BLOCK_BYTES = 2 * 2**20
 _BLOCK_ROWS = 4096  # of the sources that are not parsed in blocks of bytes
-_PARQUET_BUFFER_BYTES = 2**16  # per column; without one, whole row groups would be held
 
 # What the readers of gzip, CSV and Parquet raise on a file that is damaged or of another format.
 _UNREADABLE = (OSError, pa.ArrowException)
@@ -140,7 +139,7 @@ def _openml_blocks() -> Generator[Block, None, None]:
 def _parquet_blocks(location: Location, labels_required: bool) -> Generator[Block, None, None]:
     with (
         location.open_raw() as content,
-        pa.parquet.ParquetFile(content, buffer_size=_PARQUET_BUFFER_BYTES) as file,
+        pa.parquet.ParquetFile(content) as file,
     ):
         layout = _lay_out(location.name, file.schema_arrow.names, labels_required)
         for field in file.schema_arrow:

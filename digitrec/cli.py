@@ -17,6 +17,7 @@ from digitrec.space import Precision, Space
 from digitrec.storage import Storage
 
 if TYPE_CHECKING:
+    from digitrec.predict import Score
     from digitrec.results.outcome import Outcome
 
 Commands: TypeAlias = "argparse._SubParsersAction[OneLineParser]"
@@ -67,6 +68,8 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
     _add_tune(commands)
     _add_report(commands)
+    _add_predict(commands)
+    _add_export(commands)
     return parser
 
 
@@ -220,6 +223,48 @@ def _add_report(commands: Commands) -> None:
     parser.set_defaults(run=run_report)
 
 
+def _add_predict(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "predict",
+        help="recognise the digits on images with a study's winner",
+        description=(
+            "Recognise the digits of a file with the winner of a study, and write them in the "
+            "format of Kaggle's Digit Recognizer: ImageId,Label, ids from 1. Images that have "
+            "labels are scored as well. Needs neither Ray nor torch."
+        ),
+    )
+    parser.add_argument("directory", metavar="DIR", type=Storage.at, help="a study directory")
+    parser.add_argument(
+        "images",
+        metavar="IMAGES",
+        help="what `digitrec tune --data` takes; the column label may be missing",
+    )
+    parser.add_argument(
+        "--to", metavar="FILE", required=True, help="the file to write, such as submission.csv"
+    )
+    parser.add_argument(
+        "--probabilities",
+        action="store_true",
+        help="add the columns probability0 to probability9",
+    )
+    parser.set_defaults(run=run_predict)
+
+
+def _add_export(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "export",
+        help="write a study's winner as an ONNX file",
+        description=(
+            "Write the winner of a study, its scaling included, for programs without digitrec, "
+            "once onnxruntime has given the same with it. Needs the packages onnx and onnxruntime: "
+            "pip install 'digitrec[onnx]'."
+        ),
+    )
+    parser.add_argument("directory", metavar="DIR", type=Storage.at, help="a study directory")
+    parser.add_argument("--onnx", metavar="FILE", required=True, help="the file to write")
+    parser.set_defaults(run=run_export)
+
+
 def run_tune(options: argparse.Namespace) -> int:
     """Run the study that the options of `digitrec tune` ask for; returns the exit code."""
     request = make_request(options)
@@ -235,6 +280,38 @@ def run_report(options: argparse.Namespace) -> int:
 
     console = Console()
     return print_outcome(conclude(options.directory), console)
+
+
+def run_predict(options: argparse.Namespace) -> int:
+    """Predict with a study's winner; returns the exit code."""
+    from digitrec.classifier import load_classifier
+    from digitrec.predict import write_predictions
+
+    console = Console()
+    predictions = write_predictions(
+        load_classifier(options.directory / "best"),
+        options.images,
+        options.to,
+        probabilities=options.probabilities,
+        console=console,
+    )
+    if predictions.score is not None:
+        console.print(_confusion(predictions.score))
+        console.print(describe_score(predictions.score), highlight=False, soft_wrap=True)
+    line = f"{predictions.images:,} predictions   {options.to}"
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return COMPLETE
+
+
+def run_export(options: argparse.Namespace) -> int:
+    """Write a study's winner in another format; returns the exit code."""
+    from digitrec.classifier import load_classifier
+    from digitrec.export import export_onnx
+
+    export_onnx(load_classifier(options.directory / "best"), options.onnx)
+    line = f"model    {options.onnx}, with which onnxruntime gives the same"
+    Console().print(line, highlight=False, markup=False, soft_wrap=True)
+    return COMPLETE
 
 
 def make_request(options: argparse.Namespace) -> Request:
@@ -292,6 +369,24 @@ def _confirmation(cells: list[dict[Hashable, Any]]) -> Table:
         accuracies = (f"{cell[name]:.2%}" for name in ("mean", "lowest", "highest"))
         table.add_row(*map(str, (cell["lr"], cell["batch_size"], cell["seeds"])), *accuracies)
     return table
+
+
+def _confusion(score: "Score") -> Table:
+    """Return how often each label was taken for each digit; nothing where it never was."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="Labels (rows) and predictions")
+    digits = range(len(score.confusion))
+    for heading in ("label", *map(str, digits), "recognised"):
+        table.add_column(heading, justify="right")
+    for digit, row in enumerate(score.confusion.tolist()):
+        share = f"{row[digit] / sum(row):.2%}" if sum(row) else "none there"
+        table.add_row(str(digit), *(f"{count:,}" if count else "" for count in row), share)
+    return table
+
+
+def describe_score(score: "Score") -> str:
+    """Return in one line how many images were recognised."""
+    share = score.right / score.images
+    return f"{share:.2%} of the images recognised: {score.right:,} of {score.images:,}"
 
 
 def describe(outcome: "Outcome") -> list[str]:

@@ -44,6 +44,13 @@ class Scaler:
     data_max: NDArray[np.float32]
     """Highest value of each pixel, (D,)."""
 
+    @property
+    def spread(self) -> NDArray[np.float32]:
+        """What each pixel is divided by, (D,): the width of its range, or 1 if that is 0."""
+        spread = self.data_max - self.data_min
+        spread[spread == 0] = 1
+        return spread
+
     def scale(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the images with each pixel's fitted range mapped to 0..1, unclipped.
 
@@ -59,11 +66,9 @@ class Scaler:
         Source: scikit-learn's `MinMaxScaler`, which also takes a range of 0 as 1. Subtracting
         before dividing makes the float32 result the correctly rounded one.
         """
-        spread = self.data_max - self.data_min
-        spread[spread == 0] = 1
         scaled = np.empty(images.shape, dtype=np.float32)
         np.subtract(images, self.data_min, out=scaled)
-        scaled /= spread
+        scaled /= self.spread
         return scaled
 
 
@@ -86,7 +91,8 @@ class SharedData:
 def read_digits(source: str) -> Digits:
     """Return the digits of a source that `blocks.read_blocks` reads; all of it has labels.
 
-    Beside the result, memory holds a few blocks and, while they grow, up to an eighth of it.
+    Memory holds the result, while it grows up to an eighth more, and a few blocks; of a Parquet
+    file, a page of every column as well.
 
     Returns:
         images uint8 (N, D), C-contiguous, pixels in the order of their numbers; labels uint8 (N,).
