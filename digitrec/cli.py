@@ -295,11 +295,9 @@ def run_predict(options: argparse.Namespace) -> int:
         probabilities=options.probabilities,
         console=console,
     )
-    if predictions.score is not None:
-        console.print(_confusion(predictions.score))
-        console.print(describe_score(predictions.score), highlight=False, soft_wrap=True)
-    line = f"{predictions.images:,} predictions   {options.to}"
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    lines = [] if predictions.score is None else describe_score(predictions.score)
+    for line in (*lines, f"{predictions.images:,} predictions   {options.to}"):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     return COMPLETE
 
 
@@ -371,22 +369,23 @@ def _confirmation(cells: list[dict[Hashable, Any]]) -> Table:
     return table
 
 
-def _confusion(score: "Score") -> Table:
-    """Return how often each label was taken for each digit; nothing where it never was."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="Labels (rows) and predictions")
-    digits = range(len(score.confusion))
-    for heading in ("label", *map(str, digits), "recognised"):
-        table.add_column(heading, justify="right")
-    for digit, row in enumerate(score.confusion.tolist()):
-        share = f"{row[digit] / sum(row):.2%}" if sum(row) else "none there"
-        table.add_row(str(digit), *(f"{count:,}" if count else "" for count in row), share)
-    return table
+def describe_score(score: "Score") -> list[str]:
+    """Return lines: how often each label was taken for each digit, and how many were right.
 
-
-def describe_score(score: "Score") -> str:
-    """Return in one line how many images were recognised."""
-    share = score.right / score.images
-    return f"{share:.2%} of the images recognised: {score.right:,} of {score.images:,}"
+    Plain text, because rich cuts a table whose numbers are too long for a terminal.
+    """
+    rows = score.confusion.tolist()
+    lines = [["label", *map(str, range(len(rows))), "right"]]
+    for digit, row in enumerate(rows):
+        share = f"{row[digit] / sum(row):.1%}" if sum(row) else "none"
+        lines.append([str(digit), *(str(count or "") for count in row), share])
+    width = max(len(cell) for line in lines for cell in line)
+    return [
+        "Labels, and as what they were recognised:",
+        *(" ".join(cell.rjust(width) for cell in line) for line in lines),
+        f"{score.right / score.images:.2%} of the images recognised: "
+        f"{score.right:,} of {score.images:,}",
+    ]
 
 
 def describe(outcome: "Outcome") -> list[str]:

@@ -98,7 +98,7 @@ def test_a_file_with_labels_is_scored_as_well(capsys: pytest.CaptureFixture[str]
         shown = rows[digit]
         assert shown[0] == str(digit)
         assert shown[1 : 1 + len(counts)] == counts
-        assert (shown[-1] == "there") == (not counts)
+        assert (shown[-1] == "none") == (not counts)
 
 
 def test_the_score_counts_labels_by_row_and_predictions_by_column() -> None:
