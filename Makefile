@@ -7,6 +7,8 @@ DIR ?= results/sample
 IMAGES ?=
 TO ?= submission.csv
 ARGS ?=
+PORT ?= 8265
+ADDRESS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,11 +16,11 @@ LOCK := cluster/requirements.lock
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help tune predict test bench check format lock clean
+.PHONY: help tune report predict cluster submit cluster-stop test bench check format lock clean
 
 help: ## list the commands
 	@echo "make COMMAND, where COMMAND is"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "make tune DATA=train.csv OUT=results/kaggle ARGS=\"--epochs 10\" tunes on a file of yours."
 
@@ -37,6 +39,18 @@ tune: $(READY) ## search the grid: DATA=sample|openml|FILE, OUT=directory, ARGS=
 predict: $(READY) ## recognise digits: DIR=study directory, IMAGES=sample|openml|FILE, TO=submission.csv
 	$(if $(IMAGES),,$(error make predict needs IMAGES=FILE, the images to recognise))
 	@$(BIN)/digitrec predict '$(DIR)' '$(IMAGES)' --to '$(TO)' $(ARGS)
+report: $(READY) ## draw the tables, figures and report of a study again: DIR=directory
+	@$(BIN)/digitrec report '$(DIR)' $(ARGS)
+
+cluster: $(READY) ## start a Ray cluster on this machine to practise on: PORT=8265 of its dashboard
+	@$(BIN)/python -m cluster.local start --dashboard-port '$(PORT)' $(ARGS)
+
+submit: $(READY) ## search the grid on a Ray cluster: DATA=..., OUT=..., ADDRESS=http://HEAD:8265, ARGS="..."
+	@$(BIN)/python -m cluster.submit --data '$(DATA)' $(if $(OUT),--out '$(OUT)') \
+		$(if $(ADDRESS),--address '$(ADDRESS)') $(ARGS)
+
+cluster-stop: $(READY) ## end the Ray cluster that 'make cluster' started
+	@$(BIN)/python -m cluster.local stop
 
 test: $(READY) ## run the tests
 	@$(BIN)/python -m pytest $(ARGS)
@@ -56,10 +70,10 @@ format: $(READY) ## format the code and mend what lint can mend
 lock: ## write the lock file anew with the newest versions that pyproject.toml admits
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,launch]'
 	@{ echo "# Exact versions, for make, the container image and the cluster. Made by 'make lock'."; \
 	   $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > $(LOCK)
 
 clean: ## remove the environment, build/ and caches; results/ stays
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	@find digitrec tune_jobs tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find digitrec tune_jobs cluster tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar, get_args
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from digitrec.errors import InputError
 from digitrec.request import Request
@@ -17,13 +18,16 @@ from digitrec.space import Precision, Space
 from digitrec.storage import Storage
 
 if TYPE_CHECKING:
+    from digitrec.diagnosis import Diagnosis
     from digitrec.predict import Score
     from digitrec.results.outcome import Outcome
+    from digitrec.results.verdict import Finding
 
 Commands: TypeAlias = "argparse._SubParsersAction[OneLineParser]"
 Number = TypeVar("Number", int, float)
 
 MOST_RANKED = 5  # rows of the table at the end
+LEVEL_STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 COMPLETE, UNFINISHED, WRONG_INPUT = 0, 1, 2  # exit codes
 
 
@@ -70,6 +74,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_report(commands)
     _add_predict(commands)
     _add_export(commands)
+    _add_doctor(commands)
     return parser
 
 
@@ -265,12 +270,42 @@ def _add_export(commands: Commands) -> None:
     parser.set_defaults(run=run_export)
 
 
+def _add_doctor(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "doctor",
+        help="examine the machine and the cluster before a study",
+        description=(
+            "Examine what a study would meet: versions, cores and threads, memory, GPUs, disks, "
+            "the data, the study directory, what a job would upload, and of a cluster its nodes, "
+            "its token and its dashboard. Says what is amiss and what to do. Trains nothing."
+        ),
+        epilog="Exit codes: 0 no problem (there may be warnings); 1 problems; 2 wrong command.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--data", default="sample", metavar="DATA", help="as of `digitrec tune`")
+    parser.add_argument(
+        "--out", metavar="DIR", help="as of `digitrec tune`", default=argparse.SUPPRESS
+    )
+    parser.add_argument(
+        "--address",
+        metavar="ADDRESS",
+        help="a Ray cluster, HOST:PORT or auto, whose nodes are examined; of a dashboard's "
+        "address, http://HOST:PORT, only the dashboard",
+        default=argparse.SUPPRESS,
+    )
+    parser.set_defaults(run=run_doctor)
+
+
 def run_tune(options: argparse.Namespace) -> int:
     """Run the study that the options of `digitrec tune` ask for; returns the exit code."""
     request = make_request(options)
+    console = Console()
+    from digitrec.doctor import cheap_checks
+
+    for one in cheap_checks(request):
+        console.print(diagnosis_lines(one), highlight=False, soft_wrap=True)
     from digitrec.study import run_study  # torch and Ray take seconds to import
 
-    console = Console()
     return print_outcome(run_study(request, console), console)
 
 
@@ -312,6 +347,28 @@ def run_export(options: argparse.Namespace) -> int:
     return COMPLETE
 
 
+def run_doctor(options: argparse.Namespace) -> int:
+    """Examine the machine and the cluster; returns the exit code: 1 if there is a problem."""
+    from digitrec.doctor import examine
+
+    request = Request(
+        data=options.data,
+        out=getattr(options, "out", None),
+        address=getattr(options, "address", None),
+    )
+    console, levels = Console(), []
+    for one in examine(request, console):
+        levels.append(one.level)
+        console.print(diagnosis_lines(one), highlight=False, soft_wrap=True)
+    return UNFINISHED if "problem" in levels else COMPLETE
+
+
+def diagnosis_lines(one: "Diagnosis") -> Text:
+    """Return a diagnosis as a line, and its remedy as another."""
+    text = Text.assemble((f"{one.level:8}", LEVEL_STYLES[one.level]), f" {one.name}: {one.message}")
+    return text.append(f"\n{'remedy':>8} {one.remedy}") if one.remedy else text
+
+
 def make_request(options: argparse.Namespace) -> Request:
     """Return the request that the options of `digitrec tune` make."""
     return Request(
@@ -343,7 +400,7 @@ def print_outcome(outcome: "Outcome", console: Console) -> int:
     if leaders:
         console.print(f"\nThe best {len(leaders)} of {len(outcome.tables.trials)} configurations")
         console.print(_ranking(leaders), soft_wrap=True)
-    for line in describe(outcome):
+    for line in describe_verdict(outcome.findings) + describe(outcome):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     return COMPLETE if outcome.tables.complete and outcome.winner else UNFINISHED
 
@@ -388,6 +445,16 @@ def describe_score(score: "Score") -> list[str]:
     ]
 
 
+def describe_verdict(findings: "Sequence[Finding]") -> list[str]:
+    """Return the verdict as lines: what the study shows, and what to run next."""
+    lines = []
+    for finding in findings:
+        lines.append(f"- {finding.sentence}")
+        if finding.command is not None:
+            lines.append(f"    {finding.command}")
+    return [*lines, ""] if lines else []
+
+
 def describe(outcome: "Outcome") -> list[str]:
     """Return the closing lines: winner, what did not complete and why, files, how to go on."""
     lines = []
@@ -418,6 +485,7 @@ def describe(outcome: "Outcome") -> list[str]:
         lines.append("No trial completed, so there is no winner.")
     lines += [
         f"tables   {outcome.directory / 'trials.csv'}, epochs.csv",
+        f"report   {outcome.directory / 'report.html'}, report.md",
         f"figures  {outcome.directory / 'plots' / 'comparison.png'}, heatmap.png, updates.png",
     ]
     if outcome.best is not None:

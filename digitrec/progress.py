@@ -43,7 +43,8 @@ class Progress:
     work_done: float = 0.0
     started: float = field(init=False)
     first_report: tuple[float, float] | None = None  # seconds elapsed and work done at that time
-    paces: deque[tuple[float, int]] = field(  # seconds elapsed and epochs done, at each report
+    epochs_trained: int = 0  # epochs_done less those that were kept before
+    paces: deque[tuple[float, int]] = field(  # seconds elapsed, epochs trained, at each report
         default_factory=lambda: deque(maxlen=PACE_REPORTS)
     )
 
@@ -57,7 +58,8 @@ class Progress:
     def report(self, stack: Stack, metrics: dict[str, Any]) -> None:
         """Note an epoch of a stack, as `trainable.epoch_metrics` has it.
 
-        An epoch that is trained again, since its worker was lost, counts once.
+        An epoch that is trained again, since its worker was lost, counts once. A stack that goes on
+        from a checkpoint has done the epochs before.
         """
         epoch = int(metrics["epoch"])
         self.running[stack.key] = (stack, epoch)
@@ -69,7 +71,8 @@ class Progress:
             self.epochs_done += new * len(stack.members)
             self.work_done += new * self.work[stack.key] / self.epochs
             self.first_report = self.first_report or (self.elapsed(), self.work_done)
-            self.paces.append((self.elapsed(), self.epochs_done))
+            self.epochs_trained += len(stack.members)
+            self.paces.append((self.elapsed(), self.epochs_trained))
             if epoch == self.epochs:
                 self.configurations_done += len(stack.members)
 
@@ -112,8 +115,8 @@ class Progress:
         """Return the pace of the last reports, of all configurations; NaN: not known yet."""
         if len(self.paces) < 2:
             return math.nan
-        elapsed, epochs_done = self.paces[0]
-        return (self.epochs_done - epochs_done) / (self.elapsed() - elapsed)
+        elapsed, epochs_trained = self.paces[0]
+        return (self.epochs_trained - epochs_trained) / (self.elapsed() - elapsed)
 
     def measure(self) -> Measurements:
         """Return the numbers to publish."""
@@ -128,16 +131,20 @@ class Progress:
         )
 
     def describe(self) -> str:
-        """Return one line: configurations, epochs, best so far, time."""
+        """Return one line: configurations, epochs, time, best so far.
+
+        The best comes last: the dashboard of Ray greys all that follows a per cent sign in a log.
+        """
+        left = self.seconds_left() if self.running else None
+        time_left = "" if left is None else f", {format_seconds(left)} left"
         parts = [
             f"{self.configurations_done}/{self.configurations} configurations",
             f"{self.epochs_done}/{self.epochs_wanted} epochs",
+            f"{format_seconds(self.elapsed())}{time_left}",
         ]
         if best := self.best():
             parts.append(f"best {best[0]:.2%} ({best[1]})")
-        left = self.seconds_left() if self.running else None
-        time_left = "" if left is None else f", {format_seconds(left)} left"
-        return " | ".join([*parts, f"{format_seconds(self.elapsed())}{time_left}"])
+        return " | ".join(parts)
 
 
 class ProgressCallback(tune.Callback):

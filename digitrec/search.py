@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from ray import tune
+from ray.tune.trainable import wrap_function
 from rich.console import Console
 
 from digitrec.data import SharedData
@@ -36,7 +37,7 @@ def search(
         tasks: what to train, in this order as workers become free.
         console: shows the progress.
     """
-    trainable = tune.with_parameters(
+    function = tune.with_parameters(
         train_stack,
         shared=shared,
         layer_sizes=tuple(question.layer_sizes),
@@ -45,6 +46,8 @@ def search(
         study=study,
         question=question.key,
     )
+    trainable = wrap_function(function)
+    trainable.__name__ = trainable.__qualname__ = "Stack"  # the actors' class in Ray's dashboard
     resources = {"cpu": request.cpus_per_trial, "gpu": request.gpus_per_trial}
     stacks = [task.stack for task in tasks]
     progress = make_progress(question, stacks)

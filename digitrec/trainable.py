@@ -6,6 +6,7 @@ imports this module as well, has no use for it.
 
 import math
 import os
+import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -99,7 +100,7 @@ def train_stack(
             kept = time.monotonic()
         if training.totals.images == 0 and len(history) > epochs_reported:
             epochs_reported = len(history)
-            print(describe_epoch(stack, history[-1], epochs_wanted, len(data.train_labels)))
+            log(describe_epoch(stack, history[-1], epochs_wanted, len(data.train_labels)))
             tune.report(epoch_metrics(stack, history[-1]) | {"slow_precision": slow})
 
 
@@ -122,8 +123,13 @@ def resume(study: Storage, question: str, task: Task, key: str, model: "StackedM
         if task.continues is None:
             return Training.of(model)
         return read_finished(study, question, task.continues, task.stack, model)
-    print(f"{task.stack.name} goes on after epoch {len(training.history)}")
+    log(f"{task.stack.name} goes on after epoch {len(training.history)}")
     return training
+
+
+def log(line: str) -> None:
+    """Write a line to the worker's log: to stderr, which Ray's dashboard shows first."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def describe_epoch(stack: Stack, records: Sequence[EpochRecord], epochs: int, images: int) -> str:

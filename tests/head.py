@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def start_head(cpus: int, **environment: str) -> Iterator[Head]:
     Its directory is short, since Ray's sockets take paths of at most 107 bytes.
     """
     with tempfile.TemporaryDirectory(prefix="dr", dir="/tmp") as directory:
-        gcs, dashboard, agent, metrics = free_ports(4)
+        gcs, dashboard, agent, metrics, client = free_ports(5)
         home = Path(directory)
         variables = {
             **os.environ,
@@ -48,6 +48,7 @@ def start_head(cpus: int, **environment: str) -> Iterator[Head]:
             *("ray", "start", "--head", "--block", f"--num-cpus={cpus}", f"--port={gcs}"),
             *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"),
             *(f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}"),
+            *(f"--ray-client-server-port={client}", "--min-worker-port=0", "--max-worker-port=0"),
             *("--object-store-memory=200000000", f"--temp-dir={home / 'r'}"),
         ]
         log = home / "log"
@@ -90,5 +91,6 @@ def wait_for(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
 
 def end_group(process: "subprocess.Popen[bytes]") -> None:
     """End a process that leads a group, and the group; nothing there is worth a goodbye."""
-    os.killpg(process.pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):  # it ended by itself, and nothing is left of it
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()

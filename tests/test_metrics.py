@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 import re
 import subprocess
 import sys
@@ -32,10 +33,13 @@ def scrape(head: Head) -> dict[str, dict[str, float]]:
     return found
 
 
-def wait_until_scraped(head: Head, study: str, process: "subprocess.Popen[bytes]") -> None:
-    while study not in scrape(head):
-        assert process.poll() is None, "the study ended and was not seen"
+def follow(head: Head, study: str, process: "subprocess.Popen[bytes]") -> list[dict[str, float]]:
+    """What is scraped of a study until its process ends; it fades some seconds after the end."""
+    seen = []
+    while process.poll() is None:
+        seen += [values for name, values in scrape(head).items() if name == study]
         time.sleep(0.5)
+    return seen
 
 
 def test_a_running_study_is_scraped_and_its_last_values_are_those_of_its_tables(
@@ -46,11 +50,12 @@ def test_a_running_study_is_scraped_and_its_last_values_are_those_of_its_tables(
     with start_head(cpus=2) as head:
         command = [sys.executable, "-m", "digitrec", "tune", *options, f"--address={head.address}"]
         with subprocess.Popen(command, env=head.environment | OFTEN) as run:
-            wait_until_scraped(head, r"zahlen-\\xe4", run)
-        values = scrape(head)[r"zahlen-\\xe4"]
+            seen = follow(head, r"zahlen-\\xe4", run)
         theirs = head.directory / "session_latest/metrics/grafana/dashboards"
         assert DASHBOARD.keys() <= rays_keys(theirs / "default_grafana_dashboard.json")
     assert run.returncode == 0
+    assert seen[0]["configurations_done"] < 6
+    values = seen[-1]
     trials = list(csv.DictReader((study / "trials.csv").read_text().splitlines()))
     assert values.pop("images_per_second") > 0
     assert values == {
@@ -73,7 +78,7 @@ def test_every_measurement_has_a_description() -> None:
 def test_a_study_is_named_in_ascii_since_ray_takes_nothing_else(two_cpus: None) -> None:
     metrics = Metrics("zahlen-ä")
     assert metrics.tags == {"study": r"zahlen-\xe4"}
-    metrics.publish(Measurements(1, 1, 1, float("nan"), float("nan"), 0))
+    metrics.publish(Measurements(1, 1, 1, math.nan, math.nan, 0))
 
 
 def test_grafana_shows_every_metric_and_no_other() -> None:

@@ -338,6 +338,12 @@ def test_the_heatmap_has_the_mean_of_the_completed_seeds() -> None:
     assert sorted(texts(axes)) == ["91.0 %", "91.0 %\n1 of 2 seeds"]
 
 
+def test_a_cell_of_fewer_seeds_than_others_says_how_many() -> None:
+    trials, _ = study([0.0, 1.0], [32], seeds=[0, 2])
+    frame = plots.summarise_heatmap(trials[:3], None)
+    assert sorted(texts(plots.draw_heatmap(frame).axes[0])) == ["91.0 %", "91.0 %\n1 seed"]
+
+
 def test_the_heatmap_says_over_how_many_seeds() -> None:
     figure = plots.draw_heatmap(plots.summarise_heatmap(study(seeds=range(3))[0], None))
     assert "Validation accuracy after the last epoch, mean over 3 seeds" in [

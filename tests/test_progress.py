@@ -70,7 +70,7 @@ def test_an_epoch_that_is_trained_again_counts_once() -> None:
 def test_a_stack_that_goes_on_from_its_second_epoch_has_done_the_first() -> None:
     study = progress(Clock())
     study.report(LONG, metrics(2, 0.8, 0.9))
-    assert (study.configurations_done, study.epochs_done) == (4, 4)
+    assert (study.configurations_done, study.epochs_done, study.epochs_trained) == (4, 4, 2)
 
 
 def test_measurements_count_the_images_of_every_configuration() -> None:
@@ -121,7 +121,7 @@ def test_a_line_says_how_far_the_study_is() -> None:
     clock.now = 6.0
     study.report(LONG, metrics(2, 0.8, 0.9))
     assert study.describe() == (
-        "4/6 configurations | 4/8 epochs | best 90.00% (lr0.5-bs32-seed0) | 6 s, 8 s left"
+        "4/6 configurations | 4/8 epochs | 6 s, 8 s left | best 90.00% (lr0.5-bs32-seed0)"
     )
 
 
@@ -155,7 +155,7 @@ def test_a_terminal_gets_a_live_display_and_keeps_the_last_line() -> None:
     assert (
         output.getvalue()
         .splitlines()[-1]
-        .endswith("6/6 configurations | 8/8 epochs | best 90.00% (lr0.5-bs32-seed0) | 16 s")
+        .endswith("6/6 configurations | 8/8 epochs | 16 s | best 90.00% (lr0.5-bs32-seed0)")
     )
 
 

@@ -2,11 +2,10 @@
 
 Command, to a cluster by its dashboard's address:
 
-    ray job submit --address http://HEAD:8265 --working-dir . --
-        python -m tune_jobs.mnist_grid --data /shared/train.csv --out /shared/study
+    make submit ADDRESS=http://HEAD:8265 DATA=/shared/train.csv OUT=/shared/study
 
-It takes the options of `digitrec tune`; left without them, it asks the question of 5 learning rates
-and 5 batch sizes on the packaged sample of 5,000 MNIST digits. Without a cluster,
+ARGS="..." takes the options of `digitrec tune`; left without them, it asks the question of 5
+learning rates and 5 batch sizes on the packaged sample of 5,000 MNIST digits. Without a cluster,
 `python -m tune_jobs.mnist_grid` runs on this machine's cores.
 
 Measured on 42,000 MNIST digits, a fifth of them to validate on, seeds 0, 1 and 2, on two cores in

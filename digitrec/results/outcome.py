@@ -1,6 +1,6 @@
 """What a study came to: its tables, winner and figures, derived from its directory."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -9,7 +9,9 @@ from digitrec.results import plots, tables
 from digitrec.results.best import write_best
 from digitrec.results.holdings import Holdings
 from digitrec.results.record import Record, read_record
+from digitrec.results.report import write_report
 from digitrec.results.timings import Timings
+from digitrec.results.verdict import Finding, reach_verdict
 from digitrec.storage import Storage
 
 
@@ -19,6 +21,7 @@ class Outcome:
 
     record: Record
     ranked: pd.DataFrame  # the completed trials, best first
+    findings: list[Finding]  # the verdict
 
     @property
     def directory(self) -> Storage:
@@ -57,7 +60,7 @@ class Outcome:
 def conclude(
     directory: Storage, holdings: Holdings | None = None, timings: Timings | None = None
 ) -> Outcome:
-    """Write the tables and figures of what a study directory holds now.
+    """Write the tables, figures and report of what a study directory holds now.
 
     Args:
         directory: the study directory.
@@ -77,4 +80,7 @@ def conclude(
             record = write_best(record, winner, holdings)
     with timings.part("draw the figures"):
         plots.draw_all(record.tables.trials, record.tables.epochs, winner, directory / "plots")
-    return Outcome(record=record, ranked=ranked)
+    with timings.part("write the report"):
+        findings = reach_verdict(record)
+        write_report(replace(record, timings=timings.parts or record.timings), findings)
+    return Outcome(record=record, ranked=ranked, findings=findings)

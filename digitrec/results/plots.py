@@ -271,21 +271,21 @@ def draw_comparison(frame: pd.DataFrame) -> Figure:
     panels = figure.subplots(2, 2, sharex=True, sharey="row")
     figure.subplots_adjust(0.085, 0.07, 0.775, 0.865, wspace=0.05, hspace=0.15)
     keys = Keys.of(frame)
-    frame = frame.assign(x=_epoch_positions(frame, keys))
+    frame = frame.assign(x=epoch_positions(frame, keys))
     is_loss = frame["metric"].str.endswith("_loss")
-    _set_epochs(panels[0, 0], frame)
+    set_epochs(panels[0, 0], frame)
     _set_losses(panels[0, 0], frame[is_loss])
-    _set_accuracies(panels[1, 0], frame[~is_loss], "accuracy")
+    set_accuracies(panels[1, 0], frame[~is_loss], "accuracy")
     for axes, (metric, title) in zip(panels.flat, PANELS.items(), strict=True):
         axes.set_title(title, fontsize=TEXT_SIZE + 1, loc="left")
-        _draw_panel(axes, frame[frame["metric"] == metric], keys)
+        draw_panel(axes, frame[frame["metric"] == metric], keys)
     in_columns = frame["epoch"].nunique() == 1 < len(keys.batch_sizes)
     for axes in panels[1]:
         label = "epoch (a column per batch size)" if in_columns else "epoch"
         axes.set_xlabel(label, fontsize=TEXT_SIZE)
     one_metric = frame[frame["metric"] == "val_loss"]
     _draw_title(figure, "Loss and accuracy after each epoch", one_metric)
-    _draw_keys(figure, one_metric, keys, top=0.865)
+    draw_keys(figure, one_metric, keys, top=0.865)
     return figure
 
 
@@ -300,10 +300,10 @@ def draw_updates(frame: pd.DataFrame) -> Figure:
     keys = Keys.of(frame)
     frame = frame.assign(x=frame["updates"])
     _set_updates(axes, frame)
-    _set_accuracies(axes, frame, "validation accuracy")
-    _draw_panel(axes, frame, keys)
+    set_accuracies(axes, frame, "validation accuracy")
+    draw_panel(axes, frame, keys)
     _draw_title(figure, "Validation accuracy against optimizer updates", frame)
-    _draw_keys(figure, frame, keys, top=0.865)
+    draw_keys(figure, frame, keys, top=0.865)
     return figure
 
 
@@ -371,7 +371,7 @@ def _lines(frame: pd.DataFrame) -> list[Line]:
     return [Line(lr, batch_size, *part.T) for lr, batch_size, part in named]
 
 
-def _epoch_positions(frame: pd.DataFrame, keys: Keys) -> "pd.Series[float]":
+def epoch_positions(frame: pd.DataFrame, keys: Keys) -> "pd.Series[float]":
     """The epochs; a lone epoch's points stand side by side by batch size, not on each other."""
     if frame["epoch"].nunique() != 1:
         return frame["epoch"]
@@ -381,7 +381,8 @@ def _epoch_positions(frame: pd.DataFrame, keys: Keys) -> "pd.Series[float]":
     )
 
 
-def _set_epochs(axes: Axes, frame: pd.DataFrame) -> None:
+def set_epochs(axes: Axes, frame: pd.DataFrame) -> None:
+    """Scales the epochs; frame: with a column epoch."""
     first, last = (1.0, 1.0) if frame["epoch"].isna().all() else frame["epoch"].agg(["min", "max"])
     margin = max(0.04 * (last - first), 0.5 if first == last else 0.1)
     axes.set_xlim(max(first - margin, 0.2), last + margin)  # no tick for an epoch 0
@@ -394,7 +395,7 @@ def _set_updates(axes: Axes, frame: pd.DataFrame) -> None:
     least, most = (1.0, 10.0) if frame["x"].isna().all() else frame["x"].agg(["min", "max"])
     margin = max((most / least) ** 0.04, 1.2)
     axes.set_xlim(least / margin, most * margin)
-    axes.xaxis.set_major_locator(_log_ticks(least, most))
+    axes.xaxis.set_major_locator(log_ticks(least, most))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     if frame["x"].isna().all():
@@ -419,14 +420,14 @@ def _set_losses(axes: Axes, frame: pd.DataFrame) -> None:
     axes.set_yscale("log", nonpositive="clip")
     margin = (high / low) ** 0.06
     axes.set_ylim(low / margin, high * margin)
-    axes.yaxis.set_major_locator(_log_ticks(low, high))
+    axes.yaxis.set_major_locator(log_ticks(low, high))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def _set_accuracies(axes: Axes, frame: pd.DataFrame, label: str) -> None:
+def set_accuracies(axes: Axes, frame: pd.DataFrame, label: str) -> None:
     """Scales the accuracies; frame: as from `summarise_comparison`, its accuracies alone."""
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _percent(value)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: percent(value)))
     axes.set_ylabel(label, fontsize=TEXT_SIZE)
     if frame["mean"].isna().all():
         axes.yaxis.set_ticks([])
@@ -444,10 +445,11 @@ def _set_accuracies(axes: Axes, frame: pd.DataFrame, label: str) -> None:
     axes.set_ylim(*limits)
     axes.yaxis.set_ticks(_accuracy_ticks(*limits))
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _percent(value)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: percent(value)))
 
 
-def _log_ticks(low: float, high: float) -> LogLocator:
+def log_ticks(low: float, high: float) -> LogLocator:
+    """Round values on a log scale, the denser the shorter the scale."""
     if high < 10 * low:
         return LogLocator(subs=(1, 1.5, 2, 3, 5, 7))
     return LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,))
@@ -474,11 +476,12 @@ def _accuracy_ticks(low: float, high: float) -> list[float]:
     return ticks[::-1]
 
 
-def _percent(accuracy: float) -> str:
+def percent(accuracy: float) -> str:
+    """An accuracy in per cent, with at most four digits."""
     return f"{100 * accuracy:.4g} %"
 
 
-def _draw_panel(axes: Axes, frame: pd.DataFrame, keys: Keys) -> None:
+def draw_panel(axes: Axes, frame: pd.DataFrame, keys: Keys) -> None:
     """Draws a line per configuration; the scales must be set.
 
     Args:
@@ -613,7 +616,7 @@ def _draw_title(figure: Figure, title: str, frame: pd.DataFrame) -> None:
     said = [_say_winner(configurations)]
     if configurations["seeds"].max() > 1:
         said.append("means over seeds, with bands from the lowest to the highest")
-    title = f"{title}, {_count(len(drawn), 'configuration')}"
+    title = f"{title}, {count(len(drawn), 'configuration')}"
     _write_title(figure, title, "; ".join(said))
 
 
@@ -624,7 +627,8 @@ def _write_title(figure: Figure, title: str, subtitle: str) -> None:
     figure.text(left, 1 - 0.59 / height, subtitle, fontsize=TEXT_SIZE, color=TEXT_GREY)
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
+    """A number and its noun, in the plural unless it is one."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
@@ -636,7 +640,7 @@ def _say_winner(frame: pd.DataFrame) -> str:
     return f"winner: learning rate {lr:.4g}, batch size {batch_size}"
 
 
-def _draw_keys(figure: Figure, frame: pd.DataFrame, keys: Keys, top: float) -> None:
+def draw_keys(figure: Figure, frame: pd.DataFrame, keys: Keys, top: float) -> None:
     """One legend right of the panels: learning rates, batch sizes, and the marks in the picture.
 
     Args:
@@ -742,7 +746,7 @@ def _draw_lr_bar(figure: Figure, bar: Axes, keys: Keys) -> None:
     figure.colorbar(ScalarMappable(LogNorm(keys.lrs[0], keys.lrs[-1]), LR_COLOURS), cax=bar)
     bar.set_title("learning rate", fontsize=TICK_SIZE, fontweight="bold", loc="left")
     bar.tick_params(labelsize=TICK_SIZE)
-    bar.yaxis.set_major_locator(_log_ticks(keys.lrs[0], keys.lrs[-1]))
+    bar.yaxis.set_major_locator(log_ticks(keys.lrs[0], keys.lrs[-1]))
     bar.yaxis.set_minor_locator(NullLocator())
     bar.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
@@ -777,8 +781,10 @@ def _cell_texts(frame: pd.DataFrame) -> list[str]:
     columns = (frame[column].tolist() for column in ("accuracy", "finished", "seeds", "outcome"))
     for accuracy, finished, seeds, outcome in zip(*columns, strict=True):
         text = f"{100 * accuracy:.1f} %" if finished else outcome
-        if 0 < finished < most:
-            text += f"\n{finished} of {_count(seeds, 'seed')}"
+        if 0 < finished < seeds:
+            text += f"\n{finished} of {count(seeds, 'seed')}"
+        elif 0 < finished < most:
+            text += f"\n{count(seeds, 'seed')}"
         texts.append(text)
     return texts
 
@@ -815,7 +821,7 @@ def _draw_cells(axes: Axes, bar: Axes, table: pd.DataFrame, readable: bool) -> N
         ticks if len(ticks) > 2 else np.linspace(low + 0.002, high - 0.002, 3).round(3)
     )
     bar.yaxis.set_minor_locator(NullLocator())
-    bar.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _percent(value)))
+    bar.yaxis.set_major_formatter(FuncFormatter(lambda value, _: percent(value)))
     bar.tick_params(labelsize=TICK_SIZE)
 
 

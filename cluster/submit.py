@@ -1,0 +1,369 @@
+"""A study as a job on a Ray cluster: `make submit`.
+
+Checks what can be checked here before anything is uploaded, submits `tune_jobs/mnist_grid.py` to
+the cluster's dashboard, prints the job's log as it comes, and exits as the study does. (`ray job
+submit` exits with 0 for a job that was stopped.)
+"""
+
+import argparse
+import asyncio
+import http.client
+import importlib.metadata
+import json
+import logging
+import os
+import re
+import shlex
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import zipfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import yaml
+
+from cluster.local import running_head
+from digitrec.cli import COMPLETE, UNFINISHED, WRONG_INPUT, OneLineParser, make_parser, make_request
+from digitrec.errors import InputError
+from digitrec.storage import OBJECT_STORES
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobDetails, JobSubmissionClient
+
+PROJECT = Path(__file__).parent.parent
+RUNTIME_ENV = PROJECT / "cluster" / "runtime_env.yaml"
+CONNECT_SECONDS = 5.0
+MOST_DATA_BYTES = (
+    10 * 2**20
+)  # of an uploaded file; it passes through the head's memory to each node
+READABLE = "the absolute path of a file that the head node can read, or s3://... or gs://..."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A job, checked as far as can be done without the cluster."""
+
+    identifier: str  # as the dashboard shows it
+    entrypoint: str
+    metadata: dict[str, str]
+    runtime_env: dict[str, Any]
+
+
+def make_submission(
+    data: str,
+    out: str | None,
+    options: Sequence[str],
+    *,
+    test_data: str | None = None,
+    on_this_machine: bool,
+) -> Submission:
+    """Return the job that trains a study.
+
+    Args:
+        data: what `digitrec tune --data` takes.
+        out: the study directory; None: below the project, if the cluster is on this machine.
+        options: further options of `digitrec tune`.
+        test_data: what `digitrec tune --test-data` takes.
+        on_this_machine: whether the head node is this machine, so that it has the same files.
+
+    Raises:
+        InputError: the head could not read the data or write the study, or an option is wrong.
+    """
+    runtime_env = yaml.safe_load(RUNTIME_ENV.read_text()) | {"working_dir": str(PROJECT)}
+    data = _data_for_the_head(data, runtime_env, on_this_machine=on_this_machine)
+    out = _study_directory(data, out, on_this_machine=on_this_machine)
+    arguments = ["--data", data, "--out", out, *options]
+    if test_data is not None:
+        test_data = _data_for_the_head(test_data, runtime_env, on_this_machine=on_this_machine)
+        arguments += ["--test-data", test_data]
+    request = make_request(make_parser().parse_args(["tune", *arguments]))
+    study = out.partition("?")[0].rstrip("/").rpartition("/")[2]
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", study).strip("-") or "study"
+    return Submission(
+        identifier=f"digitrec-{name}-{time.strftime('%Y%m%d-%H%M%S')}",
+        entrypoint=shlex.join(["python", "-m", "tune_jobs.mnist_grid", *arguments]),
+        metadata={
+            "job_name": study,
+            "study": out,
+            "data": data,
+            "configurations": str(len(request.space.configurations())),
+            "digitrec": importlib.metadata.version("digitrec"),
+        },
+        runtime_env=runtime_env,
+    )
+
+
+def _study_directory(data: str, out: str | None, *, on_this_machine: bool) -> str:
+    if out is None and on_this_machine:
+        return str(PROJECT / "results" / data.rsplit("/", 1)[-1].split(".")[0])
+    if out is None or not (out.startswith(("/", *OBJECT_STORES))):
+        said = "there is no study directory" if out is None else f"the study directory {out}"
+        raise InputError(
+            f"{said}: a job runs elsewhere, so name one that all nodes share by an absolute path "
+            "or s3://...: make submit OUT=/shared/study"
+        )
+    return out
+
+
+def _data_for_the_head(data: str, runtime_env: dict[str, Any], *, on_this_machine: bool) -> str:
+    """Return the data as the job names it; a small file of the project is added to the upload."""
+    if data in {"sample", "openml"} or data.startswith(OBJECT_STORES):
+        return data
+    if "://" in data:
+        raise InputError(f"{data}: cannot be read; DATA is {READABLE}")
+    path = Path(data).expanduser()
+    if path.is_absolute():
+        if on_this_machine and not path.is_file():
+            raise InputError(f"{path}: there is no such file")
+        return str(path)
+    return _uploaded(path.resolve(), data, runtime_env)
+
+
+def _uploaded(path: Path, data: str, runtime_env: dict[str, Any]) -> str:
+    """Add a file of the project to the upload; returns its path there."""
+    if not path.is_file():
+        raise InputError(f"{data}: there is no such file here; DATA is {READABLE}")
+    if not path.is_relative_to(PROJECT):
+        raise InputError(
+            f"{data}: lies outside the project, so it is not uploaded with the job; name {READABLE}"
+        )
+    size = path.stat().st_size
+    if size > MOST_DATA_BYTES:
+        raise InputError(
+            f"{data}: its {size / 2**20:.0f} MiB are too much to upload with a job (at most "
+            f"{MOST_DATA_BYTES // 2**20}); name {READABLE}"
+        )
+    inside = path.relative_to(PROJECT)
+    if inside.as_posix() not in uploaded_files(runtime_env):
+        runtime_env["excludes"] += _readmitting(inside)
+        if inside.as_posix() not in uploaded_files(runtime_env):
+            raise InputError(
+                f"{data}: is git-ignored, so Ray would not upload it; name {READABLE}, "
+                f"such as {path} if the head is this machine"
+            )
+    return inside.as_posix()
+
+
+def _readmitting(inside: Path) -> list[str]:
+    """Return patterns that bring back this one file of an excluded folder."""
+    patterns = []
+    for part in [*reversed(inside.parents), inside][1:]:
+        escaped = re.sub(r"([\\*?\[\]!# ])", r"\\\1", part.as_posix())
+        patterns += [f"!/{escaped}"] + ([] if part == inside else [f"/{escaped}/*"])
+    return patterns
+
+
+def uploaded_files(runtime_env: dict[str, Any]) -> dict[str, int]:
+    """Return the files that Ray would upload, and the bytes of each: it packs them to find out."""
+    from ray._private.runtime_env.packaging import create_package
+
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder) / "package.zip"
+        create_package(
+            runtime_env["working_dir"],
+            package,
+            include_gitignore=True,
+            excludes=runtime_env["excludes"],
+        )
+        with zipfile.ZipFile(package) as packed:
+            return {file.filename: file.file_size for file in packed.infolist()}
+
+
+class Token(NamedTuple):
+    """What a cluster knows its user by."""
+
+    text: str
+    source: str  # the variable or file that it was found in
+
+
+def connect(address: str) -> "JobSubmissionClient":
+    """Return a client of the cluster's dashboard.
+
+    Raises:
+        InputError: no dashboard answers there within seconds, or it does not take our token.
+    """
+    token = find_token()
+    if _asks_for_token(address) and token is None:
+        raise InputError(
+            f"{address} asks for a token, and there is none here: `ray get-auth-token` on the "
+            "head node prints it; put it in ~/.ray/auth_token, readable by you alone"
+        )
+    # These would silently replace the address that is given.
+    os.environ.pop("RAY_ADDRESS", None)
+    os.environ.pop("RAY_API_SERVER_ADDRESS", None)
+    from ray.exceptions import AuthenticationError
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        return JobSubmissionClient(
+            address, headers={"Authorization": f"Bearer {token.text}"} if token else None
+        )
+    except AuthenticationError as error:
+        source = token.source if token else "nobody"
+        raise InputError(f"{address} does not take the token of {source}") from error
+
+
+def find_token() -> Token | None:
+    """Return the token of this user, looked for where Ray does and in its order.
+
+    Raises:
+        InputError: RAY_AUTH_TOKEN_PATH names no file with a token.
+
+    Source: https://docs.ray.io/en/latest/ray-security/token-auth.html
+    """
+    text = os.environ.get("RAY_AUTH_TOKEN", "").strip()
+    if text:
+        return Token(text, "RAY_AUTH_TOKEN")
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    path = Path(named) if named else Path.home() / ".ray" / "auth_token"
+    with suppress(OSError):
+        text = path.read_text().strip()
+    if named and not text:
+        raise InputError(f"RAY_AUTH_TOKEN_PATH: there is no token in {named}")
+    return Token(text, str(path)) if text else None
+
+
+def _asks_for_token(address: str) -> bool:
+    """Return whether the dashboard asks for a token, after seeing that there is one."""
+    try:
+        with urllib.request.urlopen(f"{address}/api/version", timeout=CONNECT_SECONDS) as answer:
+            is_ray = "ray_version" in json.load(answer)
+    except urllib.error.HTTPError as error:
+        if error.code == http.client.UNAUTHORIZED:
+            return True
+        is_ray = False
+    except urllib.error.URLError as error:
+        raise InputError(f"no Ray dashboard answers at {address}: {error.reason}") from error
+    except (OSError, http.client.HTTPException, ValueError):
+        is_ray = False
+    if not is_ray:
+        raise InputError(
+            f"{address}: what answers there is not a Ray dashboard, whose port is often 8265"
+        )
+    return False
+
+
+def dashboard_address(named: str | None) -> str:
+    """Return the address of the dashboard to submit to, as http://HOST:PORT.
+
+    Raises:
+        InputError: none is named and no local cluster runs, or it is no such address.
+    """
+    head = running_head()
+    named = named or os.environ.get("RAY_API_SERVER_ADDRESS") or (head.address if head else None)
+    if named is None:
+        raise InputError(
+            "there is no cluster to submit to: start one here with `make cluster`, or name one: "
+            "make submit ADDRESS=http://HEAD:8265"
+        )
+    address = (named if "://" in named else f"http://{named}").rstrip("/")
+    parts = urllib.parse.urlsplit(address)
+    try:
+        right = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        right = False
+    if not right:
+        raise InputError(f"{named} is not the address of a dashboard, which is http://HOST:PORT")
+    return address
+
+
+def submit(client: "JobSubmissionClient", submission: Submission) -> None:
+    """Upload the code and submit the job.
+
+    Raises:
+        InputError: the cluster does not take it.
+    """
+    try:
+        client.submit_job(
+            entrypoint=submission.entrypoint,
+            submission_id=submission.identifier,
+            metadata=submission.metadata,
+            runtime_env=submission.runtime_env,
+        )
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"the cluster does not take the job: {error}") from error
+
+
+def follow(client: "JobSubmissionClient", identifier: str) -> "JobDetails":
+    """Print a job's log as it comes until the job ends; returns what became of it."""
+    asyncio.run(_print_log(client, identifier))
+    details = client.get_job_info(identifier)
+    while not details.status.is_terminal():  # set a moment after the log ends
+        time.sleep(0.2)
+        details = client.get_job_info(identifier)
+    return details
+
+
+async def _print_log(client: "JobSubmissionClient", identifier: str) -> None:
+    from aiohttp import ClientError
+
+    try:
+        async for lines in client.tail_job_logs(identifier):
+            print(lines, end="", flush=True)
+    except ClientError as error:
+        raise ConnectionError(str(error) or type(error).__name__) from error
+
+
+def exit_code(details: "JobDetails") -> int:
+    """Return what to exit with for an ended job: as its entry point did; 1 if it was stopped."""
+    if details.status == "SUCCEEDED":
+        return COMPLETE
+    code = details.driver_exit_code
+    return UNFINISHED if not code or code < 0 else code
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Submit a study and follow it; returns its exit code, 1 if stopped, 2 if not submitted."""
+    parser = OneLineParser(prog="cluster.submit", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--data", default="sample", metavar="DATA")
+    parser.add_argument("--test-data", metavar="DATA")
+    parser.add_argument("--out", metavar="DIR", help="the study directory, absolute or s3://...")
+    parser.add_argument("--address", metavar="http://HOST:PORT", help="of the dashboard")
+    options, for_tune = parser.parse_known_args(arguments)
+    logging.disable(logging.WARNING)  # Ray tells of every file and request
+    try:
+        return run(options, for_tune)
+    except InputError as error:
+        print(f"submit: {error}", file=sys.stderr)
+        return WRONG_INPUT
+
+
+def run(options: argparse.Namespace, for_tune: Sequence[str]) -> int:
+    """Submit a study and follow it; returns the exit code."""
+    address = dashboard_address(options.address)
+    head = running_head()
+    here = head is not None and head.address == address
+    submission = make_submission(
+        options.data, options.out, for_tune, test_data=options.test_data, on_this_machine=here
+    )
+    client = connect(address)
+    submit(client, submission)
+    later = (
+        f"RAY_AUTH_MODE=token {Path(sys.executable).parent / 'ray'} job {{}} "
+        f"--address {address} {submission.identifier}"
+    )
+    print(f"job        {submission.identifier}, {address}/#/jobs/{submission.identifier}")
+    print(f"study      {submission.metadata['study']}", flush=True)
+    try:
+        details = follow(client, submission.identifier)
+    except KeyboardInterrupt:
+        print(f"\nThe job goes on. Its log: {later.format('logs --follow')}\n", file=sys.stderr)
+        print(f"To stop it: {later.format('stop')}", file=sys.stderr)
+        return UNFINISHED
+    except (OSError, RuntimeError) as error:
+        print(f"submit: lost the connection: {error}", file=sys.stderr)
+        print(f"If the cluster runs, so does the job: {later.format('logs')}", file=sys.stderr)
+        return UNFINISHED
+    print(f"job        {submission.identifier} {details.status.lower()}", flush=True)
+    return exit_code(details)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,92 @@
+"""Which digits a trial takes for which."""
+
+import numpy as np
+import pandas as pd
+import seaborn
+from matplotlib.collections import PatchCollection
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+
+from digitrec.results.figures.canvas import ACCENT, listed, new_figure
+from digitrec.results.plots import EMPTY_GREY, TEXT_SIZE, TICK_SIZE
+from digitrec.space import CLASSES
+
+MISTAKE_COLOURS = LinearSegmentedColormap.from_list("mistakes", ["#f7f0fc", ACCENT])
+
+
+def summarise_confusion(labels: NDArray[np.uint8], predictions: NDArray[np.uint8]) -> pd.DataFrame:
+    """Returns a row per pair of digits: columns label, prediction, images (how many).
+
+    Args:
+        labels: (N',).
+        predictions: (N',).
+    """
+    pairs = labels.astype(int) * CLASSES + predictions
+    images = np.bincount(pairs, minlength=CLASSES * CLASSES)
+    label, prediction = np.divmod(np.arange(CLASSES * CLASSES), CLASSES)
+    return pd.DataFrame({"label": label, "prediction": prediction, "images": images})
+
+
+def draw_confusion(frame: pd.DataFrame) -> Figure:
+    """Draws labels down, predictions across; only mistakes are coloured.
+
+    Args:
+        frame: as from `summarise_confusion`.
+    """
+    figure = new_figure(5.3, 5.0)
+    axes = figure.add_axes((0.1, 0.02, 0.88, 0.87))
+    table = frame.pivot(index="label", columns="prediction", values="images")
+    right = np.eye(CLASSES, dtype=bool)
+    mistakes = table.mask(right)
+    seaborn.heatmap(
+        mistakes.fillna(0),
+        mask=right,
+        vmin=0,
+        vmax=max(float(np.nanmax(mistakes)), 1.0),
+        cmap=MISTAKE_COLOURS,
+        annot=mistakes.map(lambda images: f"{images:g}" if images > 0 else "").astype(str),
+        fmt="",
+        annot_kws={"fontsize": TICK_SIZE},
+        linewidths=1,
+        cbar=False,
+        xticklabels=False,  # seaborn would lay out the whole figure for each
+        yticklabels=False,
+        ax=axes,
+    )
+    squares = [Rectangle((digit, digit), 1, 1) for digit in range(CLASSES)]
+    axes.add_collection(PatchCollection(squares, facecolor=EMPTY_GREY, edgecolor="white"))
+    for digit in range(CLASSES):
+        axes.text(
+            digit + 0.5,
+            digit + 0.5,
+            f"{table.to_numpy()[digit, digit]:,}",
+            ha="center",
+            va="center",
+            fontsize=TICK_SIZE - 1.5,
+            color="#444444",
+        )
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks(np.arange(CLASSES) + 0.5, list(map(str, range(CLASSES))))
+    axes.xaxis.set_label_position("top")
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0, labelsize=TICK_SIZE, rotation=0)
+    axes.set_xlabel("read as", fontsize=TEXT_SIZE)
+    axes.set_ylabel("is", fontsize=TEXT_SIZE)
+    return figure
+
+
+def describe_confusion(frame: pd.DataFrame) -> str:
+    """Says how many images are misread, and the most frequent mistakes.
+
+    Args:
+        frame: as from `summarise_confusion`.
+    """
+    wrong = frame[(frame["label"] != frame["prediction"]) & (frame["images"] > 0)]
+    said = f"{wrong['images'].sum():,} of {frame['images'].sum():,} images are misread."
+    if wrong.empty:
+        return said
+    most = wrong.sort_values("images", ascending=False, kind="stable").head(3)
+    parts = [f"{row.label} read as {row.prediction} ({row.images})" for row in most.itertuples()]
+    return f"{said} The most frequent mistakes: {listed(parts)}."

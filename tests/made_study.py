@@ -1,0 +1,136 @@
+"""Records of studies that nobody trained, with outcomes that a test chooses."""
+
+import math
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from digitrec.results.question import Question
+from digitrec.results.record import Record
+from digitrec.results.stacks import Run, StackResult
+from digitrec.results.tables import make_tables, rank
+from digitrec.results.validation import WinnerValidation
+from digitrec.space import Configuration, EpochRecord, Stack
+from digitrec.storage import Storage
+
+LRS, BATCH_SIZES = (0.01, 0.1, 1.0), (32, 128)
+TRAIN_ROWS, VAL_ROWS, PIXELS = 400, 100, 16
+LABELS = (np.arange(VAL_ROWS) % 10).astype(np.uint8)
+STARTED = 1_700_000_000.0
+
+
+def make_record(
+    directory: Path,
+    *,
+    lrs: tuple[float, ...] = LRS,
+    batch_sizes: tuple[int, ...] = BATCH_SIZES,
+    epochs: int = 3,
+    diverged: Collection[float] = (),
+    untrained: Collection[float] = (),
+    failed: Collection[float] = (),
+    source: str = "digits.csv",
+    with_validation: bool = True,
+    confirmed: Collection[float] = (),
+    best: dict[str, Any] | None = None,
+) -> Record:
+    """The higher the rate and the smaller the batch, the better.
+
+    Args:
+        directory: gets what is written.
+        lrs: of the grid.
+        batch_sizes: of the grid.
+        epochs: of each trial.
+        diverged: rates whose trials diverge, in the second epoch if there is one.
+        untrained: rates that are not trained yet.
+        failed: rates whose trials failed.
+        source: of the data.
+        with_validation: whether labels and the winner's probabilities are kept.
+        confirmed: rates that are trained again with the fresh seed 7 and the first batch size.
+        best: more of the winner's `model.json`.
+    """
+    question = _question(lrs, batch_sizes, epochs, source, confirmed)
+    configurations = question.configurations()
+    trained = [c for c in configurations if c.lr not in {*untrained, *failed}]
+    results = [_result(c, place, epochs, c.lr in diverged) for place, c in enumerate(trained)]
+    failures = {c.trial: "Traceback ...\nRuntimeError: no room" for c in configurations
+                if c.lr in failed}  # fmt: skip
+    tables = make_tables(configurations, epochs, results, failures)
+    winners = rank(tables.trials, question.confirmed_trials)["trial"].head(1)
+    return Record(
+        directory=Storage.at(directory),
+        question=question,
+        results=results,
+        tables=tables,
+        failures=failures,
+        predictions={r.stack.members[0].trial: r.predictions[0] for r in results},
+        labels=LABELS if with_validation else None,
+        best=None if best is None else {"trial": winners.iloc[0]} | best,
+        validation=_validation(winners.iloc[0]) if with_validation and len(winners) else None,
+        timings={"start Ray": 2.0, "train": 3.0} if results else {},
+        damaged=[],
+    )
+
+
+def _question(
+    lrs: tuple[float, ...],
+    batch_sizes: tuple[int, ...],
+    epochs: int,
+    source: str,
+    confirmed: Collection[float],
+) -> Question:
+    data: dict[str, Any] = {"source": source, "fingerprint": "0123456789abcdef", "pixels": PIXELS}
+    return Question(
+        data=data | {"rows": 500, "train_rows": TRAIN_ROWS, "val_rows": VAL_ROWS},
+        space={"lr": list(lrs), "batch_size": list(batch_sizes), "seed": [0]},
+        epochs=epochs,
+        val_fraction=0.2,
+        split_seed=42,
+        layer_sizes=[PIXELS, 256, 128, 10],
+        precision="float32",
+        confirmed=[{"lr": lr, "batch_size": batch_sizes[0], "seed": 7} for lr in confirmed],
+        versions={"digitrec": "0.1.0"},
+    )
+
+
+def _result(configuration: Configuration, place: int, epochs: int, diverges: bool) -> StackResult:
+    """One worker trains after the other has begun; each stack takes two seconds."""
+    started = STARTED + 2 * (place // 2)
+    predictions = np.where(np.arange(VAL_ROWS) < 80, LABELS, (LABELS + 1) % 10).astype(np.uint8)
+    return StackResult(
+        stack=Stack((configuration,)),
+        epochs=[[record] for record in _history(configuration, epochs, diverges)],
+        predictions=predictions[None],
+        run=Run(node="127.0.0.1", pid=10 + place % 2, started=started, ended=started + 2),
+    )
+
+
+def _history(configuration: Configuration, epochs: int, diverges: bool) -> Iterator[EpochRecord]:
+    steps = -(-TRAIN_ROWS // configuration.batch_size)
+    best = 0.9 + 0.03 * math.log10(configuration.lr) - 0.0001 * configuration.batch_size
+    for epoch in range(1, epochs + 1):
+        accuracy = best - 0.1 / epoch
+        if diverges and epoch >= min(2, epochs):
+            nan = math.nan
+            yield EpochRecord(epoch, steps, nan, nan, nan, nan, 0.5)
+        else:
+            loss = 1 - accuracy
+            yield EpochRecord(epoch, epoch * steps, loss, accuracy - 0.02, loss, accuracy, 0.5)
+
+
+def _validation(winner: str) -> WinnerValidation:
+    """Nine in ten say 0.91 and are right; the others say 0.82 and are wrong."""
+    wrong = np.arange(VAL_ROWS) >= 90
+    probabilities = np.full((VAL_ROWS, 10), 0.01, np.float32)
+    probabilities[wrong] = 0.02
+    predictions = np.where(wrong, (LABELS + 1) % 10, LABELS)
+    probabilities[np.arange(VAL_ROWS), predictions] = np.where(wrong, 0.82, 0.91)
+    mistakes = np.flatnonzero(wrong).astype(np.int64)
+    return WinnerValidation(
+        trial=winner,
+        probabilities=probabilities,
+        mistakes=mistakes,
+        mistake_images=np.arange(len(mistakes) * PIXELS, dtype=np.uint8).reshape(-1, PIXELS),
+        mistake_rows=mistakes + 1000,
+    )
