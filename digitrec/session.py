@@ -118,8 +118,6 @@ class Session:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints at verbose=0 as well
         logging.getLogger("ray").setLevel(logging.ERROR)
-        # What fails is said, and kept with its whole traceback, by digitrec itself.
-        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         local = self.address == "local"
         try:
             with _without_dashboard() if local else nullcontext():

@@ -247,7 +247,7 @@ def descendants(root: int) -> list[int]:
 
 def workers(root: int) -> list[int]:
     """Return the processes below one that train a stack."""
-    return [pid for pid in descendants(root) if read_proc(pid, "cmdline").startswith(b"ray::Impl")]
+    return [pid for pid in descendants(root) if read_proc(pid, "cmdline").startswith(b"ray::Stack")]
 
 
 def servers(run: Run, name: bytes) -> list[int]:
