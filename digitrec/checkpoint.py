@@ -3,7 +3,12 @@
 Letters: K trials of a stack, E finished epochs, I inputs and O outputs of a layer.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from digitrec.model import StackedMLP
 from digitrec.results.arrays import SUFFIX, Arrays, DamagedError, pack
@@ -19,6 +24,8 @@ from digitrec.results.stacks import (
 from digitrec.space import EpochRecord, Stack
 from digitrec.storage import Storage
 from digitrec.train import Totals, Training
+
+Value = TypeVar("Value")
 
 INTERVAL = 30.0  # seconds of training, the most that is lost but for the batches of a pause
 
@@ -41,7 +48,8 @@ def write_checkpoint(study: Storage, question: str, key: str, training: Training
     for layer, (weight, bias) in enumerate(zip(model.weights, model.biases, strict=True)):
         arrays[f"weight{layer}"] = weight.cpu().numpy()
         arrays[f"bias{layer}"] = bias.cpu().numpy()
-    about = {"question": question, "images": totals.images, "seconds": training.seconds}
+    progress = {"images": totals.images, "seconds": training.seconds}
+    about = {"question": question, "stack": key} | progress
     (study / "checkpoints").write(key + SUFFIX, pack("checkpoint", about, arrays))
 
 
@@ -59,19 +67,18 @@ def read_checkpoint(study: Storage, question: str, key: str, model: StackedMLP) 
     """
     about, arrays = read_arrays(study, "checkpoint", question, key + SUFFIX)
     totals = Totals(model)
+    state = {"loss": totals.loss, "correct": totals.correct}
+    for layer, (weight, bias) in enumerate(zip(model.weights, model.biases, strict=True)):
+        state |= {f"weight{layer}": weight, f"bias{layer}": bias}
     try:
-        for layer, (weight, bias) in enumerate(zip(model.weights, model.biases, strict=True)):
-            weight.copy_(torch.from_numpy(arrays[f"weight{layer}"]))
-            bias.copy_(torch.from_numpy(arrays[f"bias{layer}"]))
-        totals.loss.copy_(torch.from_numpy(arrays["loss"]))
-        totals.correct.copy_(torch.from_numpy(arrays["correct"]))
-        totals.images = int(about["images"])
-        history = as_records(arrays["records"])
-        return Training(
-            model=model, history=history, totals=totals, seconds=float(about["seconds"])
-        )
-    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        if about["stack"] != key:
+            raise ValueError(f"it is that of {about['stack']}")
+        history = as_records(arrays.pop("records"))
+        totals.images, seconds = int(about["images"]), float(about["seconds"])
+        _fill(state, arrays)
+    except (KeyError, ValueError, TypeError) as error:
         raise DamagedError(f"it does not fit its stack: {error}") from error
+    return Training(model=model, history=history, totals=totals, seconds=seconds)
 
 
 def remove_checkpoint(study: Storage, key: str) -> None:
@@ -98,10 +105,9 @@ def read_finished(
     parameters = read_weights(study, question, key, [member.trial for member in stack.members])
     try:
         places = [result.stack.members.index(member) for member in stack.members]
-        for k, values in enumerate(parameters):
-            for name, parameter in model.member(k).items():
-                parameter.copy_(torch.from_numpy(values[name]))
-    except (KeyError, ValueError, RuntimeError) as error:
+        members = [model.member(k) for k in range(len(model))]
+        _fill(_by_member(members), _by_member(parameters))
+    except (KeyError, ValueError) as error:
         raise DamagedError(f"it does not fit its stack: {error}") from error
     history = [[records[place] for place in places] for records in result.epochs]
     return Training(model=model, history=history, totals=Totals(model))
@@ -113,3 +119,23 @@ def weights_of(stack: Stack, model: StackedMLP) -> dict[str, Parameters]:
         member.trial: {name: values.cpu().numpy() for name, values in model.member(k).items()}
         for k, member in enumerate(stack.members)
     }
+
+
+def _by_member(members: Sequence[Mapping[str, Value]]) -> dict[str, Value]:
+    """Return the parameters of all members under one name each."""
+    return {
+        f"{k}/{name}": value for k, named in enumerate(members) for name, value in named.items()
+    }
+
+
+def _fill(tensors: Mapping[str, Tensor], arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Fill tensors with the arrays of their names: all of them, or none.
+
+    Raises:
+        ValueError: names or shapes differ.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if shapes != {name: values.shape for name, values in arrays.items()}:
+        raise ValueError("its arrays have other names or shapes")
+    for name, tensor in tensors.items():
+        tensor.copy_(torch.from_numpy(arrays[name]))

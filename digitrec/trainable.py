@@ -150,7 +150,11 @@ def resume(study: Storage, question: str, task: Task, key: str, model: "StackedM
     except DamagedError:  # the driver has set aside what was damaged: there is none
         if task.continues is None:
             return Training.of(model)
-        return read_finished(study, question, task.continues, task.stack, model)
+        try:
+            return read_finished(study, question, task.continues, task.stack, model)
+        except DamagedError as error:  # which the driver sees on a local file system only
+            log(f"{task.stack.name} begins anew: {task.continues}: {error}")
+            return Training.of(model)
     log(f"{task.stack.name} goes on after epoch {len(training.history)}")
     return training
 

@@ -19,8 +19,8 @@ from digitrec.checkpoint import (
     write_checkpoint,
 )
 from digitrec.model import StackedMLP, init_mlp
-from digitrec.results.arrays import DamagedError
-from digitrec.results.stacks import Run, StackResult, result_key, write_stack
+from digitrec.results.arrays import SUFFIX, DamagedError
+from digitrec.results.stacks import Run, StackResult, read_stack, result_key, write_stack
 from digitrec.space import Configuration, EpochRecord, Stack, Task
 from digitrec.storage import Storage
 from digitrec.train import Training, TrainingData, train
@@ -250,14 +250,49 @@ def test_a_checkpoint_of_another_study_is_never_used(kept: Storage) -> None:
         read_checkpoint(kept, "another", result_key(CALM, EPOCHS), fresh(CALM))
 
 
-@pytest.mark.parametrize("other", [stack(0.1), stack(0.1, 0.5, 1.0)])
+@pytest.mark.parametrize("other", [stack(0.1), stack(0.1, 0.5, 1.0), stack(0.1, 1.0)])
 def test_a_checkpoint_of_another_stack_is_never_used(other: Stack, kept: Storage) -> None:
-    key = result_key(CALM, EPOCHS)
-    with pytest.raises(DamagedError, match="does not fit its stack"):
+    folder, key = kept / "checkpoints", result_key(other, EPOCHS)
+    (name,) = folder.names()
+    folder.move(name, folder, key + SUFFIX)
+    with pytest.raises(DamagedError, match=f"does not fit its stack: it is that of {CALM.name}"):
         read_checkpoint(kept, QUESTION, key, fresh(other))
     begun = resume(kept, QUESTION, Task(other), key, model := fresh(other))
     assert begun.history == []
     assert_initial(model, other)
+
+
+def test_a_checkpoint_of_another_model_leaves_the_weights_alone(kept: Storage) -> None:
+    model = init_mlp((12, 8, 7, 10), seed=0, members=2)
+    before = [weight.clone() for weight in model.weights]
+    with pytest.raises(DamagedError, match="other names or shapes"):
+        read_checkpoint(kept, QUESTION, result_key(CALM, EPOCHS), model)
+    assert all(torch.equal(*pair) for pair in zip(before, model.weights, strict=True))
+
+
+def test_a_stack_whose_earlier_weights_are_damaged_begins_anew(
+    data: TrainingData, tmp_path: Path
+) -> None:
+    study = Storage.at(tmp_path)
+    keep_finished(study, CALM, data, epochs=2)
+    earlier = result_key(CALM, 2)
+    weights = study / "weights"
+    weights.write(earlier + SUFFIX, flipped(weights.read(earlier + SUFFIX)))
+    task = Task(CALM, continues=earlier)
+    begun = resume(study, QUESTION, task, result_key(CALM, 3), model := fresh(CALM))
+    assert begun.history == []
+    assert_initial(model, CALM)
+
+
+def test_a_finished_stack_under_another_name_is_never_used(
+    data: TrainingData, tmp_path: Path
+) -> None:
+    study = Storage.at(tmp_path)
+    keep_finished(study, CALM, data, epochs=2)
+    stacks = study / "stacks"
+    stacks.move(result_key(CALM, 2) + SUFFIX, stacks, result_key(WILD, 2) + SUFFIX)
+    with pytest.raises(DamagedError, match=f"it is that of {CALM.name}"):
+        read_stack(study, QUESTION, result_key(WILD, 2) + SUFFIX)
 
 
 def test_a_whole_checkpoint_is_gone_on_with(kept: Storage) -> None:

@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +25,7 @@ from digitrec.data import fit_scaler, read_digits, split_rows
 from digitrec.errors import InputError
 from digitrec.request import Request
 from digitrec.results.outcome import Outcome
+from digitrec.results.stacks import write_failure
 from digitrec.results.timings import Timings
 from digitrec.session import Session, check_address, count_workers, local_runtime_env
 from digitrec.space import Space
@@ -163,6 +166,108 @@ def test_a_narrower_grid_shows_fewer_rows_and_trains_nothing(
     assert about["configuration"]["lr"] == 0.1
     assert narrow.best == about
     assert len(list((tmp_path / "stacks").iterdir())) == 1
+
+
+def test_a_grown_study_equals_one_that_was_asked_at_once(
+    two_cpus: None, finished: Outcome, tmp_path: Path
+) -> None:
+    first = run(tmp_path, Space(lrs=(0.1,), batch_sizes=(256,)), epochs=1, stack_size=1)
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("stacks/*.safetensors")}
+    run(tmp_path, epochs=1, stack_size=1)
+    run(tmp_path, epochs=2, stack_size=1)
+    run(tmp_path / "at once", epochs=2, stack_size=1)
+    for name in ("trials.csv", "epochs.csv"):
+        pd.testing.assert_frame_equal(
+            untimed(tmp_path, name), untimed(tmp_path / "at once", name), check_exact=True
+        )
+    models = [path / "best" / "model.safetensors" for path in (tmp_path, tmp_path / "at once")]
+    assert models[0].read_bytes() == models[1].read_bytes()
+    assert len(written) == len(first.tables.trials) == 1
+    assert all(path.stat().st_mtime_ns == time for path, time in written.items())
+
+
+def test_more_epochs_go_on_from_where_a_study_ended_and_fewer_delete_nothing(
+    two_cpus: None, tmp_path: Path
+) -> None:
+    space, said = Space(lrs=(0.1,), batch_sizes=(512,)), io.StringIO()
+    run(tmp_path, space, epochs=2)
+    before = pd.read_csv(tmp_path / "epochs.csv")
+    request = Request(space=space, epochs=3, out=str(tmp_path))
+    run_study(request, Console(file=said, width=200))
+    assert "1 of them go on from fewer epochs" in said.getvalue()
+    after = pd.read_csv(tmp_path / "epochs.csv")
+    assert after["epoch"].to_list() == [1, 2, 3]
+    # Times as well: the first two epochs were not trained again.
+    pd.testing.assert_frame_equal(after.head(2), before, check_exact=True)
+    kept = {path.name for path in tmp_path.glob("*/*.safetensors")}
+    run(tmp_path, space, epochs=1)  # fewer delete nothing
+    assert {path.name for path in tmp_path.glob("*/*.safetensors")} > kept
+
+
+@pytest.mark.parametrize("kind", ["removed", "damaged"])
+def test_growth_without_the_earlier_weights_says_so_and_trains_anew(
+    kind: str, two_cpus: None, tmp_path: Path
+) -> None:
+    space, said = Space(lrs=(0.1,), batch_sizes=(512,)), io.StringIO()
+    run(tmp_path / "cut", space, epochs=1)
+    (weights,) = (tmp_path / "cut").glob("weights/*")
+    if kind == "removed":
+        weights.unlink()
+    else:
+        weights.write_bytes(weights.read_bytes()[:-1])
+    request = Request(space=space, epochs=2, out=str(tmp_path / "cut"))
+    outcome = run_study(request, Console(file=said, width=200))
+    reason = {"removed": "its weights is missing", "damaged": "its weights are damaged"}[kind]
+    assert re.search(rf"set aside stacks/.*{reason}", said.getvalue())
+    assert "go on from fewer epochs" not in said.getvalue()
+    assert outcome.tables.complete
+    run(tmp_path / "whole", space, epochs=2)
+    pd.testing.assert_frame_equal(
+        untimed(tmp_path / "cut", "epochs.csv"),
+        untimed(tmp_path / "whole", "epochs.csv"),
+        check_exact=True,
+    )
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage \xff", b'{"format": 99}'])
+def test_a_damaged_question_is_set_aside_and_its_results_are_kept(
+    content: bytes, finished: Outcome, tmp_path: Path
+) -> None:
+    study = tmp_path / "study"
+    shutil.copytree(folder(finished), study)
+    (study / "study.json").write_bytes(content)
+    said = io.StringIO()
+    request = Request(space=SMALL, epochs=2, out=str(study))
+    outcome = run_study(request, Console(file=said, width=200))  # trains nothing: needs no Ray
+    assert "set aside study.json: it " in said.getvalue()
+    assert (study / "damaged" / "study.json").read_bytes() == content
+    pd.testing.assert_frame_equal(outcome.tables.trials, finished.tables.trials)
+
+
+def test_a_study_of_which_every_trial_diverged_says_what_to_try(
+    two_cpus: None, tmp_path: Path
+) -> None:
+    outcome = run(tmp_path, Space(lrs=(1e20, 1e25), batch_sizes=(512,)), epochs=1)
+    assert outcome.winner is None
+    assert not outcome.complete
+    assert pd.read_csv(tmp_path / "trials.csv")["status"].to_list() == ["diverged"] * 2
+    assert len(pd.read_csv(tmp_path / "epochs.csv")) == 2
+    assert not (tmp_path / "best").exists()
+    said = "\n".join(cli.describe(outcome))
+    assert "2 of 2 trials diverged." in said
+    assert "Every learning rate is too high" in said
+    assert "try --lr 0.001,0.01,0.1" in said
+
+
+def test_a_stack_whose_worker_was_lost_after_its_last_write_has_not_failed(
+    finished: Outcome, tmp_path: Path
+) -> None:
+    study = tmp_path / "study"
+    shutil.copytree(folder(finished), study)
+    write_failure(Storage.at(study), "any", ["lr0.1-bs256-seed0"], "its worker was lost")
+    outcome = run(study)
+    assert outcome.failures == {}
+    assert outcome.complete
 
 
 def test_a_refused_command_leaves_the_study_as_it_is(finished: Outcome) -> None:

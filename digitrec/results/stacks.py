@@ -108,7 +108,7 @@ def read_stack(study: Storage, question: str, name: str) -> StackResult:
     """
     about, arrays = read_arrays(study, "stack", question, name)
     try:
-        return StackResult(
+        result = StackResult(
             stack=Stack(tuple(Configuration(**member) for member in about["members"])),
             epochs=as_records(arrays["records"]),
             predictions=arrays["predictions"],
@@ -116,6 +116,9 @@ def read_stack(study: Storage, question: str, name: str) -> StackResult:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedError(f"it holds no stack: {error}") from error
+    if result.key + SUFFIX != name:
+        raise DamagedError(f"it is that of {result.key}")
+    return result
 
 
 def read_stacks(study: Storage, question: str) -> tuple[list[StackResult], list[Damage]]:
