@@ -11,9 +11,11 @@ starts a Ray itself, as `digitrec tune` does by default. Linux only: processes a
 """
 
 import argparse
+import errno
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -23,7 +25,8 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -46,15 +49,14 @@ REAP_SECONDS = 60.0  # until no process is left after the driver was killed
 IMPORT_SECONDS = 2.0  # in which Python has started, and has begun with digitrec
 MARK = "DIGITREC_SOAK"  # in the environment of every process of a run
 
-WRITES = (
-    r"/stacks/.*\.safetensors$",
-    r"/weights/",
-    r"/checkpoints/",
+OF_WORKERS = (r"/stacks/.*\.safetensors$", "/weights/", "/checkpoints/")
+OF_DRIVER = (
     r"/study\.json$",
     r"/study/validation\.safetensors$",
     r"/(trials|epochs|runs)\.csv$",
-    r"/best/",
-    r"/plots/",
+    "/best/",
+    "/plots/",
+    r"/report\.html$",
     r"/timings\.json$",
 )
 PHASES = ("before", "within", "after")
@@ -63,17 +65,33 @@ WHOLE_RAY = ("kill raylet", "kill gcs")  # need a Ray of the run's own
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
-    """One way to cut a run: a fault in a write, or a signal after some seconds."""
+class Fault:
+    """A write that kills its process, or fails; see tests/faults/sitecustomize.py."""
 
-    kind: str
-    fault: dict[str, str | float] | None = None
+    file: str
+    phase: str
+    action: str
+    chance: float = 1.0
+
+    @property
+    def kind(self) -> str:
+        """What it is counted as."""
+        name = re.sub(r"\\|\$|/\.\*|\.safetensors|study/", "", self.file).strip("/")
+        return f"{self.action} {self.phase} {name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """One way to cut a run: faults in its writes, or a signal after some seconds."""
+
+    kind: str = "writes"
+    faults: tuple[Fault, ...] = ()
     after: float = 0.0  # seconds
 
     @property
-    def raises(self) -> bool:
-        """Whether a write fails, rather than a process."""
-        return self.fault is not None and self.fault["action"] != "KILL"
+    def error(self) -> str | None:
+        """The name of the error that a write fails with; None: it does not fail."""
+        return next((fault.action for fault in self.faults if fault.action != "KILL"), None)
 
 
 @dataclass(slots=True)
@@ -114,6 +132,7 @@ class Bench:
     directory: Path
     head: Head | None  # None: each run starts a Ray itself
     seconds: float = 20.0  # that a run takes; learned from the uninterrupted one
+    seconds_done: float = 5.0  # that a run takes of a study that is complete
 
     @property
     def faults(self) -> Path:
@@ -277,26 +296,32 @@ def bench(directory: Path, *, own_head: bool) -> Iterator[Bench]:
         yield made
 
 
-def draw_cut(random_: random.Random, bench: Bench) -> Cut:
-    """Return a way to cut a run."""
-    kinds = ["kill driver", "kill driver", "kill worker", "SIGINT", "SIGTERM"]
-    kinds += [] if bench.head else WHOLE_RAY * 2
-    kinds += ["write killed"] * 5 + ["write failed"] * 3
+def draw_cut(random_: random.Random, bench: Bench, done: bool) -> Cut:
+    """Return a way to cut a run.
+
+    Args:
+        random_: chooses.
+        bench: where it runs.
+        done: whether all is trained, so that the run starts no Ray.
+    """
+    kinds = ["kill driver", "SIGINT", "SIGTERM", "write killed", "write killed", "write failed"]
+    if not done:
+        kinds += ["workers killed"] * 4 + ["kill worker", "write failed"]
+        kinds += [] if bench.head else WHOLE_RAY * 3
     kind = random_.choice(kinds)
-    if not kind.startswith("write"):
-        # What is signalled before digitrec is imported is answered by Python.
-        first = IMPORT_SECONDS if kind.startswith("SIG") else 0.0
-        return Cut(kind, after=random_.uniform(first, bench.seconds))
-    action = "KILL" if kind == "write killed" else random_.choice(ERRORS)
-    file, phase = random_.choice(WRITES), random_.choice(PHASES)
-    return write_cut(file, phase, action, chance=random_.choice([0.3, 1.0]))
-
-
-def write_cut(file: str, phase: str, action: str, chance: float = 1.0) -> Cut:
-    """Return a fault in a write as a cut."""
-    name = file.replace("\\", "").strip("/$").replace("/.*.safetensors", "").replace("study/", "")
-    fault: dict[str, str | float] = {"file": file, "phase": phase, "action": action}
-    return Cut(f"{action} {phase} {name}", fault | {"chance": chance})
+    if kind == "workers killed":
+        faults = [
+            Fault(random_.choice(OF_WORKERS), random_.choice(PHASES), "KILL", 0.5) for _ in range(4)
+        ]
+        return Cut(faults=tuple(faults))
+    if kind.startswith("write"):
+        action = "KILL" if kind == "write killed" else random_.choice(ERRORS)
+        file = random_.choice(OF_DRIVER if done else OF_DRIVER + OF_WORKERS)
+        return Cut(faults=(Fault(file, random_.choice(PHASES), action),))
+    # What is signalled before digitrec is imported is answered by Python.
+    first = IMPORT_SECONDS if kind.startswith("SIG") else 0.0
+    seconds = bench.seconds_done if done else bench.seconds
+    return Cut(kind, after=random_.uniform(first, max(seconds, first)))
 
 
 def cut_once(bench: Bench, study: Path, cut: Cut, figures: Figures, killed: list["Run"]) -> bool:
@@ -308,22 +333,20 @@ def cut_once(bench: Bench, study: Path, cut: Cut, figures: Figures, killed: list
     Raises:
         Broken: the run did not do what it should.
     """
-    plan, fired = bench.faults / "plan.json", bench.faults / "fired.json"
-    fired.unlink(missing_ok=True)
-    if cut.fault:
-        (bench.faults / "new").write_text(json.dumps(cut.fault))
-        (bench.faults / "new").rename(plan)
+    for place, fault in enumerate(cut.faults):
+        new = bench.faults / f"new-{place}.json"
+        new.write_text(json.dumps(asdict(fault)))
+        new.rename(bench.faults / f"armed-{place}.json")
     run = bench.start(study)
     figures.runs += 1
-    hit = not cut.fault and send(bench, run, cut)
+    hit = [cut.kind] if not cut.faults and send(bench, run, cut) else []
     code, said = run.wait()
-    plan.unlink(missing_ok=True)
-    hit = hit or fired.exists()
-    if hit:
-        figures.cuts[cut.kind] += 1
-    else:
-        figures.missed += 1
-    check_end(cut, hit, code, said)
+    hit += [cut.faults[int(path.stem[-1])].kind for path in bench.faults.glob("fired-*.json")]
+    for path in bench.faults.glob("*.json"):
+        path.unlink(missing_ok=True)
+    figures.cuts.update(hit)
+    figures.missed += not hit
+    check_end(cut, bool(hit), code, said)
     if code == -signal.SIGKILL:
         killed.append(run)
     else:
@@ -388,20 +411,15 @@ def check_end(cut: Cut, hit: bool, code: int, said: str) -> None:
         problem = "a killed worker ended the run"
     elif cut.kind in ("SIGINT", "SIGTERM") and code not in (0, 1, -signal.Signals[cut.kind]):
         problem = "a signal has another exit code than 1"
-    elif hit and cut.raises and (code != 1 or not told_in_one_line(cut, said)):
+    elif hit and cut.error and (code != 1 or not told_in_one_line(cut.error, said)):
         problem = "a write that failed is not one clear line and exit code 1"
     if problem:
         raise Broken(f"{problem} ({cut}, exit code {code}): {said}")
 
 
-def told_in_one_line(cut: Cut, said: str) -> bool:
+def told_in_one_line(error: str, said: str) -> bool:
     """Return whether the last line, and no other, tells of a failed write."""
-    assert cut.fault is not None
-    words = {
-        "ENOSPC": "No space left on device",
-        "EROFS": "Read-only file system",
-        "EIO": "Input/output error",
-    }[str(cut.fault["action"])]
+    words = os.strerror(getattr(errno, error))
     told = [line for line in said.splitlines() if words in line]
     return len(told) == 1 and told[0] == said.splitlines()[-1] and "once this is mended" in told[0]
 
@@ -438,24 +456,39 @@ def outcome(study: Path) -> dict[str, bytes]:
 
 
 def cut_study(
-    bench: Bench, expected: dict[str, bytes], cuts: Sequence[Cut], figures: Figures
+    bench: Bench,
+    expected: dict[str, bytes],
+    draw: Callable[[bool], Cut],
+    count: int,
+    figures: Figures,
 ) -> None:
-    """Cut one study again and again, complete it and compare; failures go to the figures."""
+    """Cut one study again and again, complete it and compare; failures go to the figures.
+
+    Args:
+        bench: where it runs.
+        expected: the outcome of an uninterrupted run.
+        draw: returns the next cut, given whether the study is complete.
+        count: how many cuts.
+        figures: are added to.
+    """
     figures.studies += 1
+    cuts: list[Cut] = []
+    killed: list[Run] = []
     with tempfile.TemporaryDirectory(dir=bench.directory) as directory:
         study = Path(directory) / "study"
-        killed: list[Run] = []
         try:
-            done = any(cut_once(bench, study, cut, figures, killed) for cut in cuts)
-            if not done:
-                complete(bench, study, figures)
+            done = False
+            for _ in range(count):
+                cuts.append(draw(done))
+                done = cut_once(bench, study, cuts[-1], figures, killed) or done
+            complete(bench, study, figures)
             for run in killed:
                 run.check_gone()
             changed = [name for name, bytes_ in outcome(study).items() if bytes_ != expected[name]]
             if changed:
                 raise Broken(f"differs from the uninterrupted run: {changed}")
         except Broken as broken:
-            figures.failures.append(f"FAILED after {[cut.kind for cut in cuts]}: {broken}")
+            figures.failures.append(f"FAILED after {cuts}: {broken}")
     figures.epochs += bench.epochs_trained()
     figures.epochs_needed += TRIALS * EPOCHS
 
@@ -463,9 +496,11 @@ def cut_study(
 def uninterrupted(bench: Bench) -> dict[str, bytes]:
     """Run a study without a cut; returns its outcome, and sets how long it takes."""
     study = bench.directory / "uninterrupted" / "study"
-    figures, before = Figures(), time.monotonic()
-    complete(bench, study, figures)
-    bench.seconds = time.monotonic() - before
+    before = time.monotonic()
+    complete(bench, study, Figures())
+    between = time.monotonic()
+    complete(bench, study, Figures())
+    bench.seconds, bench.seconds_done = between - before, time.monotonic() - between
     bench.epochs_trained()
     return outcome(study)
 
@@ -484,8 +519,8 @@ def soak(cuts: int, seed: int, minutes: float) -> Figures:
             figures.failures.append("FAILED: a cluster's run differs from a local one")
         while figures.cuts.total() < cuts and time.monotonic() < deadline:
             place = own if figures.studies % 4 == 3 else shared
-            drawn = [draw_cut(random_, place) for _ in range(random_.randint(1, 4))]
-            cut_study(place, expected, drawn, figures)
+            draw = partial(draw_cut, random_, place)
+            cut_study(place, expected, draw, random_.randint(2, 6), figures)
             print(figures.describe().splitlines()[0], flush=True)
     return figures
 

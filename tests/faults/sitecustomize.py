@@ -1,7 +1,7 @@
 """Faults at the file layer, for tests/soak.py; Python imports this by its name when it starts.
 
-DIGITREC_FAULTS is a directory. `plan.json` in it arms a fault, which fires once, in whichever
-process comes to it first:
+DIGITREC_FAULTS is a directory. Each `armed-*.json` in it is a fault, which fires once, in whichever
+process comes to it first, and is renamed to `fired-*.json`:
 
     file     regular expression: which writes, by their path
     phase    before the write, within it (half of the bytes are in the temporary file), or after it
@@ -32,17 +32,18 @@ CHECKPOINT_SECONDS = 0.2
 
 
 def claim(path: str, phase: str) -> str | None:
-    """Return the action of the armed fault if it is this one's turn; nobody else gets it."""
+    """Return the action of an armed fault if it is this one's turn; nobody else gets it."""
     assert FAULTS is not None
-    try:
-        plan = json.loads((FAULTS / "plan.json").read_text())
-        fits = plan["phase"] == phase and re.search(plan["file"], path)
-        if not fits or random.random() >= plan["chance"]:
-            return None
-        os.rename(FAULTS / "plan.json", FAULTS / "fired.json")
-    except (FileNotFoundError, ValueError):  # none, taken by another, or being written
-        return None
-    return str(plan["action"])
+    for armed in FAULTS.glob("armed-*.json"):
+        try:
+            fault = json.loads(armed.read_text())
+            fits = fault["phase"] == phase and re.search(fault["file"], path)
+            if fits and random.random() < fault["chance"]:
+                armed.rename(armed.with_name(armed.name.replace("armed", "fired")))
+                return str(fault["action"])
+        except (FileNotFoundError, ValueError):  # taken by another, or being written
+            continue
+    return None
 
 
 def act(action: str) -> None:
