@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from digitrec.errors import InputError
+from digitrec.errors import STOPPED, InputError
 from digitrec.request import Request
 from digitrec.signals import sigterm_as_sigint
 from digitrec.space import Precision, Space
-from digitrec.storage import Storage
+from digitrec.storage import Storage, describe_error
 
 if TYPE_CHECKING:
     from digitrec.diagnosis import Diagnosis
@@ -45,10 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"digitrec: {error}", file=sys.stderr)
         return WRONG_INPUT
     except OSError as error:
-        print(f"digitrec: {error}. What was finished is kept.", file=sys.stderr)
+        print(
+            f"digitrec: {describe_error(error)}. What was finished is kept; once this is mended, "
+            "the same command goes on.",
+            file=sys.stderr,
+        )
         return UNFINISHED
     except KeyboardInterrupt:
-        print("digitrec: stopped. The same command goes on.", file=sys.stderr)
+        print(STOPPED, file=sys.stderr)
         return UNFINISHED
     return code
 
@@ -306,7 +310,16 @@ def run_tune(options: argparse.Namespace) -> int:
         console.print(diagnosis_lines(one), highlight=False, soft_wrap=True)
     from digitrec.study import run_study  # torch and Ray take seconds to import
 
-    return print_outcome(run_study(request, console), console)
+    outcome = run_study(request, console)
+    code = print_outcome(outcome, console)
+    if request.refit and outcome.best is not None and "refit" not in outcome.best:
+        console.print(
+            "The winner was not trained on all rows: the model is that of the training rows. "
+            "The same command tries it again.",
+            soft_wrap=True,
+        )
+        return UNFINISHED
+    return code
 
 
 def run_report(options: argparse.Namespace) -> int:
@@ -402,7 +415,7 @@ def print_outcome(outcome: "Outcome", console: Console) -> int:
         console.print(_ranking(leaders), soft_wrap=True)
     for line in describe_verdict(outcome.findings) + describe(outcome):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    return COMPLETE if outcome.tables.complete and outcome.winner else UNFINISHED
+    return COMPLETE if outcome.complete else UNFINISHED
 
 
 def _ranking(leaders: list[dict[Hashable, Any]]) -> Table:
@@ -482,7 +495,7 @@ def describe(outcome: "Outcome") -> list[str]:
     if reasons:
         lines.append(f"The whole errors are in {outcome.directory / 'stacks'}.")
     if outcome.winner is None:
-        lines.append("No trial completed, so there is no winner.")
+        lines.append(f"No trial completed, so there is no winner.{_advice(outcome)}")
     lines += [
         f"tables   {outcome.directory / 'trials.csv'}, epochs.csv",
         f"report   {outcome.directory / 'report.html'}, report.md",
@@ -493,6 +506,16 @@ def describe(outcome: "Outcome") -> list[str]:
     if not outcome.tables.complete:
         lines.append("The same `digitrec tune` command goes on with what is missing.")
     return lines
+
+
+def _advice(outcome: "Outcome") -> str:
+    """Return what to try where every trial diverged, as a sentence; empty otherwise."""
+    trials = outcome.tables.trials
+    if not (trials["status"] == "diverged").all():
+        return ""
+    highest = min(float(trials["lr"].min()) / 10, 0.1)
+    lower = ",".join(f"{highest / factor:.3g}" for factor in (100, 10, 1))
+    return f" Every learning rate is too high for its loss to stay finite; try --lr {lower}"
 
 
 def _listed(number: type[Number]) -> Callable[[str], tuple[Number, ...]]:

@@ -1,4 +1,6 @@
-"""The error that a person can mend."""
+"""The error that a person can mend, and what is said of a Ctrl-C."""
+
+STOPPED = "digitrec: stopped. The same command goes on."
 
 
 class InputError(ValueError):

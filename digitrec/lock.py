@@ -5,6 +5,7 @@ however it ends. An object store has no locks: there a run keeps an object alive
 every few seconds, and one that stands still is that of a run that has died.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -12,6 +13,7 @@ import socket
 import threading
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -23,6 +25,7 @@ from digitrec.storage import Storage
 NAME = ".lock"
 BEAT_SECONDS = 5.0  # between two signs of life
 STALE_SECONDS = 20.0  # without a sign of life, after which a run counts as dead
+SETTLING_SECONDS = 1.0  # in which two runs that write at the same moment see each other
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +42,20 @@ class Holder:
         return f"process {self.pid} on {self.host} since {self.since}"
 
 
+class Lock(ABC):
+    """The hold on a study directory."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Check that the directory is still there, and still ours.
+
+        Raises:
+            OSError: it is not.
+        """
+
+
 @contextmanager
-def locked(study: Storage) -> Iterator[None]:
+def locked(study: Storage) -> Iterator[Lock]:
     """Hold a study directory, which exists, for the length of the block.
 
     Raises:
@@ -52,8 +67,8 @@ def locked(study: Storage) -> Iterator[None]:
         since=f"{time.strftime('%Y-%m-%d %H:%M:%S')}",
         token=uuid.uuid4().hex,
     )
-    with _file_lock(study, study.path, me) if study.path else _object_lock(study, me):
-        yield
+    with _file_lock(study, study.path, me) if study.path else _object_lock(study, me) as lock:
+        yield lock
 
 
 def check_free(study: Storage) -> None:
@@ -76,8 +91,27 @@ def check_free(study: Storage) -> None:
         os.close(file)
 
 
+class FileLock(Lock):
+    """A lock of the operating system on a file that stays open."""
+
+    def __init__(self, path: Path, file: int) -> None:
+        self._path = path
+        self._file = file
+
+    def check(self) -> None:
+        """Check that the file in the directory is the one that is open."""
+        try:
+            there = os.path.samestat(os.stat(self._path / NAME), os.fstat(self._file))
+        except FileNotFoundError:
+            there = False
+        if not there:
+            raise FileNotFoundError(
+                errno.ENOENT, "the study directory was removed or replaced", str(self._path)
+            )
+
+
 @contextmanager
-def _file_lock(study: Storage, path: Path, me: Holder) -> Iterator[None]:
+def _file_lock(study: Storage, path: Path, me: Holder) -> Iterator[Lock]:
     file = os.open(path / NAME, os.O_RDWR | os.O_CREAT, 0o644)
     with ExitStack() as closing:
         closing.callback(os.close, file)
@@ -87,33 +121,59 @@ def _file_lock(study: Storage, path: Path, me: Holder) -> Iterator[None]:
             raise _held(study, _read(study)) from error
         os.truncate(file, 0)
         os.write(file, json.dumps(asdict(me)).encode())
-        yield
+        yield FileLock(path, file)
         os.truncate(file, 0)
 
 
-@contextmanager
-def _object_lock(study: Storage, me: Holder) -> Iterator[None]:
-    _wait_until_stale(study)
-    _write(study, me, beat=0)
-    holder = _read(study)
-    if holder is None or holder.token != me.token:  # somebody else wrote at the same moment
-        raise _held(study, holder)
-    ended = threading.Event()
+class ObjectLock(Lock):
+    """An object that is written anew every few seconds."""
 
-    def keep_alive() -> None:
+    def __init__(self, study: Storage, me: Holder) -> None:
+        self._study = study
+        self._me = me
+        self._ended = threading.Event()
+        self._heart = threading.Thread(target=self._keep_alive, daemon=True)
+        self._lost: OSError | None = None
+
+    def check(self) -> None:
+        """Check that nobody else has written the object."""
+        if self._lost:
+            raise self._lost
+
+    def __enter__(self) -> "ObjectLock":
+        _write(self._study, self._me, beat=0)
+        time.sleep(SETTLING_SECONDS)
+        holder = _read(self._study)
+        if holder is None or holder.token != self._me.token:
+            raise _held(self._study, holder)
+        self._heart.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._heart.join()
+        if self._lost is None:
+            self._study.remove(NAME)
+
+    def _keep_alive(self) -> None:
         beat = 0
-        while not ended.wait(BEAT_SECONDS):
+        while self._lost is None and not self._ended.wait(BEAT_SECONDS):
             beat += 1
-            _write(study, me, beat)
+            try:
+                holder = _read(self._study)
+                if holder is not None and holder.token != self._me.token:
+                    self._lost = OSError(f"{_held(self._study, holder)}")
+                else:
+                    _write(self._study, self._me, beat)
+            except OSError as error:  # after a minute's attempts
+                self._lost = error
 
-    heart = threading.Thread(target=keep_alive, daemon=True)
-    heart.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        heart.join()
-        study.remove(NAME)
+
+@contextmanager
+def _object_lock(study: Storage, me: Holder) -> Iterator[Lock]:
+    _wait_until_stale(study)
+    with ObjectLock(study, me) as lock:
+        yield lock
 
 
 def _wait_until_stale(study: Storage) -> None:

@@ -5,19 +5,23 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from ray import tune
+from ray import cloudpickle, tune
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from digitrec.metrics import PUBLISH_INTERVAL, Measurements, Metrics
 from digitrec.space import Stack
-from digitrec.trainable import stack_of
+from digitrec.storage import describe_error
+from digitrec.trainable import STORAGE_ERROR, describe_failure, stack_of
 
+CHECK_INTERVAL = 1.0  # seconds
 LOG_INTERVAL = 10.0  # seconds between two plain lines, at least
 MOST_STACKS_SHOWN = 8
 PACE_REPORTS = 32  # reports that the pace of training is taken over
@@ -148,14 +152,31 @@ class Progress:
 
 
 class ProgressCallback(tune.Callback):
-    """Follows Ray Tune's trials, shows a study's progress and publishes its metrics."""
+    """Follows Ray Tune's trials, shows a study's progress and publishes its metrics.
+
+    Args:
+        progress: is kept up to date.
+        console: shows it.
+        metrics: publish it.
+        check: is called about every second; what it raises ends the search.
+        keep_failure: gets a stack that has failed for good, and its error.
+    """
 
     def __init__(
-        self, progress: Progress, console: Console, metrics: Metrics | None = None
+        self,
+        progress: Progress,
+        console: Console,
+        metrics: Metrics | None = None,
+        check: Callable[[], None] | None = None,
+        keep_failure: Callable[[Stack, Exception], None] | None = None,
     ) -> None:
         self.progress = progress
         self.console = console
         self.metrics = metrics
+        self.check = check
+        self.keep_failure = keep_failure
+        self._storage_error: str | None = None  # of a worker
+        self._last_check = -math.inf
         self._live: Live | None = None
         self._last_line = -math.inf
         self._last_published = -math.inf
@@ -184,7 +205,12 @@ class ProgressCallback(tune.Callback):
         self.console.print(self.progress.describe(), highlight=False, soft_wrap=True)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Ray Tune's hook, several times a second."""
+        """Ray Tune's hook, several times a second; what it raises ends the search."""
+        if self._storage_error is not None:
+            raise OSError(self._storage_error)
+        if self.check and self.progress.elapsed() - self._last_check >= CHECK_INTERVAL:
+            self._last_check = self.progress.elapsed()
+            self.check()
         if self.progress.elapsed() - self._last_published >= PUBLISH_INTERVAL:
             self._publish()
 
@@ -196,6 +222,9 @@ class ProgressCallback(tune.Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """Ray Tune's hook."""
+        if STORAGE_ERROR in result:
+            self._storage_error = str(result[STORAGE_ERROR])
+            return
         self.progress.report(stack_of(trial.config), result)
         if result.get("slow_precision") and not self._told_slow:
             self._told_slow = True
@@ -210,13 +239,22 @@ class ProgressCallback(tune.Callback):
         """Ray Tune's hook: an error is said when it happens."""
         stack = stack_of(trial.config)
         self.progress.fail(stack)
-        self.console.print(f"[red]failed[/red] {stack.name}", highlight=False)
+        self._tell("[red]failed[/red]", trial)
+        if self.keep_failure:
+            try:
+                self.keep_failure(stack, error_of(trial))
+            except OSError as error:
+                self._storage_error = describe_error(error)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Ray Tune's hook: an error after which the stack is trained again."""
-        stack = stack_of(trial.config)
-        self.progress.fail(stack)
-        self.console.print(f"[yellow]again[/yellow] {stack.name}", highlight=False)
+        self.progress.fail(stack_of(trial.config))
+        self._tell("[yellow]again[/yellow]", trial)
+
+    def _tell(self, what: str, trial: Any) -> None:
+        """Print what became of a trial, and why."""
+        line = f"{stack_of(trial.config).name}: {describe_failure(error_of(trial))}"
+        self.console.print(what, escape(line), highlight=False, soft_wrap=True)
 
     def _publish(self) -> None:
         self._last_published = self.progress.elapsed()
@@ -228,6 +266,14 @@ class ProgressCallback(tune.Callback):
         if self._live is None and now - self._last_line >= LOG_INTERVAL:
             self._last_line = now
             self.console.print(self.progress.describe(), highlight=False, soft_wrap=True)
+
+
+def error_of(trial: Any) -> Exception:
+    """Return why a trial of Ray Tune ended with an error."""
+    if trial.pickled_error_file:
+        error: Exception = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+        return error
+    return trial.get_error() or RuntimeError("Ray Tune kept no error")
 
 
 def render(progress: Progress) -> Table:

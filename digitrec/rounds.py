@@ -10,7 +10,9 @@ import numpy as np
 from rich.console import Console
 
 from digitrec.data import SharedData, Split, fit_scaler
+from digitrec.lock import Lock
 from digitrec.request import Request
+from digitrec.results.damage import find_damage
 from digitrec.results.holdings import Refit
 from digitrec.results.question import Question, write_question
 from digitrec.results.stacks import (
@@ -24,6 +26,7 @@ from digitrec.results.stacks import (
 from digitrec.results.timings import Timings
 from digitrec.session import Node, Session, count_workers
 from digitrec.space import MAX_STACK_SIZE, Configuration, Stack, Task, plan_stacks
+from digitrec.storage import Storage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,12 +36,19 @@ class Rounds:
     """Trains what a study misses, on a Ray that is started when there is something to train."""
 
     def __init__(
-        self, request: Request, shared: SharedData, console: Console, timings: Timings
+        self,
+        request: Request,
+        shared: SharedData,
+        console: Console,
+        timings: Timings,
+        lock: Lock,
     ) -> None:
         self.request = request
         self.shared = shared
         self.console = console
         self.timings = timings
+        self.lock = lock
+        self.stopped = False  # by a Ctrl-C: nothing further is trained
         self._session: Session | None = None
         self._closing = ExitStack()
 
@@ -65,10 +75,8 @@ class Rounds:
         self.console.print(describe_plan(question, tasks), highlight=False, soft_wrap=True)
         clear_failures(study)
         write_question(study, question)
-        from digitrec.search import search  # imported while Ray started
-
         with self.timings.part("train"):
-            search(self.request, study, question, self.shared, tasks, self.console)
+            self._search(study, question, self.shared, tasks, self.console)
 
     def confirm(self, question: Question) -> Question:
         """Train the leaders of a study again with fresh seeds, the same for all of them.
@@ -77,7 +85,7 @@ class Rounds:
             The question with what was trained; as it is when the grid is not finished.
         """
         trials = self._trials(question)
-        if (trials["status"] == "stopped").any():
+        if self.stopped or (trials["status"] == "stopped").any():
             return question
         from digitrec.results.tables import rank_cells
 
@@ -93,12 +101,16 @@ class Rounds:
         return question
 
     def refit(self, question: Question) -> Refit | None:
-        """Train the winner on all rows; None: there is no winner, or the grid is not finished."""
+        """Train the winner on all rows.
+
+        Returns:
+            None where there is no winner, or the grid or this training is not finished.
+        """
         trials = self._trials(question)
         from digitrec.results.tables import rank
 
         ranked = rank(trials, question.confirmed_trials)
-        if ranked.empty or (trials["status"] == "stopped").any():
+        if self.stopped or ranked.empty or (trials["status"] == "stopped").any():
             return None
         winner = next(
             member
@@ -108,18 +120,38 @@ class Rounds:
         study = self.request.directory / "refit"
         whole = question_of_refit(question, winner)
         shared = share_all_rows(self.shared, whole)
-        results, damaged = read_stacks(study, whole.key)
-        for damage in damaged:
+        study.prepare()
+        for damage in find_damage(study, whole.key):
             set_aside(study, damage)
+        results, _ = read_stacks(study, whole.key)
         if missing_configurations(whole, results):
             self._start()
-            from digitrec.search import search
-
-            self.console.print(f"Training {winner.trial} on all {whole.data['rows']:,} rows")
-            with self.timings.part("train"):
-                tasks = [Task(Stack((winner,)))]
-                search(self.request, study, whole, shared, tasks, self.console)
+            rows = f"{whole.data['rows']:,}"
+            self.console.print(f"Training {winner.trial} on all {rows} rows", highlight=False)
+            quiet = Console(quiet=True)  # its accuracies are on rows that it has seen
+            tasks = [Task(Stack((winner,)))]
+            with self.timings.part("train"), self.console.status("Training the winner"):
+                self._search(study, whole, shared, tasks, quiet)
+            results, _ = read_stacks(study, whole.key)
+        trained = [result.epochs[-1][k] for _, result, k in results_after(whole.epochs, results)]
+        if not trained or trained[0].diverged:
+            for reason in dict.fromkeys(read_failures(study).values()):
+                self.console.print(f"failed: {reason}", style="red", markup=False, soft_wrap=True)
+            return None
         return Refit(study=study, question=whole, trial=winner.trial, scaler=shared.scaler)
+
+    def _search(
+        self,
+        study: Storage,
+        question: Question,
+        shared: SharedData,
+        tasks: Sequence[Task],
+        console: Console,
+    ) -> None:
+        from digitrec.search import search  # imported while Ray started
+
+        finished = search(self.request, study, question, shared, tasks, console, self.lock)
+        self.stopped = self.stopped or not finished
 
     def _trials(self, question: Question) -> "pd.DataFrame":
         from digitrec.results.tables import make_tables

@@ -1,22 +1,30 @@
 """Stacks through Ray Tune: the grid search itself."""
 
-from collections.abc import Sequence
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
 
 from ray import tune
 from ray.tune.trainable import wrap_function
 from rich.console import Console
 
 from digitrec.data import SharedData
+from digitrec.lock import Lock
 from digitrec.metrics import Metrics
 from digitrec.progress import Progress, ProgressCallback
 from digitrec.request import Request
 from digitrec.results.question import Question
 from digitrec.results.stacks import write_failure
+from digitrec.signals import Interrupted, sigint_noted
 from digitrec.space import CPU_COST, Stack, Task
 from digitrec.storage import Storage
-from digitrec.trainable import stack_of, task_config, train_stack
+from digitrec.trainable import failure_text, stack_of, task_config, train_stack
+
+# They print the traceback of every lost worker; the study tells of it in a line.
+WORDY = ("ray.tune.execution.tune_controller", "ray.tune.tune")
 
 
 def search(
@@ -26,7 +34,8 @@ def search(
     shared: SharedData,
     tasks: Sequence[Task],
     console: Console,
-) -> None:
+    lock: Lock,
+) -> bool:
     """Train stacks with Ray Tune; each writes its own files as it finishes, or its failure.
 
     Args:
@@ -36,6 +45,13 @@ def search(
         shared: the data; it crosses Ray's object store once.
         tasks: what to train, in this order as workers become free.
         console: shows the progress.
+        lock: the hold on the study directory.
+
+    Returns:
+        Whether it went to its end: a Ctrl-C stops it.
+
+    Raises:
+        OSError: the study directory can no longer be used.
     """
     function = tune.with_parameters(
         train_stack,
@@ -51,25 +67,58 @@ def search(
     resources = {"cpu": request.cpus_per_trial, "gpu": request.gpus_per_trial}
     stacks = [task.stack for task in tasks]
     progress = make_progress(question, stacks)
-    with ProgressCallback(progress, console, Metrics(study.name)) as callback:
-        results = tune.Tuner(
-            tune.with_resources(trainable, resources),
-            param_space={"stack": tune.grid_search([task_config(task) for task in tasks])},
-            tune_config=tune.TuneConfig(
-                reuse_actors=True,
-                trial_name_creator=lambda trial: stack_of(trial.config).name,
-                trial_dirname_creator=lambda trial: stack_of(trial.config).key,
-            ),
-            run_config=tune.RunConfig(
-                name=f"{datetime.now():%Y-%m-%d_%H-%M-%S}",
-                storage_path=str(study / "ray"),
-                failure_config=tune.FailureConfig(max_failures=request.max_failures),
-                callbacks=[callback],
-                verbose=0,
-            ),
-        ).fit()
-    for place in range(len(results)):
-        _keep_failure(results[place], study)
+    for name in WORDY:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    with sigint_noted() as interruption, tune_storage(study) as storage_path:
+
+        def check() -> None:
+            interruption.check()
+            lock.check()
+
+        def keep_failure(stack: Stack, error: Exception) -> None:
+            trials = [member.trial for member in stack.members]
+            write_failure(study, stack.key, trials, failure_text(error))
+
+        metrics = Metrics(study.name)
+        with ProgressCallback(progress, console, metrics, check, keep_failure) as callback:
+            tuner = tune.Tuner(
+                tune.with_resources(trainable, resources),
+                param_space={"stack": tune.grid_search([task_config(task) for task in tasks])},
+                tune_config=tune.TuneConfig(
+                    reuse_actors=True,
+                    trial_name_creator=lambda trial: stack_of(trial.config).name,
+                    trial_dirname_creator=lambda trial: stack_of(trial.config).key,
+                ),
+                run_config=tune.RunConfig(
+                    name=f"{datetime.now():%Y-%m-%d_%H-%M-%S}",
+                    storage_path=storage_path,
+                    failure_config=tune.FailureConfig(max_failures=request.max_failures),
+                    callbacks=[callback],
+                    verbose=0,
+                ),
+            )
+            # Ray Tune's own handler would stay in force after the search, and swallow a Ctrl-C.
+            os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+            try:
+                tuner.fit()
+            except Interrupted:
+                return False
+    return not interruption.came
+
+
+@contextmanager
+def tune_storage(study: Storage) -> Iterator[str]:
+    """Yield where Ray Tune is to keep its own files: in the study, where that is a directory.
+
+    They are logs, which nothing of a study relies on. On an object store they would be a third of
+    the requests, and, since Ray Tune does not try again, a store that is away for some seconds
+    would end the search; there they are kept while the search lasts.
+    """
+    if study.path is not None:
+        yield str(study.path / "ray")
+        return
+    with tempfile.TemporaryDirectory(prefix="digitrec-") as directory:
+        yield directory
 
 
 def make_progress(question: Question, stacks: Sequence[Stack]) -> Progress:
@@ -85,10 +134,3 @@ def make_progress(question: Question, stacks: Sequence[Stack]) -> Progress:
         images_per_epoch=question.data["train_rows"],
         work={stack.key: CPU_COST.of_stack(stack, images) for stack in stacks},
     )
-
-
-def _keep_failure(result: Any, study: Storage) -> None:
-    if result.error is not None:
-        stack = stack_of(result.config)
-        trials = [member.trial for member in stack.members]
-        write_failure(study, stack.key, trials, str(result.error))

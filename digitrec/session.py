@@ -13,6 +13,7 @@ import shlex
 import socket
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -24,10 +25,13 @@ from rich.console import Console
 
 from digitrec.errors import InputError
 from digitrec.results.timings import Timings
-from digitrec.signals import take_sigterm
+from digitrec.signals import sigint_put_off
 from digitrec.storage import Storage
 
 CONNECT_SECONDS = 5.0
+LOOK_SECONDS = 2.0  # between two looks at whether the head of the cluster is there
+SILENCE_SECONDS = 50.0  # of the head, after which the study ends; 60 would end Ray, without a word
+UNFINISHED = 1  # exit code
 Node = dict[str, float]  # resource -> how much of it there is
 
 
@@ -47,15 +51,16 @@ class Session:
         self.timings = timings
         self._ours = not ray.is_initialized()
         self._ending: threading.Thread | None = None
+        self._ended = threading.Event()
 
     def __enter__(self) -> "Session":
         if self._ours:
-            _import_tensorboardx()
-            imports = threading.Thread(target=_import_needed_later)
-            imports.start()
-            with self.timings.part("start Ray"), self.console.status("Starting Ray"):
-                self._start()
-            imports.join()
+            try:
+                with sigint_put_off():  # half of a Ray, or of an import, is hard to clear away
+                    self._start_and_import()
+            except BaseException:
+                self.__exit__(None, None, None)
+                raise
         return self
 
     def __exit__(
@@ -100,6 +105,14 @@ class Session:
             self._ending = threading.Thread(target=self._end)
             self._ending.start()
 
+    def _start_and_import(self) -> None:
+        _import_tensorboardx()
+        imports = threading.Thread(target=_import_needed_later)
+        imports.start()
+        with self.timings.part("start Ray"), self.console.status("Starting Ray"):
+            self._start()
+        imports.join()
+
     def _start(self) -> None:
         check_address(self.address)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -118,11 +131,33 @@ class Session:
         except (ConnectionError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"no Ray cluster answers at {self.address}: {reason}") from error
-        except SystemExit as stopped:  # Ray's own answer to SIGTERM while it starts
-            raise KeyboardInterrupt from stopped
-        take_sigterm()
+        if not local:
+            address = ray.get_runtime_context().gcs_address
+            threading.Thread(target=self._watch, args=(address,), daemon=True).start()
+
+    def _watch(self, address: str) -> None:
+        """End this process when the head of the cluster stays away.
+
+        There is no other way out: the calls into Ray wait for the head, and nothing but the end of
+        the process interrupts them.
+        """
+        last_seen = time.monotonic()
+        while not self._ended.wait(LOOK_SECONDS):
+            if answers(address):
+                last_seen = time.monotonic()
+            elif time.monotonic() - last_seen > SILENCE_SECONDS:
+                self.console.show_cursor()  # which a live display hides
+                print(
+                    f"digitrec: the head of the cluster, {address}, has not answered for "
+                    f"{SILENCE_SECONDS:.0f} s. What was finished is kept; on a cluster that "
+                    "answers, the same command goes on.",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                os._exit(UNFINISHED)
 
     def _end(self) -> None:
+        self._ended.set()
         with self.timings.part("end Ray"):
             ray.shutdown()
 
@@ -165,9 +200,28 @@ def check_address(address: str) -> None:
             "6379) or 'auto'. To run on a cluster by its dashboard's address, use `ray job submit`"
         )
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+        connect(address)
     except (OSError, OverflowError) as error:
         raise InputError(f"no Ray cluster answers at {address}: {error}") from error
+
+
+def connect(address: str) -> None:
+    """Check that somebody listens at HOST:PORT.
+
+    Raises:
+        OSError, OverflowError: nobody does.
+    """
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+
+
+def answers(address: str) -> bool:
+    """Return whether somebody listens at HOST:PORT."""
+    try:
+        connect(address)
+    except OSError:
+        return False
+    return True
 
 
 def local_runtime_env() -> dict[str, str] | None:

@@ -7,8 +7,10 @@ disk and renamed; an object store shows an object once all of it has arrived.
 import os
 import tempfile
 import time
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -124,17 +126,25 @@ class LocalStorage(Storage):
         return (self._path / name).read_bytes()
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file, whole or not at all."""
-        self._path.mkdir(parents=True, exist_ok=True)
-        temporary = self._path / f".{name}.{os.getpid()}.tmp"
+        """Write a file, whole or not at all.
+
+        The directory is made where the one that it is in exists: that of a study whose disk has
+        gone is not made again.
+        """
+        self._path.mkdir(exist_ok=True)
+        temporary = self._path / f".{uuid.uuid4().hex}.tmp"  # short, and of this writer alone
         try:
             with temporary.open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(self._path / name)
+        except OSError as error:
+            error.filename, error.filename2 = str(self._path / name), None
+            raise
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink()
 
     def names(self, suffix: str = "") -> list[str]:
         """Return the names of the files that end in `suffix`, without hidden ones."""
@@ -150,7 +160,7 @@ class LocalStorage(Storage):
     def move(self, name: str, folder: Storage, to: str) -> None:
         """Move a file to another directory."""
         assert folder.path is not None, "a directory's files move to directories"
-        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.path.mkdir(exist_ok=True)
         (self._path / name).replace(folder.path / to)
 
     def remove_temporaries(self) -> None:
@@ -271,6 +281,13 @@ def brief(error: Exception) -> str:
     """Return an error of an object store as one short line."""
     text = " ".join(str(error).split())
     return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def describe_error(error: OSError) -> str:
+    """Return an error of a storage as `where: what`, without the number of its kind."""
+    if error.strerror is None:
+        return str(error)
+    return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
 
 
 def _put(filesystem: Any, path: str, content: bytes) -> None:

@@ -7,26 +7,31 @@ imports this module as well, has no use for it.
 import math
 import os
 import sys
+import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray
 from numpy.typing import NDArray
 from ray import tune
+from ray.exceptions import RayActorError
 
 from digitrec.data import SharedData
 from digitrec.results.arrays import SUFFIX, DamagedError
 from digitrec.results.stacks import Run, StackResult, read_stack, result_key, write_stack
 from digitrec.space import Configuration, EpochRecord, Precision, Stack, Task
-from digitrec.storage import Storage
+from digitrec.storage import Storage, describe_error
 
 if TYPE_CHECKING:
     import torch
 
     from digitrec.model import StackedMLP
     from digitrec.train import Training, TrainingData
+
+
+STORAGE_ERROR = "storage_error"  # reported in place of an epoch: why nothing can be kept
 
 
 def train_stack(
@@ -43,7 +48,8 @@ def train_stack(
 
     The stack's files are written before the last epoch is reported, so a trial that Ray Tune calls
     terminated is kept. A trial that Ray Tune tries again, its worker lost, goes on from what was
-    kept last.
+    kept last. Where the study directory can no longer be used, trying again would not help: that
+    is reported, and ends the search.
 
     Args:
         config: `stack` is what `task_config` returned.
@@ -55,13 +61,36 @@ def train_stack(
         question: the key of the study's question.
     """
     task = task_of(config)
+    try:
+        for metrics in reports(
+            task, shared, layer_sizes, epochs_wanted, precision, study, question
+        ):
+            tune.report(metrics)
+    except OSError as error:
+        tune.report({STORAGE_ERROR: describe_error(error)})
+
+
+def reports(
+    task: Task,
+    shared: SharedData,
+    layer_sizes: tuple[int, ...],
+    epochs_wanted: int,
+    precision: Precision,
+    study: Storage,
+    question: str,
+) -> Iterator[dict[str, Any]]:
+    """Train a stack and yield what to report of each epoch; see `train_stack`.
+
+    Raises:
+        OSError: the study directory cannot be read or written.
+    """
     stack, key = task.stack, result_key(task.stack, epochs_wanted)
     try:
         last = read_stack(study, question, key + SUFFIX).epochs[-1]
     except DamagedError:  # there is none, as a rule
         pass
     else:
-        tune.report(epoch_metrics(stack, last))
+        yield epoch_metrics(stack, last)
         return
     import torch
 
@@ -75,7 +104,7 @@ def train_stack(
     data = _resident(shared, device, precision)
     slow = precision == "bf16" and not bfloat16_is_fast(device)
     model = init_mlp(layer_sizes, seed=stack.seed, members=len(stack.members), device=device)
-    predictions = torch.empty(len(model), len(data.val_labels), dtype=torch.uint8, device=device)
+    predictions = torch.zeros(len(model), len(data.val_labels), dtype=torch.uint8, device=device)
     kept = time.monotonic()
     epochs_reported = 0
     for training in train(
@@ -90,8 +119,7 @@ def train_stack(
     ):
         history = training.history
         if len(history) == epochs_wanted:
-            run = Run(node=_node(), pid=os.getpid(), started=started, ended=time.time())
-            labels = predictions.cpu().numpy()
+            labels, run = predictions.cpu().numpy(), describe_run(started)
             result = StackResult(stack=stack, epochs=history, predictions=labels, run=run)
             write_stack(study, question, result, weights_of(stack, model))
             remove_checkpoint(study, key)
@@ -101,7 +129,7 @@ def train_stack(
         if training.totals.images == 0 and len(history) > epochs_reported:
             epochs_reported = len(history)
             log(describe_epoch(stack, history[-1], epochs_wanted, len(data.train_labels)))
-            tune.report(epoch_metrics(stack, history[-1]) | {"slow_precision": slow})
+            yield epoch_metrics(stack, history[-1]) | {"slow_precision": slow}
 
 
 def resume(study: Storage, question: str, task: Task, key: str, model: "StackedMLP") -> "Training":
@@ -153,6 +181,21 @@ def describe_epoch(stack: Stack, records: Sequence[EpochRecord], epochs: int, im
         f"{seconds:.1f} s, {len(records) * images / max(seconds, 1e-9):,.0f} images/s",
     ]
     return " | ".join([*parts, *([f"{diverged} diverged"] if best and diverged else [])])
+
+
+def describe_failure(error: Exception) -> str:
+    """Return in one line why a trial of Ray Tune failed: it raised, or its worker was lost."""
+    last = str(error).strip().splitlines()[-1]
+    if not isinstance(error, RayActorError):
+        return last
+    detail = last.partition(" Some common causes")[0].rpartition("Worker exit detail: ")[2]
+    return textwrap.shorten(f"its worker was lost: {detail}", 200, placeholder=" ...")
+
+
+def failure_text(error: Exception) -> str:
+    """Return the whole error of a trial of Ray Tune; its last line says why the trial failed."""
+    text, line = str(error).rstrip(), describe_failure(error)
+    return text if text.endswith(line) else f"{text}\n{line}"
 
 
 def task_config(task: Task) -> dict[str, Any]:
@@ -212,8 +255,15 @@ def claim_resources() -> "torch.device":
     return torch.device("cuda")
 
 
-def _node() -> str:
-    return str(ray.util.get_node_ip_address())
+def describe_run(started: float) -> Run:
+    """Return where this worker trained what it started at that time, in Unix seconds."""
+    return Run(
+        node=ray.util.get_node_ip_address(),
+        node_id=ray.get_runtime_context().get_node_id(),
+        pid=os.getpid(),
+        started=started,
+        ended=time.time(),
+    )
 
 
 _prepared: dict[tuple[str, str, str], "TrainingData"] = {}  # at most one entry: the study at work

@@ -1,9 +1,12 @@
 import io
 import math
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from ray import cloudpickle
+from ray.exceptions import ActorUnavailableError
 from rich.console import Console
 
 from digitrec.metrics import Measurements, Metrics
@@ -169,23 +172,34 @@ def test_the_live_display_shows_what_is_running() -> None:
     assert "lr 0.1, 0.5" in output.getvalue()
 
 
-def test_an_error_is_said_when_it_happens() -> None:
+def failed_trial(directory: Path, error: Exception) -> SimpleNamespace:
+    """A trial as Ray Tune hands it to a callback."""
+    file = directory / "error.pkl"
+    file.write_bytes(cloudpickle.dumps(error))
+    config = {"stack": task_config(Task(LONG))}
+    return SimpleNamespace(config=config, pickled_error_file=str(file))
+
+
+def test_an_error_is_said_with_its_reason_when_it_happens(tmp_path: Path) -> None:
     output = io.StringIO()
     with ProgressCallback(progress(Clock()), Console(file=output)) as callback:
-        trial = SimpleNamespace(config={"stack": task_config(Task(LONG))})
+        trial = failed_trial(tmp_path, RuntimeError("train.py, line 1\nValueError: [no] luck"))
         callback.on_trial_start(0, [], trial)
         callback.on_trial_error(0, [], trial)
-    assert output.getvalue().splitlines()[0] == "failed bs32-seed0-lr0.1,0.5"
+    said = output.getvalue().splitlines()[0]
+    assert said == "failed bs32-seed0-lr0.1,0.5: ValueError: [no] luck"
 
 
-def test_an_error_after_which_a_stack_is_trained_again_is_said_and_counted() -> None:
+def test_an_error_after_which_a_stack_is_trained_again_is_said_and_counted(tmp_path: Path) -> None:
     output = io.StringIO()
     study = progress(Clock())
     with ProgressCallback(study, Console(file=output)) as callback:
-        trial = SimpleNamespace(config={"stack": task_config(Task(LONG))})
+        trial = failed_trial(tmp_path, ActorUnavailableError("Socket closed", b"\0" * 16))
         callback.on_trial_start(0, [], trial)
         callback.on_trial_recover(0, [], trial)
-    assert output.getvalue().splitlines()[0] == "again bs32-seed0-lr0.1,0.5"
+    said = output.getvalue().splitlines()[0]
+    assert said.startswith("again bs32-seed0-lr0.1,0.5: its worker was lost: The actor 0000")
+    assert "Socket closed" in said
     assert study.failures == 1
 
 

@@ -152,7 +152,7 @@ def test_tables_have_the_columns_of_the_contract(tmp_path: Path) -> None:
         "val_accuracy,best_val_accuracy,best_epoch,seconds"
     )
     assert (tmp_path / "runs.csv").read_text().splitlines()[0] == (
-        "trial,stack,node,pid,started,ended"
+        "trial,stack,node,pid,started,ended,node_id"
     )
     assert (tmp_path / "epochs.csv").read_text().splitlines()[0] == (
         "trial,lr,batch_size,seed,epoch,updates,train_loss,train_accuracy,val_loss,val_accuracy,"

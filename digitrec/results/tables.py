@@ -22,7 +22,7 @@ EPOCH_COLUMNS = [
     "trial", "lr", "batch_size", "seed", "epoch", "updates", "train_loss", "train_accuracy",
     "val_loss", "val_accuracy", "seconds",
 ]  # fmt: skip
-RUN_COLUMNS = ["trial", "stack", "node", "pid", "started", "ended"]
+RUN_COLUMNS = ["trial", "stack", "node", "pid", "started", "ended", "node_id"]
 CELL = ["lr", "batch_size"]  # what the trials of a configuration share that differ in seed
 METRICS = ["train_loss", "train_accuracy", "val_loss", "val_accuracy"]
 
