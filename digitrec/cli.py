@@ -118,9 +118,9 @@ def _add_data_options(data: argparse._ArgumentGroup) -> None:
         "--data",
         default="sample",
         metavar="DATA",
-        help="a .csv, .csv.gz or .parquet file with the columns label, pixel0, pixel1, ... "
-        "(Kaggle's Digit Recognizer layout); 'sample', 5,000 MNIST digits that need no "
-        "download; or 'openml', all 70,000, downloaded once",
+        help="a .csv, .csv.gz or .parquet file, here or on s3:// or gs://, with the columns label, "
+        "pixel0, pixel1, ... (Kaggle's Digit Recognizer layout); 'sample', 5,000 MNIST digits that "
+        "need no download; or 'openml', all 70,000, downloaded once",
     )
     data.add_argument(
         "--test-data",

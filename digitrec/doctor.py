@@ -60,7 +60,9 @@ def examine(request: Request, console: Console) -> Iterator[Diagnosis]:
     if address is None:
         yield from examine_machine(request, machine)
         yield diagnosis.judge_gpus(inspect_machine(ask_torch=machine.gpus > 0), None)
-    yield diagnosis.judge_data(request.data, readable=os.access(request.data, os.R_OK))
+    yield diagnosis.judge_data(
+        request.data, readable=os.access(os.path.expanduser(request.data), os.R_OK)
+    )
     with console.status("Looking at what a job would upload"):
         yield examine_upload(Path.cwd(), request.data)
     with left_as_found(request.directory.path):
@@ -122,7 +124,7 @@ def estimate_bytes(data: str) -> int | None:
     """
     if data in {"sample", "openml"}:
         return SAMPLE_BYTES if data == "sample" else OPENML_BYTES
-    path = Path(data)
+    path = Path(data).expanduser()
     if not path.is_file():
         return None
     size = path.stat().st_size

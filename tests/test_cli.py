@@ -16,14 +16,39 @@ from digitrec.storage import Storage
 WRONG_OPTIONS = [
     (["--lr", "0.1,x"], "digitrec tune: argument --lr: 'x' is not a number"),
     (["--lr", ""], "digitrec: no learning rate is given; at least one is needed"),
+    (["--lr", ","], "digitrec: no learning rate is given; at least one is needed"),
+    (["--lr"], "digitrec tune: argument --lr: expected one argument"),
+    (["--lr", "0.1,1e-1"], "digitrec: learning rate 0.1 is given more than once"),
+    (["--lr=-0.1"], "digitrec: learning rate -0.1 is not a finite number above 0"),
+    (["--lr", "inf"], "digitrec: learning rate inf is not a finite number above 0"),
+    (["--lr", "1e999"], "digitrec: learning rate inf is not a finite number above 0"),
     (["--lr", "0"], "digitrec: learning rate 0.0 is not a finite number above 0"),
     (["--lr", "nan"], "digitrec: learning rate nan is not a finite number above 0"),
     (["--batch-size", "3.5"], "digitrec tune: argument --batch-size: '3.5' is not a whole number"),
+    (["--batch-size", ""], "digitrec: no batch size is given; at least one is needed"),
+    (["--batch-size", "0"], "digitrec: batch size 0 is not a whole number above 0"),
+    (["--batch-size=-32"], "digitrec: batch size -32 is not a whole number above 0"),
     (["--batch-size", "32,32"], "digitrec: batch size 32 is given more than once"),
+    (["--seeds", ""], "digitrec: no seed is given; at least one is needed"),
+    (["--seeds", "1,01"], "digitrec: seed 1 is given more than once"),
+    (["--seeds", "4294967296"], "digitrec: seed 4294967296 is not a whole number from 0 to 2**32"),
     (["--seeds", "-1"], "digitrec: seed -1 is not a whole number from 0 to 2**32 - 1"),
     (["--epochs", "0"], "digitrec: epochs 0 is not a whole number above 0"),
+    (["--epochs", "-3"], "digitrec: epochs -3 is not a whole number above 0"),
+    (["--epochs", "2.5"], "digitrec tune: argument --epochs: invalid int value: '2.5'"),
     (["--epochs", "many"], "digitrec tune: argument --epochs: invalid int value: 'many'"),
     (["--val-fraction", "0"], "digitrec: val-fraction 0.0 is not within 0 and 1"),
+    (["--val-fraction", "1"], "digitrec: val-fraction 1.0 is not within 0 and 1"),
+    (["--val-fraction=-0.2"], "digitrec: val-fraction -0.2 is not within 0 and 1"),
+    (["--val-fraction", "20"], "digitrec: val-fraction 20.0 is not within 0 and 1"),
+    (["--val-fraction", "nan"], "digitrec: val-fraction nan is not within 0 and 1"),
+    (["--val-fraction", "20%"], "digitrec tune: argument --val-fraction: invalid float value"),
+    (["--precision", "float16"], "digitrec tune: argument --precision: invalid choice: 'float16'"),
+    (["--confirm", "-1"], "digitrec: confirm -1 is less than 0"),
+    (["--confirm-seeds", "0"], "digitrec: confirm-seeds 0 is not a whole number above 0"),
+    (["--max-failures", "-1"], "digitrec: max-failures -1 is less than 0"),
+    (["--stack-size", "0"], "digitrec: stack-size 0 is neither 'auto' nor a whole number above 0"),
+    (["--stack-size", "1.5"], "digitrec tune: argument --stack-size: '1.5' is not a whole number"),
     (
         ["--stack-size", "none"],
         "digitrec tune: argument --stack-size: 'none' is not a whole number",
@@ -32,12 +57,16 @@ WRONG_OPTIONS = [
     (["--cpus-per-trial", "nan"], "digitrec: cpus-per-trial nan is neither a fraction up to 1 nor"),
     (["--gpus-per-trial", "inf"], "digitrec: gpus-per-trial inf is neither a fraction up to 1 nor"),
     (["--out", "ftp://host/study"], "digitrec: ftp://host/study: neither a path nor one of s3://"),
+    (["--gpus-per-trial", "-1"], "digitrec: gpus-per-trial -1 is neither a fraction up to 1 nor a"),
+    (["more"], "digitrec: unrecognized arguments: more"),
     (["--nonsense"], "digitrec: unrecognized arguments: --nonsense"),
     (["--data", "no.csv"], "digitrec: no.csv: No such file or directory; expected"),
 ]
 
 
-@pytest.mark.parametrize(("options", "message"), WRONG_OPTIONS)
+@pytest.mark.parametrize(
+    ("options", "message"), WRONG_OPTIONS, ids=[" ".join(options) for options, _ in WRONG_OPTIONS]
+)
 def test_a_wrong_option_is_one_line_and_exit_code_2(
     options: list[str],
     message: str,
@@ -56,6 +85,13 @@ def test_a_wrong_option_is_one_line_and_exit_code_2(
     assert said.err.startswith(message)
     assert said.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_option_is_said_before_the_data_is_looked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["tune", "--data", "no.csv", "--epochs", "0"]) == 2
+    assert capsys.readouterr().err == "digitrec: epochs 0 is not a whole number above 0\n"
 
 
 def test_wrong_options_are_said_before_torch_and_ray_are_imported() -> None:

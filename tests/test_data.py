@@ -154,6 +154,19 @@ def test_blank_lines_are_no_rows() -> None:
         (b"id,label,pixel0\n1,1,2\n", f"column 1 is named 'id'; {LAYOUT}"),
         (b"label,pixel0,\n1,2,\n", f"column 3 is named ''; {LAYOUT}"),
         (b"label,1x1\n1,2\n", f"column 2 is named '1x1'; {LAYOUT}"),
+        (
+            b"Label,pixel0\n1,2\n",
+            f"column 1 is named 'Label', which is to be spelled 'label'; {LAYOUT}",
+        ),
+        (
+            b"label, PIXEL0\n1,2\n",
+            f"column 2 is named ' PIXEL0', which is to be spelled 'pixel0'; {LAYOUT}",
+        ),
+        (b"label,pixel00\n1,2\n", f"column 2 is named 'pixel00'; {LAYOUT}"),
+        (
+            b"5,0,255\n7,0,128\n",
+            f"column 1 is named '5', a number: is the line with the names missing?; {LAYOUT}",
+        ),
         (b"label;pixel0\n1;2\n", f"column 1 is named 'label;pixel0'; {LAYOUT}"),
         (
             b"label,pixel0,pixel2\n1,2,3\n",
@@ -182,6 +195,10 @@ def test_a_file_of_another_layout_is_refused(name: str, content: bytes, message:
         (b"1,-1,3", "row 1, column pixel0: '-1' is not a {pixel}"),
         (b"1,nan,3", "row 1, column pixel0: 'nan' is not a {pixel}"),
         (b"1,1e999,3", "row 1, column pixel0: '1e999' is not a {pixel}"),
+        (b'1,"1,0",3', "row 1, column pixel0: '1,0' is not a {pixel}"),
+        (b"1,1 000,3", "row 1, column pixel0: '1 000' is not a {pixel}"),
+        (b"1,1'000,3", 'row 1, column pixel0: "1\'000" is not a {pixel}'),
+        (b"1,1,000,3", "row 1: expected 3 values, one per column of the header, not 4"),
         (b"1,1_0,3", "row 1, column pixel0: '1_0' is not a {pixel}"),
         (b"1,\xff2,3", "row 1, column pixel0: '\\\\xff2' is not a {pixel}"),
         (b'1,"a\nb",3', "row 1, column pixel0: 'a\\nb' is not a {pixel}"),
@@ -226,6 +243,21 @@ def test_the_first_bad_cell_of_a_csv_is_named(rows: bytes, message: str) -> None
             pa.array([[1], [2], [3]], pa.list_(pa.uint8())),
             "column pixel0 holds list<element: uint8>; expected whole numbers",
         ),
+        (
+            "pixel0",
+            pa.array([{"a": 1}, {"a": 2}, {"a": 3}]),
+            "column pixel0 holds struct<a: int64>; expected whole numbers",
+        ),
+        (
+            "pixel0",
+            pa.array([None, None, None], pa.null()),
+            "column pixel0 holds null; expected whole numbers",
+        ),
+        (
+            "pixel0",
+            pa.array([1, 2, 3], pa.decimal128(5, 2)),
+            "column pixel0 holds decimal128(5, 2); expected whole numbers",
+        ),
         ("id", [1, 2, 3], f"column 3 is named 'id'; {LAYOUT}"),
         (
             "pixel2",
@@ -244,6 +276,30 @@ def test_parquet_cells_obey_the_laws_of_csv(column: str, values: Any, message: s
 def test_parquet_of_no_rows_is_refused() -> None:
     source = written_parquet("train.parquet", label=pa.array([], "u1"), pixel0=pa.array([], "u1"))
     assert refusal(source) == "train.parquet: no rows; expected one row per image"
+
+
+@pytest.mark.parametrize("name", ["train.csv", "train.csv.gz", "train.parquet"])
+@pytest.mark.parametrize(("rows", "pixels"), [(2, 3), (2, 1), (1, 1), (3, 10_000)])
+def test_a_table_of_any_shape_is_read(name: str, rows: int, pixels: int) -> None:
+    table = np.random.default_rng(0).integers(0, 256, size=(rows, pixels + 1), dtype=np.uint8)
+    table[:, 0] %= 10
+    names = ["label", *(f"pixel{number}" for number in range(pixels))]
+    if name.endswith(".parquet"):
+        written_parquet(name, **dict(zip(names, table.T, strict=True)))
+    else:
+        text = as_csv(names, table)
+        written(name, gzip.compress(text) if name.endswith(".gz") else text)
+    digits = read_digits(name)
+    np.testing.assert_array_equal(digits.images, table[:, 1:])
+    np.testing.assert_array_equal(digits.labels, table[:, 0])
+
+
+@pytest.mark.parametrize("kind", [pa.float16(), pa.float32(), pa.uint64(), pa.int8()])
+def test_parquet_numbers_of_any_type_are_read(kind: pa.DataType) -> None:
+    pixels = pa.array(np.array([0, 7, 127]).astype(kind.to_pandas_dtype()))
+    assert pixels.type == kind
+    source = written_parquet("train.parquet", label=[1, 2, 3], pixel0=pixels)
+    assert read_digits(source).images.tolist() == [[0], [7], [127]]
 
 
 def test_rows_are_counted_through_the_blocks_of_a_file() -> None:
