@@ -16,7 +16,7 @@ LOCK := cluster/requirements.lock
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help tune report predict cluster submit cluster-stop test bench check format lock clean
+.PHONY: help tune report predict cluster submit cluster-stop test soak bench check format lock clean
 
 help: ## list the commands
 	@echo "make COMMAND, where COMMAND is"
@@ -54,6 +54,9 @@ cluster-stop: $(READY) ## end the Ray cluster that 'make cluster' started
 
 test: $(READY) ## run the tests
 	@$(BIN)/python -m pytest $(ARGS)
+
+soak: $(READY) ## cut a study at 200 points and compare; an hour or two: ARGS="--cuts 50 --minutes 15"
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 bench: $(READY) ## race the plain loop and Ray Tune as usually written: DATA=..., ARGS="--rounds 3"
 	@$(BIN)/python -m tests.benchmarks.bench --data '$(DATA)' $(if $(OUT),--out '$(OUT)') $(ARGS)

@@ -131,6 +131,9 @@ class Session:
         except (ConnectionError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"no Ray cluster answers at {self.address}: {reason}") from error
+        except Exception as error:  # Ray raises no narrower one
+            reason = str(error).splitlines()[0]
+            raise OSError(f"Ray did not start: {reason.rstrip('.')}") from error
         if not local:
             address = ray.get_runtime_context().gcs_address
             threading.Thread(target=self._watch, args=(address,), daemon=True).start()

@@ -17,7 +17,10 @@ from types import FrameType
 
 @contextmanager
 def sigterm_as_sigint() -> Iterator[None]:
-    """Let SIGTERM do in this block what Ctrl-C does; to be entered before threads are started.
+    """Let SIGTERM do in this block what Ctrl-C does.
+
+    To be entered before threads are started: those that there are already do not block it, and may
+    be interrupted by whatever handler is in force.
 
     Where Ctrl-C is ignored, as scripts have it for what they start in the background, it no longer
     is: SIGTERM could not be told from it.
@@ -25,7 +28,8 @@ def sigterm_as_sigint() -> Iterator[None]:
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     _unblock_in_children()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    handler = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     ended, woken = threading.Event(), threading.Event()
     waiter = threading.Thread(target=_pass_on, args=(ended, woken), daemon=True)
     waiter.start()
@@ -37,7 +41,8 @@ def sigterm_as_sigint() -> Iterator[None]:
         signal.pthread_kill(waiter.ident, signal.SIGTERM)
         woken.set()
         waiter.join()
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGTERM, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 class Interrupted(Exception):
