@@ -405,10 +405,12 @@ def make_request(options: argparse.Namespace) -> Request:
 
 def print_outcome(outcome: "Outcome", console: Console) -> int:
     """Print the ranking, the winner and where everything is; returns the exit code."""
-    confirmed = outcome.confirmed.to_dict("records")
-    if confirmed:
-        console.print("\nThe leaders, trained again with fresh seeds")
-        console.print(_confirmation(confirmed), soft_wrap=True)
+    cells = outcome.cells.head(MOST_RANKED).to_dict("records")
+    if cells:
+        fresh = bool(outcome.record.question.confirmed)
+        heading = "The leaders, trained again with fresh seeds" if fresh else "Over the seeds"
+        console.print(f"\n{heading}")
+        console.print(_cells(cells), soft_wrap=True)
     leaders = outcome.ranked.head(MOST_RANKED).to_dict("records")
     if leaders:
         console.print(f"\nThe best {len(leaders)} of {len(outcome.tables.trials)} configurations")
@@ -429,12 +431,12 @@ def _ranking(leaders: list[dict[Hashable, Any]]) -> Table:
     return table
 
 
-def _confirmation(cells: list[dict[Hashable, Any]]) -> Table:
+def _cells(cells: list[dict[Hashable, Any]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("lr", "batch size", "fresh seeds", "mean val accuracy", "lowest", "highest"):
+    for heading in ("lr", "batch size", "seeds", "mean val accuracy", "lowest", "highest"):
         table.add_column(heading, justify="right")
     for cell in cells:
-        accuracies = (f"{cell[name]:.2%}" for name in ("mean", "lowest", "highest"))
+        accuracies = (f"{cell[name]:.2%}" for name in ("val_accuracy", "lowest", "highest"))
         table.add_row(*map(str, (cell["lr"], cell["batch_size"], cell["seeds"])), *accuracies)
     return table
 
@@ -473,10 +475,16 @@ def describe(outcome: "Outcome") -> list[str]:
     lines = []
     if outcome.winner is not None:
         best = outcome.ranked.iloc[0].to_dict()
-        lines.append(
-            f"Winner: lr {best['lr']}, batch size {best['batch_size']}, seed {best['seed']}: "
-            f"{best['val_accuracy']:.2%} of the validation images recognised."
-        )
+        winner, saved = f"Winner: lr {best['lr']}, batch size {best['batch_size']}", best["seed"]
+        recognised = "of the validation images recognised"
+        if outcome.cells.empty:
+            lines.append(f"{winner}, seed {saved}: {best['val_accuracy']:.2%} {recognised}.")
+        else:
+            cell = outcome.cells.iloc[0].to_dict()
+            lines.append(
+                f"{winner}: {cell['val_accuracy']:.2%} {recognised}, mean of {cell['seeds']} "
+                f"seeds. The model is that of seed {saved}: {best['val_accuracy']:.2%}."
+            )
     if outcome.best is not None and "refit" in outcome.best:
         lines.append(f"The model was then trained on all {outcome.best['refit']['rows']:,} rows.")
     if outcome.best is not None and "test" in outcome.best:

@@ -73,7 +73,7 @@ class Rounds:
         session = self._start()
         tasks = plan(self.request, session.nodes(), question, configurations, missing, results)
         self.console.print(describe_plan(question, tasks), highlight=False, soft_wrap=True)
-        clear_failures(study)
+        clear_failures(study, {member.trial for member in missing})
         write_question(study, question)
         with self.timings.part("train"):
             self._search(study, question, self.shared, tasks, self.console)
@@ -82,14 +82,15 @@ class Rounds:
         """Train the leaders of a study again with fresh seeds, the same for all of them.
 
         Returns:
-            The question with what was trained; as it is when the grid is not finished.
+            The question with what was trained; as it is when the grid was stopped.
         """
         trials = self._trials(question)
         if self.stopped or (trials["status"] == "stopped").any():
             return question
         from digitrec.results.tables import rank_cells
 
-        leaders = rank_cells(trials).head(self.request.confirm)
+        cells = rank_cells(trials)
+        leaders = cells[cells["compared"]].head(self.request.confirm)
         seeds = fresh_seeds(self.request.space.seeds, self.request.confirm_seeds)
         confirmed = [
             Configuration(lr=float(row["lr"]), batch_size=int(row["batch_size"]), seed=seed)

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import platform
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -39,6 +40,8 @@ from digitrec.storage import LocalStorage, Storage
 if TYPE_CHECKING:
     from digitrec.results.outcome import Outcome
 
+PACKAGED = ("sample", "openml")  # sources that are no files
+MOST_LEAKED = 0.01  # of the test images: some digits of two collections are the same by chance
 SPLIT_SEED = 42  # of the plain training loop, whose validation rows these are
 
 
@@ -92,6 +95,7 @@ def ask(request: Request, digits: Digits, split: Split) -> Question:
     return Question(
         data={
             "source": digits.source,
+            "location": absolute(request.data),
             "fingerprint": fingerprint(digits),
             "rows": rows,
             "train_rows": len(split.train),
@@ -108,9 +112,18 @@ def ask(request: Request, digits: Digits, split: Split) -> Question:
         split_seed=SPLIT_SEED,
         layer_sizes=list(layer_sizes(pixels)),
         precision=request.precision,
+        refit=request.refit,
+        test_data=None if request.test_data is None else absolute(request.test_data),
         versions={"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in ("digitrec", "ray", "torch")},
     )
+
+
+def absolute(source: str) -> str:
+    """Return a source of digits as it is found from any directory."""
+    if source in PACKAGED or "://" in source:
+        return source
+    return str(Path(source).expanduser().absolute())
 
 
 def open_study(study: Storage, question: Question, console: Console) -> None:
@@ -146,7 +159,11 @@ def _prepare(study: Storage) -> None:
 
 
 def _read_test(source: str | None, digits: Digits) -> Digits | None:
-    """Return the labelled digits to score the winner on."""
+    """Return the labelled digits to score the winner on.
+
+    Raises:
+        InputError: they have other pixels than the digits to learn from, or are some of them.
+    """
     if source is None:
         return None
     test = read_digits(source)
@@ -154,6 +171,13 @@ def _read_test(source: str | None, digits: Digits) -> Digits | None:
         raise InputError(
             f"{source}: images of {test.images.shape[1]} pixels; "
             f"those of {digits.source} have {digits.images.shape[1]}"
+        )
+    known = {hash(row.tobytes()) for row in digits.images}
+    leaked = sum(hash(row.tobytes()) in known for row in test.images)
+    if leaked > MOST_LEAKED * len(test.images):
+        raise InputError(
+            f"{source}: {leaked:,} of its {len(test.images):,} images are in {digits.source} as "
+            "well; test data are images that nothing was learned from"
         )
     return test
 

@@ -19,7 +19,6 @@ from digitrec.results.compare import (
     estimate_optimism,
     flip_variance,
     mcnemar,
-    rank_cells,
     score_images,
     seed_variance,
     summarise_best_of_n,
@@ -27,6 +26,7 @@ from digitrec.results.compare import (
     wilson_interval,
     winner_interval,
 )
+from digitrec.results.tables import rank_cells
 
 ERROR_RATE = 0.05
 STUDIES = 2_000

@@ -249,7 +249,9 @@ def test_a_directory_without_a_study_is_refused(study: Storage) -> None:
 def test_failures_read_back_until_they_are_cleared(study: Storage) -> None:
     write_failure(study, "some-stack", ["a", "b"], "out of memory")
     assert read_failures(study) == {"a": "out of memory", "b": "out of memory"}
-    clear_failures(study)
+    clear_failures(study, {"c"})
+    assert list(read_failures(study)) == ["a", "b"]
+    clear_failures(study, {"b", "c"})
     assert read_failures(study) == {}
 
 

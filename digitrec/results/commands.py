@@ -33,8 +33,9 @@ def tune_command(record: Record, changes: dict[str, Any] | None = None) -> str:
         **(changes or {}),
     }
     words = ["digitrec", "tune"]
-    if question.data["source"] != DEFAULT_SOURCE:
-        words += ["--data", str(question.data["source"])]
+    source = question.data.get("location", question.data["source"])
+    if source != DEFAULT_SOURCE:
+        words += ["--data", str(source)]
     options: list[tuple[str, Any, Any]] = [
         ("--lr", tuple(asked["lr"]), Space().lrs),
         ("--batch-size", tuple(asked["batch_size"]), Space().batch_sizes),
@@ -46,10 +47,14 @@ def tune_command(record: Record, changes: dict[str, Any] | None = None) -> str:
     for option, values, default in options:
         if values != default:
             words += [option, ",".join(map(str, values))]
+    if question.test_data is not None:
+        words += ["--test-data", question.test_data]
     words += ["--out", str(record.directory)]
     if asked["confirm"]:
         words += ["--confirm", str(asked["confirm"])]
         words += ["--confirm-seeds", str(asked["confirm_seeds"])]
+    if question.refit:
+        words.append("--refit")
     return shlex.join(words)
 
 

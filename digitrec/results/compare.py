@@ -72,44 +72,6 @@ class Comparisons:
         return self.adjusted <= ERROR_RATE
 
 
-def rank_cells(trials: pd.DataFrame, hyperparameters: Sequence[str]) -> pd.DataFrame:
-    """Return a row per cell that has a completed trial, best first by its mean over seeds.
-
-    Two kinds of cell come after all others, however high their mean, and are not compared: those
-    of which a seed diverged, since the seeds that are left are the lucky ones; and, where some
-    cells have several seeds, those with one, since the high ones among them may be high by luck.
-
-    Args:
-        trials: columns trial, seed, status, val_accuracy, val_loss, seconds and the
-            hyperparameters.
-        hyperparameters: the columns that tell cells apart, the seed left out.
-
-    Returns:
-        The hyperparameters and trials (tuple of the names of the completed ones), seeds (how many
-        those are), diverged (trials), val_accuracy, val_loss, seconds (means over the seeds),
-        compared (bool).
-    """
-    by = list(hyperparameters)
-    completed = trials[trials["status"] == "completed"]
-    cells = completed.groupby(by, as_index=False, sort=False).agg(
-        trials=("trial", tuple),
-        seeds=("trial", "size"),
-        val_accuracy=("val_accuracy", "mean"),
-        val_loss=("val_loss", "mean"),
-        seconds=("seconds", "mean"),
-    )
-    diverged = trials.assign(diverged=trials["status"] == "diverged").groupby(by)["diverged"].sum()
-    cells = cells.merge(diverged.reset_index(), "left", by)
-    whole = cells["diverged"] == 0
-    cells["compared"] = whole if whole.any() else True
-    several = cells["compared"] & (cells["seeds"] > 1)
-    cells["compared"] = several if several.any() else cells["compared"]
-    order = ["compared", "val_accuracy", "val_loss"]
-    return cells.sort_values(
-        order, ascending=[False, False, True], kind="stable", ignore_index=True
-    )
-
-
 def score_images(
     cells: Sequence[Sequence[str]],
     predictions: Mapping[str, NDArray[np.uint8]],

@@ -14,10 +14,10 @@ from digitrec.results.compare import (
     Comparisons,
     Correctness,
     compare_with_winner,
-    rank_cells,
     score_images,
 )
 from digitrec.results.record import Record
+from digitrec.results.tables import rank_cells, rank_confirmed
 
 
 class Cell(NamedTuple):
@@ -53,18 +53,9 @@ class Evidence:
 
     @cached_property
     def ranked(self) -> pd.DataFrame:
-        """The cells with a result, best first; see `rank_cells`.
-
-        Once leaders were confirmed, these are compared, by their fresh seeds alone: the seeds that
-        made them leaders are those that did well.
-        """
-        fresh = self.trials["trial"].isin(self.record.question.confirmed_trials)
-        confirmed = rank_cells(self.trials[fresh], self.hyperparameters)
-        if confirmed.empty:
-            return self.by_grid
-        rest = self.by_grid.merge(confirmed[self.hyperparameters], "left", indicator=True)
-        rest = rest[rest["_merge"] == "left_only"].drop(columns="_merge")
-        return pd.concat([confirmed, rest.assign(compared=False)], ignore_index=True)
+        """The cells with a result, best first; see `rank_confirmed`."""
+        confirmed = self.record.question.confirmed_trials
+        return rank_confirmed(self.trials, confirmed, self.hyperparameters)
 
     @cached_property
     def by_grid(self) -> pd.DataFrame:

@@ -44,11 +44,14 @@ class Outcome:
         return self.record.failures
 
     @property
-    def confirmed(self) -> pd.DataFrame:
-        """The leaders that fresh seeds confirm, best mean first; see `tables.rank_cells`."""
-        trials = self.tables.trials
-        fresh = trials["trial"].isin(self.record.question.confirmed_trials)
-        return tables.rank_cells(trials[fresh])
+    def cells(self) -> pd.DataFrame:
+        """The configurations without their seeds, best mean first; none where each has one seed.
+
+        See `tables.rank_confirmed`.
+        """
+        cells = tables.rank_confirmed(self.tables.trials, self.record.question.confirmed_trials)
+        several = bool((cells["seeds"] > 1).any() or self.record.question.confirmed)
+        return cells[cells["compared"] & several]
 
     @property
     def best(self) -> dict[str, Any] | None:

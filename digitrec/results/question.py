@@ -24,6 +24,8 @@ class Question:
     split_seed: int  # random_state of the split
     layer_sizes: list[int]  # of the MLP, from input to output
     precision: str  # of the factors of the matrix products
+    refit: bool = False  # whether the winner is trained on all rows
+    test_data: str | None = None  # what the winner is scored on
     confirmed: list[dict[str, Any]] = field(default_factory=list)  # configurations beyond the space
     versions: dict[str, str] = field(default_factory=dict)  # of what computed it
     format: int = FORMAT

@@ -14,7 +14,7 @@ from another study is never taken for this one's.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -218,19 +218,26 @@ def read_failures(study: Storage) -> dict[str, str]:
     """Return trial -> error for the trials whose stack failed when it was last tried."""
     failures: dict[str, str] = {}
     for name in (study / "stacks").names(FAILED):
-        try:
-            failure = json.loads((study / "stacks").read(name))
-            failures |= dict.fromkeys(failure["trials"], str(failure["error"]))
-        except (ValueError, KeyError, TypeError) as error:
-            failures[name.removesuffix(FAILED)] = f"{name} is damaged: {error}"
+        failures |= _read_failure(study, name)
     return failures
 
 
-def clear_failures(study: Storage) -> None:
-    """Forget earlier failures, because their stacks are about to be tried again."""
+def clear_failures(study: Storage, trials: Set[str]) -> None:
+    """Forget the failures of these trials, because they are about to be tried again."""
     folder = study / "stacks"
     for name in folder.names(FAILED):
-        folder.remove(name)
+        failed = _read_failure(study, name)
+        if not failed or not trials.isdisjoint(failed):
+            folder.remove(name)
+
+
+def _read_failure(study: Storage, name: str) -> dict[str, str]:
+    """Return trial -> error of one note; nothing if it is damaged."""
+    try:
+        failure = json.loads((study / "stacks").read(name))
+        return dict.fromkeys(failure["trials"], str(failure["error"]))
+    except (ValueError, KeyError, TypeError):
+        return {}
 
 
 def as_array(epochs: Sequence[Sequence[EpochRecord]]) -> NDArray[np.float64]:

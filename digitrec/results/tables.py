@@ -4,7 +4,7 @@ Columns, once released, do not change; `README.md` describes them with their uni
 """
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -75,41 +75,94 @@ def make_tables(
 
 
 def rank(trials: pd.DataFrame, confirmed: Collection[str] = ()) -> pd.DataFrame:
-    """Return the completed trials, best first: validation accuracy, then validation loss.
+    """Return the completed trials, best first: by their cells, then by themselves.
+
+    With one seed this is the order by validation accuracy, then validation loss. Among the trials
+    of a confirmed cell the fresh ones come first: the others made it a leader.
 
     Args:
         trials: TRIAL_COLUMNS.
-        confirmed: trials that train the leaders again with fresh seeds. If there are any, the mean
-            of a configuration's comes first: it was not chosen for its luck.
+        confirmed: trials that train the leaders again with fresh seeds.
     """
+    places = {
+        tuple(cell): place
+        for place, cell in enumerate(rank_confirmed(trials, confirmed)[CELL].to_numpy().tolist())
+    }
     completed = trials[trials["status"] == "completed"]
-    fresh = completed[completed["trial"].isin(list(confirmed))]
-    means = fresh.groupby(CELL)["val_accuracy"].mean().rename("confirmed").reset_index()
-    ranked = completed.merge(means, on=CELL, how="left").sort_values(
-        ["confirmed", "val_accuracy", "val_loss"],
-        ascending=[False, False, True],
+    ranked = completed.assign(
+        cell=[places[lr, size] for lr, size in completed[CELL].to_numpy().tolist()],
+        fresh=completed["trial"].isin(list(confirmed)),
+    ).sort_values(
+        ["cell", "fresh", "val_accuracy", "val_loss"],
+        ascending=[True, False, False, True],
         kind="stable",
         ignore_index=True,
     )
-    return ranked.drop(columns="confirmed")
+    return ranked.drop(columns=["cell", "fresh"])
 
 
-def rank_cells(trials: pd.DataFrame) -> pd.DataFrame:
-    """Return the cells of the grid of which every seed completed, best mean accuracy first.
+def rank_confirmed(
+    trials: pd.DataFrame, confirmed: Collection[str], hyperparameters: Sequence[str] = CELL
+) -> pd.DataFrame:
+    """Return the cells as `rank_cells` does, those that fresh seeds confirm first.
+
+    They are compared by their fresh seeds alone: the seeds that made them leaders are those that
+    did well.
+
+    Args:
+        trials: see `rank_cells`.
+        confirmed: trials that train the leaders again with fresh seeds.
+        hyperparameters: see `rank_cells`.
+    """
+    fresh = trials["trial"].isin(list(confirmed))
+    by_grid = rank_cells(trials[~fresh], hyperparameters)
+    leaders = rank_cells(trials[fresh], hyperparameters)
+    if leaders.empty:
+        return by_grid
+    by = list(hyperparameters)
+    rest = by_grid.merge(leaders[by], "left", by, indicator=True)
+    rest = rest[rest["_merge"] == "left_only"].drop(columns="_merge")
+    return pd.concat([leaders, rest.assign(compared=False)], ignore_index=True)
+
+
+def rank_cells(trials: pd.DataFrame, hyperparameters: Sequence[str] = CELL) -> pd.DataFrame:
+    """Return a row per cell that has a completed trial, best first by its mean over seeds.
+
+    Two kinds of cell come after all others, however high their mean, and are not compared: those
+    of which a seed diverged, since the seeds that are left are the lucky ones; and, where some
+    cells have several seeds, those with one, since the high ones among them may be high by luck.
+
+    Args:
+        trials: columns trial, seed, status, val_accuracy, val_loss, seconds and the
+            hyperparameters.
+        hyperparameters: the columns that tell cells apart, the seed left out.
 
     Returns:
-        Columns lr, batch_size, seeds, mean, lowest, highest; of the validation accuracy.
+        The hyperparameters and trials (tuple of the names of the completed ones), seeds (how many
+        those are), diverged (trials), val_accuracy, val_loss, seconds (means over the seeds),
+        lowest, highest (of the validation accuracy), compared (bool).
     """
-    cells = trials.assign(done=trials["status"] == "completed").groupby(CELL, sort=False)
-    frame = cells.agg(
-        seeds=("val_accuracy", "size"),
-        mean=("val_accuracy", "mean"),
+    by = list(hyperparameters)
+    completed = trials[trials["status"] == "completed"]
+    cells = completed.groupby(by, as_index=False, sort=False).agg(
+        trials=("trial", tuple),
+        seeds=("trial", "size"),
+        val_accuracy=("val_accuracy", "mean"),
+        val_loss=("val_loss", "mean"),
+        seconds=("seconds", "mean"),
         lowest=("val_accuracy", "min"),
         highest=("val_accuracy", "max"),
-        done=("done", "all"),
-    ).reset_index()
-    ranked = frame[frame["done"]].sort_values("mean", ascending=False, kind="stable")
-    return ranked.drop(columns="done").reset_index(drop=True)
+    )
+    diverged = trials.assign(diverged=trials["status"] == "diverged").groupby(by)["diverged"].sum()
+    cells = cells.merge(diverged.reset_index(), "left", by)
+    whole = cells["diverged"] == 0
+    cells["compared"] = whole if whole.any() else True
+    several = cells["compared"] & (cells["seeds"] > 1)
+    cells["compared"] = several if several.any() else cells["compared"]
+    order = ["compared", "val_accuracy", "val_loss"]
+    return cells.sort_values(
+        order, ascending=[False, False, True], kind="stable", ignore_index=True
+    )
 
 
 def write_tables(study: Storage, tables: Tables) -> None:
