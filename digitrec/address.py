@@ -8,7 +8,7 @@ import os
 import socket
 
 from ray._private import services
-from ray._raylet import AuthenticationTokenLoader
+from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError
 
 from digitrec.errors import InputError
