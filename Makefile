@@ -4,6 +4,8 @@ PYTHON ?= python3
 DATA ?= sample
 OUT ?=
 DIR ?= results/sample
+IMAGES ?=
+TO ?= submission.csv
 ARGS ?=
 PORT ?= 8265
 ADDRESS ?=
@@ -14,7 +16,7 @@ LOCK := cluster/requirements.lock
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help tune report cluster submit cluster-stop test bench check format lock clean
+.PHONY: help tune report predict cluster submit cluster-stop test bench check format lock clean
 
 help: ## list the commands
 	@echo "make COMMAND, where COMMAND is"
@@ -34,6 +36,9 @@ $(READY): $(LOCK) pyproject.toml
 tune: $(READY) ## search the grid: DATA=sample|openml|FILE, OUT=directory, ARGS="more options"
 	@$(BIN)/digitrec tune --data '$(DATA)' $(if $(OUT),--out '$(OUT)') $(ARGS)
 
+predict: $(READY) ## recognise digits: DIR=study directory, IMAGES=sample|openml|FILE, TO=submission.csv
+	$(if $(IMAGES),,$(error make predict needs IMAGES=FILE, the images to recognise))
+	@$(BIN)/digitrec predict '$(DIR)' '$(IMAGES)' --to '$(TO)' $(ARGS)
 report: $(READY) ## draw the tables, figures and report of a study again: DIR=directory
 	@$(BIN)/digitrec report '$(DIR)' $(ARGS)
 

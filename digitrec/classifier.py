@@ -18,6 +18,7 @@ from safetensors.numpy import load
 from digitrec.data import Scaler
 from digitrec.errors import InputError
 from digitrec.space import CLASSES
+from digitrec.storage import Storage
 
 MODEL, ABOUT = "model.safetensors", "model.json"
 FORMAT = 1  # of model.json
@@ -99,7 +100,7 @@ class Classifier:
         return x @ self.layers[-1].weight.T + self.layers[-1].bias
 
 
-def load_classifier(directory: Path) -> Classifier:
+def load_classifier(directory: Storage | Path) -> Classifier:
     """Return the model in a study's `best/` directory; nothing in it is executed.
 
     Args:
@@ -108,9 +109,10 @@ def load_classifier(directory: Path) -> Classifier:
     Raises:
         InputError: there is no such model, or it is damaged or of another program.
     """
-    path = directory / MODEL
-    tensors = _read_tensors(path)
-    layer_sizes = _read_layer_sizes(directory / ABOUT)
+    folder = Storage.at(directory) if isinstance(directory, Path) else directory
+    path = folder / MODEL
+    tensors = _read_tensors(path, _read(folder, MODEL))
+    layer_sizes = _read_layer_sizes(folder / ABOUT, _read(folder, ABOUT))
     try:
         scaler = Scaler(
             data_min=tensors.pop("scaler.data_min"), data_max=tensors.pop("scaler.data_max")
@@ -129,8 +131,7 @@ def load_classifier(directory: Path) -> Classifier:
     return classifier
 
 
-def _read_tensors(path: Path) -> dict[str, NDArray[Any]]:
-    content = _read(path)
+def _read_tensors(path: Storage, content: bytes) -> dict[str, NDArray[Any]]:
     try:
         return load(content)
     except (SafetensorError, KeyError, ValueError) as error:  # KeyError: a type numpy lacks
@@ -140,8 +141,7 @@ def _read_tensors(path: Path) -> dict[str, NDArray[Any]]:
         ) from error
 
 
-def _read_layer_sizes(path: Path) -> Any:
-    content = _read(path)
+def _read_layer_sizes(path: Storage, content: bytes) -> Any:
     try:
         about = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -156,13 +156,13 @@ def _read_layer_sizes(path: Path) -> Any:
     return about.get("layer_sizes")
 
 
-def _read(path: Path) -> bytes:
+def _read(folder: Storage, name: str) -> bytes:
     try:
-        return path.read_bytes()
+        return folder.read(name)
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such model; `digitrec tune` writes it") from error
+        raise InputError(f"{folder / name}: no such model; `digitrec tune` writes it") from error
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
+        raise InputError(f"{folder / name}: {error.strerror or error}") from error
 
 
 def _check_scaler(scaler: Scaler) -> None:

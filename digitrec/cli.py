@@ -19,6 +19,7 @@ from digitrec.storage import Storage, describe_error
 
 if TYPE_CHECKING:
     from digitrec.diagnosis import Diagnosis
+    from digitrec.predict import Score
     from digitrec.results.outcome import Outcome
     from digitrec.results.verdict import Finding
 
@@ -75,6 +76,8 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
     _add_tune(commands)
     _add_report(commands)
+    _add_predict(commands)
+    _add_export(commands)
     _add_doctor(commands)
     return parser
 
@@ -229,6 +232,48 @@ def _add_report(commands: Commands) -> None:
     parser.set_defaults(run=run_report)
 
 
+def _add_predict(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "predict",
+        help="recognise the digits on images with a study's winner",
+        description=(
+            "Recognise the digits of a file with the winner of a study, and write them in the "
+            "format of Kaggle's Digit Recognizer: ImageId,Label, ids from 1. Images that have "
+            "labels are scored as well. Needs neither Ray nor torch."
+        ),
+    )
+    parser.add_argument("directory", metavar="DIR", type=Storage.at, help="a study directory")
+    parser.add_argument(
+        "images",
+        metavar="IMAGES",
+        help="what `digitrec tune --data` takes; the column label may be missing",
+    )
+    parser.add_argument(
+        "--to", metavar="FILE", required=True, help="the file to write, such as submission.csv"
+    )
+    parser.add_argument(
+        "--probabilities",
+        action="store_true",
+        help="add the columns probability0 to probability9",
+    )
+    parser.set_defaults(run=run_predict)
+
+
+def _add_export(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "export",
+        help="write a study's winner as an ONNX file",
+        description=(
+            "Write the winner of a study, its scaling included, for programs without digitrec, "
+            "once onnxruntime has given the same with it. Needs the packages onnx and onnxruntime: "
+            "pip install 'digitrec[onnx]'."
+        ),
+    )
+    parser.add_argument("directory", metavar="DIR", type=Storage.at, help="a study directory")
+    parser.add_argument("--onnx", metavar="FILE", required=True, help="the file to write")
+    parser.set_defaults(run=run_export)
+
+
 def _add_doctor(commands: Commands) -> None:
     parser = commands.add_parser(
         "doctor",
@@ -283,6 +328,36 @@ def run_report(options: argparse.Namespace) -> int:
 
     console = Console()
     return print_outcome(conclude(options.directory), console)
+
+
+def run_predict(options: argparse.Namespace) -> int:
+    """Predict with a study's winner; returns the exit code."""
+    from digitrec.classifier import load_classifier
+    from digitrec.predict import write_predictions
+
+    console = Console()
+    predictions = write_predictions(
+        load_classifier(options.directory / "best"),
+        options.images,
+        options.to,
+        probabilities=options.probabilities,
+        console=console,
+    )
+    lines = [] if predictions.score is None else describe_score(predictions.score)
+    for line in (*lines, f"{predictions.images:,} predictions   {options.to}"):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return COMPLETE
+
+
+def run_export(options: argparse.Namespace) -> int:
+    """Write a study's winner in another format; returns the exit code."""
+    from digitrec.classifier import load_classifier
+    from digitrec.export import export_onnx
+
+    export_onnx(load_classifier(options.directory / "best"), options.onnx)
+    line = f"model    {options.onnx}, with which onnxruntime gives the same"
+    Console().print(line, highlight=False, markup=False, soft_wrap=True)
+    return COMPLETE
 
 
 def run_doctor(options: argparse.Namespace) -> int:
@@ -340,7 +415,7 @@ def print_outcome(outcome: "Outcome", console: Console) -> int:
         console.print(_ranking(leaders), soft_wrap=True)
     for line in describe_verdict(outcome.findings) + describe(outcome):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    return COMPLETE if outcome.tables.complete and outcome.winner else UNFINISHED
+    return COMPLETE if outcome.complete else UNFINISHED
 
 
 def _ranking(leaders: list[dict[Hashable, Any]]) -> Table:
@@ -362,6 +437,25 @@ def _confirmation(cells: list[dict[Hashable, Any]]) -> Table:
         accuracies = (f"{cell[name]:.2%}" for name in ("mean", "lowest", "highest"))
         table.add_row(*map(str, (cell["lr"], cell["batch_size"], cell["seeds"])), *accuracies)
     return table
+
+
+def describe_score(score: "Score") -> list[str]:
+    """Return lines: how often each label was taken for each digit, and how many were right.
+
+    Plain text, because rich cuts a table whose numbers are too long for a terminal.
+    """
+    rows = score.confusion.tolist()
+    lines = [["label", *map(str, range(len(rows))), "right"]]
+    for digit, row in enumerate(rows):
+        share = f"{row[digit] / sum(row):.1%}" if sum(row) else "none"
+        lines.append([str(digit), *(str(count or "") for count in row), share])
+    width = max(len(cell) for line in lines for cell in line)
+    return [
+        "Labels, and as what they were recognised:",
+        *(" ".join(cell.rjust(width) for cell in line) for line in lines),
+        f"{score.right / score.images:.2%} of the images recognised: "
+        f"{score.right:,} of {score.images:,}",
+    ]
 
 
 def describe_verdict(findings: "Sequence[Finding]") -> list[str]:
@@ -401,7 +495,7 @@ def describe(outcome: "Outcome") -> list[str]:
     if reasons:
         lines.append(f"The whole errors are in {outcome.directory / 'stacks'}.")
     if outcome.winner is None:
-        lines.append("No trial completed, so there is no winner.")
+        lines.append(f"No trial completed, so there is no winner.{_advice(outcome)}")
     lines += [
         f"tables   {outcome.directory / 'trials.csv'}, epochs.csv",
         f"report   {outcome.directory / 'report.html'}, report.md",
@@ -412,6 +506,16 @@ def describe(outcome: "Outcome") -> list[str]:
     if not outcome.tables.complete:
         lines.append("The same `digitrec tune` command goes on with what is missing.")
     return lines
+
+
+def _advice(outcome: "Outcome") -> str:
+    """Return what to try where every trial diverged, as a sentence; empty otherwise."""
+    trials = outcome.tables.trials
+    if not (trials["status"] == "diverged").all():
+        return ""
+    highest = min(float(trials["lr"].min()) / 10, 0.1)
+    lower = ",".join(f"{highest / factor:.3g}" for factor in (100, 10, 1))
+    return f" Every learning rate is too high for its loss to stay finite; try --lr {lower}"
 
 
 def _listed(number: type[Number]) -> Callable[[str], tuple[Number, ...]]:

@@ -12,6 +12,7 @@ from rich.console import Console
 from digitrec.data import SharedData, Split, fit_scaler
 from digitrec.lock import Lock
 from digitrec.request import Request
+from digitrec.results.damage import find_damage
 from digitrec.results.holdings import Refit
 from digitrec.results.question import Question, write_question
 from digitrec.results.stacks import (
@@ -120,9 +121,9 @@ class Rounds:
         whole = question_of_refit(question, winner)
         shared = share_all_rows(self.shared, whole)
         study.prepare()
-        results, damaged = read_stacks(study, whole.key)
-        for damage in damaged:
+        for damage in find_damage(study, whole.key):
             set_aside(study, damage)
+        results, _ = read_stacks(study, whole.key)
         if missing_configurations(whole, results):
             self._start()
             rows = f"{whole.data['rows']:,}"

@@ -17,7 +17,13 @@ from types import FrameType
 
 @contextmanager
 def sigterm_as_sigint() -> Iterator[None]:
-    """Let SIGTERM do in this block what Ctrl-C does; to be entered before threads are started."""
+    """Let SIGTERM do in this block what Ctrl-C does; to be entered before threads are started.
+
+    Where Ctrl-C is ignored, as scripts have it for what they start in the background, it no longer
+    is: SIGTERM could not be told from it.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     _unblock_in_children()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     ended, woken = threading.Event(), threading.Event()

@@ -19,14 +19,12 @@ from digitrec.data import (
 from digitrec.errors import InputError
 from digitrec.lock import check_free, locked
 from digitrec.request import Request
-from digitrec.results.arrays import SUFFIX, DamagedError
+from digitrec.results.arrays import DamagedError
+from digitrec.results.damage import find_damage
 from digitrec.results.holdings import Holdings
 from digitrec.results.question import NAME, Question, read_question
 from digitrec.results.stacks import (
-    FOLDERS,
     Damage,
-    read_arrays,
-    read_stacks,
     set_aside,
 )
 from digitrec.results.timings import Timings
@@ -135,29 +133,9 @@ def open_study(study: Storage, question: Question, console: Console) -> None:
                     f"{study} holds another study: {'; '.join(differences)}. "
                     "Give --out another directory, or ask the same question"
                 )
-    for damage in damaged + find_damage(study, question):
-        set_aside(study, damage)
-        console.print(f"[yellow]set aside[/yellow] {damage}", highlight=False, soft_wrap=True)
-
-
-def find_damage(study: Storage, question: Question) -> list[Damage]:
-    """Return the files of stacks that are not what they should be.
-
-    Whether weights are whole is checked on a local file system only: elsewhere that would mean to
-    fetch them all.
-    """
-    results, damaged = read_stacks(study, question.key)
-    weights = set((study / FOLDERS["weights"]).names(SUFFIX))
-    for name in (result.key + SUFFIX for result in results):
-        if name not in weights:
-            damaged.append(Damage(FOLDERS["stack"], name, "the file of its weights is missing"))
-        elif study.path and (reason := _damage_of(study, "weights", question, name)):
-            damaged.append(Damage(FOLDERS["weights"], name, reason))
-            damaged.append(Damage(FOLDERS["stack"], name, "its weights are damaged"))
-    for name in (study / FOLDERS["checkpoint"]).names(SUFFIX):
-        if reason := _damage_of(study, "checkpoint", question, name):
-            damaged.append(Damage(FOLDERS["checkpoint"], name, reason))
-    return damaged
+    for damage in damaged + find_damage(study, question.key):
+        if set_aside(study, damage):
+            console.print(f"[yellow]set aside[/yellow] {damage}", highlight=False, soft_wrap=True)
 
 
 def _prepare(study: Storage) -> None:
@@ -165,14 +143,6 @@ def _prepare(study: Storage) -> None:
         study.prepare()
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError(f"{error.filename} is not a directory; give --out another") from error
-
-
-def _damage_of(study: Storage, kind: str, question: Question, name: str) -> str | None:
-    try:
-        read_arrays(study, kind, question.key, name)
-    except DamagedError as error:
-        return str(error)
-    return None
 
 
 def _read_test(source: str | None, digits: Digits) -> Digits | None:

@@ -26,6 +26,7 @@ class Head:
     metrics: str
     directory: Path
     environment: dict[str, str]
+    process: int  # id of the one that the others descend from
 
 
 @contextmanager
@@ -61,7 +62,14 @@ def start_head(cpus: int, **environment: str) -> Iterator[Head]:
             wait_for(f"http://127.0.0.1:{dashboard}/api/version", process, log)
             wait_for(f"http://127.0.0.1:{metrics}/metrics", process, log)
             address, url = f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}"
-            yield Head(address, url, f"http://127.0.0.1:{metrics}/metrics", home / "r", variables)
+            yield Head(
+                address,
+                url,
+                f"http://127.0.0.1:{metrics}/metrics",
+                home / "r",
+                variables,
+                process.pid,
+            )
 
 
 def free_ports(count: int) -> list[int]:

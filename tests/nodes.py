@@ -148,7 +148,7 @@ def start_study(
 def epochs_by_worker(head: Head) -> dict[int, list[tuple[str, int]]]:
     """Return worker's pid -> the stacks and epochs it has said in its log, oldest first."""
     found: dict[int, list[tuple[str, int]]] = {}
-    for path in (head.directory / "session_latest" / "logs").glob("worker-*.out"):
+    for path in (head.directory / "session_latest" / "logs").glob("worker-*.err"):
         lines = EPOCH_LINE.findall(path.read_text())
         if lines:
             pid = int(path.stem.rpartition("-")[2])
@@ -158,7 +158,7 @@ def epochs_by_worker(head: Head) -> dict[int, list[tuple[str, int]]]:
 
 def worker_logs(head: Head) -> str:
     """Return what all workers have said in their logs."""
-    logs = (head.directory / "session_latest" / "logs").glob("worker-*.out")
+    logs = (head.directory / "session_latest" / "logs").glob("worker-*.err")
     return "".join(path.read_text() for path in logs)
 
 

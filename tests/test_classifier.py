@@ -1,5 +1,4 @@
 import itertools
-import json
 import pickle
 import subprocess
 import sys
@@ -12,52 +11,23 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from digitrec import classifier as module
 from digitrec.classifier import Classifier, load_classifier
-from digitrec.data import Scaler, fit_scaler
 from digitrec.errors import InputError
+from tests.saved_model import (
+    SIZES,
+    Tensors,
+    make_classifier,
+    make_images,
+    make_parameters,
+    make_scaler,
+    make_tensors,
+    write_model,
+)
 
-SIZES = (6, 5, 4, 10)
 NOT_SAFETENSORS = "not a readable safetensors file; it is damaged, cut short or of another format"
-Tensors = dict[str, NDArray[Any]]
-
-
-def make_parameters() -> Tensors:
-    random = np.random.default_rng(0)
-    parameters = {}
-    for layer, (inputs, outputs) in enumerate(itertools.pairwise(SIZES)):
-        shapes = {"weight": (outputs, inputs), "bias": (outputs,)}
-        for kind, shape in shapes.items():
-            parameters[f"{2 * layer}.{kind}"] = random.standard_normal(shape).astype(np.float32)
-    return parameters
-
-
-def make_images(rows: int) -> NDArray[np.uint8]:
-    return np.random.default_rng(1).integers(0, 256, size=(rows, SIZES[0]), dtype=np.uint8)
-
-
-def make_scaler() -> Scaler:
-    return fit_scaler(make_images(50))
-
-
-def make_tensors() -> Tensors:
-    scaler = make_scaler()
-    scaling = {"scaler.data_min": scaler.data_min, "scaler.data_max": scaler.data_max}
-    return make_parameters() | scaling
-
-
-def make_about() -> dict[str, Any]:
-    return {"format": 1, "activation": "relu", "layer_sizes": list(SIZES)}
-
-
-def written(directory: Path, model: bytes, about: bytes | None = None) -> Path:
-    (directory / "model.safetensors").write_bytes(model)
-    text = json.dumps(make_about()).encode() if about is None else about
-    (directory / "model.json").write_bytes(text)
-    return directory
 
 
 def refusal(directory: Path) -> str:
@@ -80,8 +50,8 @@ def test_the_classifier_gives_what_torch_gives() -> None:
 
 
 def test_a_saved_model_is_the_one_it_was_saved_from(tmp_path: Path) -> None:
-    loaded = load_classifier(written(tmp_path, save(make_tensors())))
-    original = Classifier.from_parameters(make_parameters(), make_scaler())
+    loaded = load_classifier(write_model(tmp_path))
+    original = make_classifier()
     images = make_images(20)
     assert loaded.layer_sizes == list(SIZES)
     np.testing.assert_array_equal(
@@ -91,7 +61,7 @@ def test_a_saved_model_is_the_one_it_was_saved_from(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rows", [0, 1, 7, 8, 20])
 def test_blocks_do_not_change_the_result(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    classifier = Classifier.from_parameters(make_parameters(), make_scaler())
+    classifier = make_classifier()
     whole = classifier.log_probabilities(make_images(rows))
     monkeypatch.setattr(module, "BLOCK_ROWS", 8)
     np.testing.assert_allclose(classifier.log_probabilities(make_images(rows)), whole, rtol=1e-5)
@@ -109,13 +79,13 @@ def test_large_logits_do_not_overflow() -> None:
 
 
 def test_images_of_another_size_are_refused() -> None:
-    classifier = Classifier.from_parameters(make_parameters(), make_scaler())
+    classifier = make_classifier()
     with pytest.raises(InputError, match=r"images of shape 3 x 5; the model takes rows x 6"):
         classifier.log_probabilities(make_images(3)[:, :5])
 
 
 def test_a_model_is_loaded_and_used_without_torch_ray_and_pandas(tmp_path: Path) -> None:
-    written(tmp_path, save(make_tensors()))
+    write_model(tmp_path)
     code = (
         "import sys, pathlib, numpy; from digitrec.classifier import load_classifier; "
         f"classifier = load_classifier(pathlib.Path({str(tmp_path)!r})); "
@@ -178,7 +148,7 @@ def test_a_model_that_does_not_fit_together_is_refused(
     tensors: Tensors, message: str, tmp_path: Path
 ) -> None:
     whole = tensors if len(tensors) > 4 else make_tensors() | tensors
-    assert refusal(written(tmp_path, save(whole))) == f"model.safetensors: {message}"
+    assert refusal(write_model(tmp_path, save(whole))) == f"model.safetensors: {message}"
 
 
 @pytest.mark.parametrize(
@@ -205,7 +175,7 @@ def test_a_model_that_does_not_fit_together_is_refused(
 def test_a_description_that_does_not_fit_is_refused(
     about: bytes, message: str, tmp_path: Path
 ) -> None:
-    assert refusal(written(tmp_path, save(make_tensors()), about)) == message
+    assert refusal(write_model(tmp_path, about=about)) == message
 
 
 def test_a_model_that_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -232,7 +202,7 @@ def test_a_file_of_another_format_is_refused_and_never_executed(tmp_path: Path) 
     sprung = tmp_path / "sprung"
     trap = pickle.dumps(Trap(sprung))
     for content in (trap, b"", b"PK\x03\x04", b"{}", save(make_tensors()).replace(b"F32", b"F64")):
-        assert refusal(written(tmp_path, content)) == f"model.safetensors: {NOT_SAFETENSORS}"
+        assert refusal(write_model(tmp_path, content)) == f"model.safetensors: {NOT_SAFETENSORS}"
     assert not sprung.exists()
 
 
@@ -250,7 +220,7 @@ def test_a_damaged_model_is_refused_in_one_line_or_still_a_whole_model(
         last = data.draw(st.sampled_from([header, len(content)])) - 1
         content[data.draw(st.integers(0, last))] = data.draw(st.integers(0, 255))
     kept = data.draw(st.integers(0, len(content)) | st.just(len(content)))
-    written(tmp_path, bytes(content[:kept]))
+    write_model(tmp_path, bytes(content[:kept]))
     try:
         classifier = load_classifier(tmp_path)
     except InputError:

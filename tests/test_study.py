@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from safetensors.numpy import load_file
 
-from digitrec import rounds, search
+from digitrec import cli, rounds, search
 from digitrec.address import check_address
 from digitrec.classifier import load_classifier
 from digitrec.data import fit_scaler, read_digits, split_rows
@@ -81,6 +81,21 @@ def test_the_saved_winner_has_the_validation_accuracy_of_its_row(finished: Outco
     predicted = classifier.log_probabilities(digits.images[val]).argmax(1)
     accuracy = float((predicted == digits.labels[val]).mean())
     assert accuracy == finished.ranked["val_accuracy"].iloc[0]
+
+
+def test_predictions_of_the_validation_rows_have_the_accuracy_of_the_winner(
+    finished: Outcome, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digits = read_digits("sample")
+    val = split_rows(digits.labels).val
+    images = pd.DataFrame(digits.images[val]).add_prefix("pixel")
+    images.assign(label=digits.labels[val]).to_parquet(tmp_path / "val.parquet")
+    words = ["predict", str(folder(finished)), str(tmp_path / "val.parquet")]
+    assert cli.main([*words, "--to", str(tmp_path / "submission.csv")]) == 0
+    submission = pd.read_csv(tmp_path / "submission.csv")
+    accuracy = float((submission["Label"] == digits.labels[val]).mean())
+    assert accuracy == finished.ranked["val_accuracy"].iloc[0]
+    assert f"{accuracy:.2%} of the images recognised" in capsys.readouterr().out
 
 
 def test_the_saved_winner_loads_into_a_plain_sequential(finished: Outcome) -> None:

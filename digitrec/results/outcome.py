@@ -34,6 +34,11 @@ class Outcome:
         return self.record.tables
 
     @property
+    def complete(self) -> bool:
+        """Whether all that was asked for is done, and there is a winner."""
+        return self.tables.complete and self.winner is not None
+
+    @property
     def failures(self) -> dict[str, str]:
         """Trial -> error."""
         return self.record.failures

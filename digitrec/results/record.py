@@ -57,8 +57,11 @@ def read_record(directory: Storage) -> Record:
             f"{directory / NAME}: {error}. The `digitrec tune` command of this study writes it anew"
         ) from error
     results, damaged = read_stacks(directory, question.key)
-    failures = read_failures(directory)
-    found = results_after(question.epochs, results)
+    found = list(results_after(question.epochs, results))
+    done = {member.trial for member, _, _ in found}  # by a worker that was lost just afterwards
+    failures = {
+        trial: error for trial, error in read_failures(directory).items() if trial not in done
+    }
     wanted = set(question.configurations())
     return Record(
         directory=directory,

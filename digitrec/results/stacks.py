@@ -134,10 +134,19 @@ def read_stacks(study: Storage, question: str) -> tuple[list[StackResult], list[
     return results, damaged
 
 
-def set_aside(study: Storage, damage: Damage) -> None:
-    """Move a damaged file to `damaged/`, where nothing reads it."""
+def set_aside(study: Storage, damage: Damage) -> bool:
+    """Move a damaged file to `damaged/`, where nothing reads it.
+
+    Returns:
+        Whether it was there: a worker of a run that was killed just now may have removed it.
+    """
     folder = study / damage.folder if damage.folder else study
-    folder.move(damage.name, study / "damaged", f"{damage.folder}-{damage.name}".removeprefix("-"))
+    name = f"{damage.folder}-{damage.name}".removeprefix("-")
+    try:
+        folder.move(damage.name, study / "damaged", name)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def results_after(

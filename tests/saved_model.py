@@ -1,0 +1,60 @@
+"""A small model as a study directory keeps it, for tests of what is done with models."""
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save
+
+from digitrec.classifier import Classifier
+from digitrec.data import Scaler, fit_scaler
+
+SIZES = (6, 5, 4, 10)
+Tensors = dict[str, NDArray[Any]]
+
+
+def make_parameters() -> Tensors:
+    random = np.random.default_rng(0)
+    parameters = {}
+    for layer, (inputs, outputs) in enumerate(itertools.pairwise(SIZES)):
+        shapes = {"weight": (outputs, inputs), "bias": (outputs,)}
+        for kind, shape in shapes.items():
+            parameters[f"{2 * layer}.{kind}"] = random.standard_normal(shape).astype(np.float32)
+    return parameters
+
+
+def make_images(rows: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(1).integers(0, 256, size=(rows, SIZES[0]), dtype=np.uint8)
+
+
+def make_scaler() -> Scaler:
+    images = make_images(50)
+    images[:, 0] = 7  # a pixel that is constant over the training rows
+    return fit_scaler(images)
+
+
+def make_classifier() -> Classifier:
+    return Classifier.from_parameters(make_parameters(), make_scaler())
+
+
+def make_tensors() -> Tensors:
+    scaler = make_scaler()
+    scaling = {"scaler.data_min": scaler.data_min, "scaler.data_max": scaler.data_max}
+    return make_parameters() | scaling
+
+
+def make_about() -> dict[str, Any]:
+    return {"format": 1, "activation": "relu", "layer_sizes": list(SIZES)}
+
+
+def write_model(best: Path, model: bytes | None = None, about: bytes | None = None) -> Path:
+    """Write the files of a model to a study's `best/`, by default those of `make_classifier`."""
+    best.mkdir(parents=True, exist_ok=True)
+    content = save(make_tensors()) if model is None else model
+    (best / "model.safetensors").write_bytes(content)
+    text = json.dumps(make_about()).encode() if about is None else about
+    (best / "model.json").write_bytes(text)
+    return best

@@ -1,0 +1,506 @@
+"""A crash test: cuts a small study at many points and goes on with it until it completes.
+
+    python -m tests.soak --cuts 200 --seed 0 [--minutes 15]
+
+What it comes to must be what an uninterrupted run comes to: the bytes of the winner's model, and
+the tables but for their times. A run that hangs, prints a traceback or leaves a process behind
+fails.
+
+Most studies run on one Ray head of this test's own, so that its start is paid once; every fourth
+starts a Ray itself, as `digitrec tune` does by default. Linux only: processes are found in /proc.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from digitrec.results.question import NAME as QUESTION
+from digitrec.results.record import read_record
+from digitrec.storage import Storage
+from tests.head import Head, start_head
+
+ROOT = Path(__file__).parent.parent
+LRS, BATCH_SIZES, EPOCHS = "0.1,0.5", "16,32,64", 8
+TUNE = [
+    *(sys.executable, "-m", "digitrec", "tune", "--stack-size", "1", "--max-failures", "20"),
+    *("--lr", LRS, "--batch-size", BATCH_SIZES, "--epochs", str(EPOCHS)),
+]
+TRIALS = 6
+PATIENCE = 300.0  # seconds for one run; a healthy one takes 10 to 60
+STOP_SECONDS = 90.0  # for an end after a Ctrl-C, on a machine that is busy with other things
+REAP_SECONDS = 60.0  # until no process is left after the driver was killed
+IMPORT_SECONDS = 2.0  # in which Python has started, and has begun with digitrec
+MARK = "DIGITREC_SOAK"  # in the environment of every process of a run
+
+WRITES = (
+    r"/stacks/.*\.safetensors$",
+    r"/weights/",
+    r"/checkpoints/",
+    r"/study\.json$",
+    r"/study/validation\.safetensors$",
+    r"/(trials|epochs|runs)\.csv$",
+    r"/best/",
+    r"/plots/",
+    r"/timings\.json$",
+)
+PHASES = ("before", "within", "after")
+ERRORS = ("ENOSPC", "EROFS", "EIO")
+WHOLE_RAY = ("kill raylet", "kill gcs")  # need a Ray of the run's own
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """One way to cut a run: a fault in a write, or a signal after some seconds."""
+
+    kind: str
+    fault: dict[str, str | float] | None = None
+    after: float = 0.0  # seconds
+
+    @property
+    def raises(self) -> bool:
+        """Whether a write fails, rather than a process."""
+        return self.fault is not None and self.fault["action"] != "KILL"
+
+
+@dataclass(slots=True)
+class Figures:
+    """What came of the cuts."""
+
+    cuts: Counter[str] = field(default_factory=Counter)  # kind -> how many had an effect
+    missed: int = 0  # that came too late to have one
+    studies: int = 0
+    runs: int = 0
+    epochs: int = 0  # of single trials, that were trained
+    epochs_needed: int = 0
+    failures: list[str] = field(default_factory=list)
+
+    def describe(self) -> str:
+        """Return the figures as lines."""
+        kinds = [f"  {count:4} {kind}" for kind, count in sorted(self.cuts.items())]
+        return "\n".join(
+            [
+                f"{self.cuts.total()} cuts of {self.studies} studies in {self.runs} runs "
+                f"({self.missed} more came too late), {len(self.failures)} failures; "
+                f"{self.epochs} epochs of a trial trained, {self.epochs_needed} needed, "
+                f"{self.epochs - self.epochs_needed} lost",
+                *kinds,
+                *self.failures,
+            ]
+        )
+
+
+class Broken(Exception):
+    """A promise was not kept; the text says which."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Bench:
+    """Where studies run."""
+
+    directory: Path
+    head: Head | None  # None: each run starts a Ray itself
+    seconds: float = 20.0  # that a run takes; learned from the uninterrupted one
+
+    @property
+    def faults(self) -> Path:
+        """Where faults are armed and trained epochs are counted."""
+        return self.directory / "faults"
+
+    def start(self, study: Path) -> "Run":
+        """Give the command."""
+        mark = uuid.uuid4().hex
+        environment = (self.head.environment if self.head else dict(os.environ)) | {MARK: mark}
+        address = ["--address", self.head.address] if self.head else []
+        log = self.directory / f"{mark}.log"
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                [*TUNE, "--out", str(study), *address],
+                cwd=ROOT,
+                env=environment | fault_environment(self.faults),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        return Run(process, log, mark)
+
+    def epochs_trained(self) -> int:
+        """Return how many epochs of a trial were trained since the last call."""
+        log = self.faults / "epochs"
+        if not log.exists():
+            return 0
+        lines = log.read_text().split()
+        log.unlink()
+        return sum(map(int, lines))
+
+
+@dataclass(slots=True)
+class Run:
+    """A command that was given."""
+
+    process: "subprocess.Popen[bytes]"
+    log: Path
+    mark: str
+    started: float = field(default_factory=time.monotonic)
+
+    def wait(self, patience: float = PATIENCE) -> tuple[int, str]:
+        """Return the exit code and all that was said.
+
+        Raises:
+            Broken: it does not end.
+        """
+        try:
+            code = self.process.wait(timeout=patience)
+        except subprocess.TimeoutExpired:
+            self.end()
+            raise Broken(f"hangs: {self.said()}") from None
+        return code, self.said()
+
+    def said(self) -> str:
+        """Return all that was said so far."""
+        return self.log.read_text()
+
+    def end(self) -> None:
+        """Kill whatever is left of it."""
+        for pid in self.processes():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        self.process.wait()
+
+    def processes(self) -> list[int]:
+        """Return the processes that are left of it: of its session, or of its environment."""
+        return [
+            pid for pid in living() if session_of(pid) == self.process.pid or self._is_mine(pid)
+        ]
+
+    def _is_mine(self, pid: int) -> bool:
+        return f"{MARK}={self.mark}".encode() in read_proc(pid, "environ")
+
+    def check_gone(self) -> None:
+        """Check that nothing is left of it.
+
+        Raises:
+            Broken: something is.
+        """
+        deadline = time.monotonic() + REAP_SECONDS
+        while left := self.processes():
+            if time.monotonic() > deadline:
+                names = [read_proc(pid, "cmdline")[:60] for pid in left]
+                self.end()
+                raise Broken(f"left behind: {names}")
+            time.sleep(0.2)
+
+
+def living() -> list[int]:
+    """Return the processes of this machine that are not zombies."""
+    pids = (int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
+    return [pid for pid in pids if state_of(pid)[0] not in ("Z", "X")]
+
+
+def state_of(pid: int) -> list[str]:
+    """Return what /proc/PID/stat says after the name: state, parent, group, session, ..."""
+    return read_proc(pid, "stat").decode(errors="replace").rpartition(")")[2].split() or ["X"]
+
+
+def session_of(pid: int) -> int:
+    """Return a process's session; 0: the process has gone."""
+    state = state_of(pid)
+    return int(state[3]) if len(state) > 3 else 0
+
+
+def read_proc(pid: int, name: str) -> bytes:
+    """Return a file of /proc/PID; empty: the process has gone."""
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except OSError:
+        return b""
+
+
+def descendants(root: int) -> list[int]:
+    """Return the processes that a process started, and those that they did."""
+    children: dict[int, list[int]] = {}
+    for pid in living():
+        state = state_of(pid)
+        if len(state) > 1:
+            children.setdefault(int(state[1]), []).append(pid)
+    found, queue = [], [root]
+    while queue:
+        queue += children.get(queue[0], [])
+        found.append(queue.pop(0))
+    return found[1:]
+
+
+def workers(root: int) -> list[int]:
+    """Return the processes below one that train a stack."""
+    return [pid for pid in descendants(root) if read_proc(pid, "cmdline").startswith(b"ray::Stack")]
+
+
+def servers(run: Run, name: bytes) -> list[int]:
+    """Return the processes of a run's own Ray by the name of their program."""
+    return [
+        pid
+        for pid in run.processes()
+        if read_proc(pid, "cmdline").partition(b"\0")[0].endswith(name)
+    ]
+
+
+def fault_environment(faults: Path) -> dict[str, str]:
+    """Return what a process needs in its environment to have the faults of a directory in it."""
+    return {"PYTHONPATH": f"{ROOT / 'tests' / 'faults'}:{ROOT}", "DIGITREC_FAULTS": str(faults)}
+
+
+@contextmanager
+def bench(directory: Path, *, own_head: bool) -> Iterator[Bench]:
+    """Make a place for studies; with a head of its own, or else each run starts a Ray."""
+    made = Bench(directory=directory, head=None)
+    made.faults.mkdir(parents=True)
+    if not own_head:
+        yield made
+        return
+    with start_head(cpus=2, **fault_environment(made.faults)) as head:
+        made.head = head
+        yield made
+
+
+def draw_cut(random_: random.Random, bench: Bench) -> Cut:
+    """Return a way to cut a run."""
+    kinds = ["kill driver", "kill driver", "kill worker", "SIGINT", "SIGTERM"]
+    kinds += [] if bench.head else WHOLE_RAY * 2
+    kinds += ["write killed"] * 5 + ["write failed"] * 3
+    kind = random_.choice(kinds)
+    if not kind.startswith("write"):
+        # What is signalled before digitrec is imported is answered by Python.
+        first = IMPORT_SECONDS if kind.startswith("SIG") else 0.0
+        return Cut(kind, after=random_.uniform(first, bench.seconds))
+    action = "KILL" if kind == "write killed" else random_.choice(ERRORS)
+    file, phase = random_.choice(WRITES), random_.choice(PHASES)
+    return write_cut(file, phase, action, chance=random_.choice([0.3, 1.0]))
+
+
+def write_cut(file: str, phase: str, action: str, chance: float = 1.0) -> Cut:
+    """Return a fault in a write as a cut."""
+    name = file.replace("\\", "").strip("/$").replace("/.*.safetensors", "").replace("study/", "")
+    fault: dict[str, str | float] = {"file": file, "phase": phase, "action": action}
+    return Cut(f"{action} {phase} {name}", fault | {"chance": chance})
+
+
+def cut_once(bench: Bench, study: Path, cut: Cut, figures: Figures, killed: list["Run"]) -> bool:
+    """Give the command and cut it; returns whether the study is complete.
+
+    A run that was killed is added to `killed`, since the next one may begin before the system has
+    cleared away what is left of it.
+
+    Raises:
+        Broken: the run did not do what it should.
+    """
+    plan, fired = bench.faults / "plan.json", bench.faults / "fired.json"
+    fired.unlink(missing_ok=True)
+    if cut.fault:
+        (bench.faults / "new").write_text(json.dumps(cut.fault))
+        (bench.faults / "new").rename(plan)
+    run = bench.start(study)
+    figures.runs += 1
+    hit = not cut.fault and send(bench, run, cut)
+    code, said = run.wait()
+    plan.unlink(missing_ok=True)
+    hit = hit or fired.exists()
+    if hit:
+        figures.cuts[cut.kind] += 1
+    else:
+        figures.missed += 1
+    check_end(cut, hit, code, said)
+    if code == -signal.SIGKILL:
+        killed.append(run)
+    else:
+        run.check_gone()
+    check_readable(study)
+    return code == 0
+
+
+def send(bench: Bench, run: Run, cut: Cut) -> bool:
+    """Wait and kill, or signal; returns whether there was somebody to reach."""
+    try:
+        run.process.wait(timeout=cut.after)
+    except subprocess.TimeoutExpired:
+        pass
+    else:
+        return False
+    targets: dict[str, Callable[[], Sequence[int]]] = {
+        "kill driver": lambda: [run.process.pid],
+        "kill worker": lambda: first_of(lambda: workers(run_root(bench, run)), run),
+        "kill raylet": lambda: first_of(lambda: servers(run, b"raylet"), run),
+        "kill gcs": lambda: first_of(lambda: servers(run, b"gcs_server"), run),
+    }
+    if cut.kind in targets:
+        for pid in (found := list(targets[cut.kind]())[:1]):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                return False
+        return bool(found)
+    sent = time.monotonic()
+    run.process.send_signal(signal.Signals[cut.kind])
+    run.wait(STOP_SECONDS)
+    return time.monotonic() - sent > 0
+
+
+def run_root(bench: Bench, run: Run) -> int:
+    """Return the process that workers descend from."""
+    return bench.head.process if bench.head else run.process.pid
+
+
+def first_of(find: Callable[[], Sequence[int]], run: Run) -> Sequence[int]:
+    """Return what is found, as soon as it is, or nothing once the run is over."""
+    while run.process.poll() is None and time.monotonic() - run.started < PATIENCE:
+        if found := find():
+            return found
+        time.sleep(0.1)
+    return []
+
+
+def check_end(cut: Cut, hit: bool, code: int, said: str) -> None:
+    """Check the exit code and the words of a run that was cut.
+
+    Raises:
+        Broken: they are not what they should be.
+    """
+    problem = ""
+    if "Traceback" in said and cut.kind not in WHOLE_RAY:
+        problem = "a traceback"
+    elif not hit and code != 0:
+        problem = "was not cut, and did not complete"
+    elif cut.kind == "kill worker" and code != 0:
+        problem = "a killed worker ended the run"
+    elif cut.kind in ("SIGINT", "SIGTERM") and code not in (0, 1, -signal.Signals[cut.kind]):
+        problem = "a signal has another exit code than 1"
+    elif hit and cut.raises and (code != 1 or not told_in_one_line(cut, said)):
+        problem = "a write that failed is not one clear line and exit code 1"
+    if problem:
+        raise Broken(f"{problem} ({cut}, exit code {code}): {said}")
+
+
+def told_in_one_line(cut: Cut, said: str) -> bool:
+    """Return whether the last line, and no other, tells of a failed write."""
+    assert cut.fault is not None
+    words = {
+        "ENOSPC": "No space left on device",
+        "EROFS": "Read-only file system",
+        "EIO": "Input/output error",
+    }[str(cut.fault["action"])]
+    told = [line for line in said.splitlines() if words in line]
+    return len(told) == 1 and told[0] == said.splitlines()[-1] and "once this is mended" in told[0]
+
+
+def check_readable(study: Path) -> None:
+    """Check that what is there of a study can be read, as long as it has begun."""
+    if (study / QUESTION).exists():
+        record = read_record(Storage.at(study))
+        if record.damaged:
+            raise Broken(f"damaged files: {record.damaged}")
+
+
+def complete(bench: Bench, study: Path, figures: Figures) -> None:
+    """Give the command, which is cut no more, until the study is complete.
+
+    Raises:
+        Broken: it does not complete at once.
+    """
+    run = bench.start(study)
+    figures.runs += 1
+    code, said = run.wait()
+    if code != 0:
+        raise Broken(f"does not complete (exit code {code}): {said}")
+    run.check_gone()
+
+
+def outcome(study: Path) -> dict[str, bytes]:
+    """Return what must be the same, however often a study was cut."""
+    tables = {
+        name: pd.read_csv(study / name, dtype=str).drop(columns="seconds").to_csv().encode()
+        for name in ("trials.csv", "epochs.csv")
+    }
+    return tables | {"model": (study / "best" / "model.safetensors").read_bytes()}
+
+
+def cut_study(
+    bench: Bench, expected: dict[str, bytes], cuts: Sequence[Cut], figures: Figures
+) -> None:
+    """Cut one study again and again, complete it and compare; failures go to the figures."""
+    figures.studies += 1
+    with tempfile.TemporaryDirectory(dir=bench.directory) as directory:
+        study = Path(directory) / "study"
+        killed: list[Run] = []
+        try:
+            done = any(cut_once(bench, study, cut, figures, killed) for cut in cuts)
+            if not done:
+                complete(bench, study, figures)
+            for run in killed:
+                run.check_gone()
+            changed = [name for name, bytes_ in outcome(study).items() if bytes_ != expected[name]]
+            if changed:
+                raise Broken(f"differs from the uninterrupted run: {changed}")
+        except Broken as broken:
+            figures.failures.append(f"FAILED after {[cut.kind for cut in cuts]}: {broken}")
+    figures.epochs += bench.epochs_trained()
+    figures.epochs_needed += TRIALS * EPOCHS
+
+
+def uninterrupted(bench: Bench) -> dict[str, bytes]:
+    """Run a study without a cut; returns its outcome, and sets how long it takes."""
+    study = bench.directory / "uninterrupted" / "study"
+    figures, before = Figures(), time.monotonic()
+    complete(bench, study, figures)
+    bench.seconds = time.monotonic() - before
+    bench.epochs_trained()
+    return outcome(study)
+
+
+def soak(cuts: int, seed: int, minutes: float) -> Figures:
+    """Cut studies until there were enough cuts, or the time is over."""
+    random_, figures = random.Random(seed), Figures()
+    deadline = time.monotonic() + 60 * minutes
+    with (
+        tempfile.TemporaryDirectory(prefix="soak") as directory,
+        bench(Path(directory) / "head", own_head=True) as shared,
+        bench(Path(directory) / "own", own_head=False) as own,
+    ):
+        expected = uninterrupted(shared)
+        if uninterrupted(own) != expected:
+            figures.failures.append("FAILED: a cluster's run differs from a local one")
+        while figures.cuts.total() < cuts and time.monotonic() < deadline:
+            place = own if figures.studies % 4 == 3 else shared
+            drawn = [draw_cut(random_, place) for _ in range(random_.randint(1, 4))]
+            cut_study(place, expected, drawn, figures)
+            print(figures.describe().splitlines()[0], flush=True)
+    return figures
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the crash test; returns 0 if every promise was kept."""
+    parser = argparse.ArgumentParser(description="Cut a small study at many points.")
+    parser.add_argument("--cuts", type=int, default=200, help="how many, at least")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of cuts")
+    parser.add_argument("--minutes", type=float, default=180, help="no new study after these")
+    options = parser.parse_args(arguments)
+    figures = soak(options.cuts, options.seed, options.minutes)
+    print(figures.describe())
+    return 1 if figures.failures else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
