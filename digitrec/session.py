@@ -20,6 +20,7 @@ from types import TracebackType
 
 import ray
 from ray._private import services
+from ray.exceptions import RayError, RayTaskError
 from rich.console import Console
 
 from digitrec.address import answers, check_address
@@ -29,6 +30,7 @@ from digitrec.signals import sigint_put_off
 from digitrec.storage import Storage
 
 LOOK_SECONDS = 2.0  # between two looks at whether the head of the cluster is there
+LOOK_PATIENCE = 120.0  # seconds for the nodes to look for the study directory
 SILENCE_SECONDS = 50.0  # of the head, after which the study ends; 60 would end Ray, without a word
 UNFINISHED = 1  # exit code
 Node = dict[str, float]  # resource -> how much of it there is
@@ -167,7 +169,10 @@ def nodes_without(study: Storage, name: str, node_ids: Sequence[str]) -> list[st
     Args:
         study: the folder.
         name: of a file in it.
-        node_ids: as Ray has them.
+        node_ids: as Ray has them; a node that is gone or does not answer is left out.
+
+    Raises:
+        InputError: a node cannot run digitrec.
     """
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -180,8 +185,25 @@ def nodes_without(study: Storage, name: str, node_ids: Sequence[str]) -> list[st
         return "", True
 
     places = [NodeAffinitySchedulingStrategy(node_id, soft=False) for node_id in node_ids]
-    seen = ray.get([look.options(scheduling_strategy=place).remote() for place in places])
+    asked = [look.options(scheduling_strategy=place).remote() for place in places]
+    there, _ = ray.wait(asked, num_returns=len(asked), timeout=LOOK_PATIENCE)
+    seen = [answer for answer in map(_answer, there) if answer is not None]
     return [address for address, is_there in seen if not is_there]
+
+
+def _answer(task: "ray.ObjectRef[tuple[str, bool]]") -> tuple[str, bool] | None:
+    """Return what a node answers; None: it is gone, which Ray notices late.
+
+    Raises:
+        InputError: it cannot run digitrec.
+    """
+    try:
+        return ray.get(task)
+    except RayTaskError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise InputError(f"a node of the cluster cannot run digitrec: {reason}") from error
+    except RayError:
+        return None
 
 
 def local_runtime_env() -> dict[str, str] | None:

@@ -13,24 +13,35 @@ from pathlib import Path
 
 from tests.head import PATIENCE, Head, end_group, free_ports
 
-CHECKPOINTS = """
+CHANGED = """
 import sys
+import time
+from pathlib import Path
 
-from digitrec import search
+import ray
+
+from digitrec import search, session
 from digitrec.cli import main
 from digitrec.trainable import train_stack
 
 
-def train_with_checkpoints(config, **parts):
-    from digitrec import checkpoint
-
-    checkpoint.INTERVAL = 0.1
+def change(config, **parts):
+    {change}
     train_stack(config, **parts)
 
 
-search.train_stack = train_with_checkpoints
+search.train_stack = change
+session.SILENCE_SECONDS = 3
 sys.exit(main(sys.argv[1:]))
-"""  # digitrec that keeps checkpoints of epochs that are too short to be worth it
+"""  # digitrec with something that its workers do first, and little patience with a lost head
+CHECKPOINTS = """from digitrec import checkpoint
+    checkpoint.INTERVAL = 0.1"""  # of epochs that are too short to be worth it
+MEETING = """with Path({place!r}).open("a") as file:
+        file.write(f"{{ray.get_gpu_ids()}}\\n")
+    deadline = time.monotonic() + 60
+    while len(Path({place!r}).read_text().splitlines()) < {workers}:
+        assert time.monotonic() < deadline, "too few workers came"
+        time.sleep(0.05)"""  # no worker trains before there are as many
 EPOCH_LINE = re.compile(r"^(\S+) epoch (\d+)/\d+ \|", re.MULTILINE)
 
 
@@ -143,6 +154,16 @@ def start_study(
         if process.poll() is None:
             process.kill()
             process.wait()
+
+
+def changed(change: str) -> tuple[str, str]:
+    """Return what Python is to run for a digitrec whose workers do something first."""
+    return "-c", CHANGED.replace("{change}", change)
+
+
+def meeting(place: Path, workers: int) -> tuple[str, str]:
+    """Return a digitrec that trains only once so many workers write to a file at a time."""
+    return changed(MEETING.format(place=str(place), workers=workers))
 
 
 def epochs_by_worker(head: Head) -> dict[int, list[tuple[str, int]]]:
