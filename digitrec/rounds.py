@@ -152,6 +152,8 @@ class Rounds:
         from digitrec.search import search  # imported while Ray started
 
         finished = search(self.request, study, question, shared, tasks, console, self.lock)
+        if not finished:  # said first: of a stopped job, a cluster kills what takes long
+            self.console.print("Stopped. The same `digitrec tune` command goes on with the rest.")
         self.stopped = self.stopped or not finished
 
     def _trials(self, question: Question) -> "pd.DataFrame":

@@ -10,7 +10,6 @@ import logging
 import math
 import os
 import shlex
-import socket
 import sys
 import threading
 import time
@@ -21,15 +20,17 @@ from types import TracebackType
 
 import ray
 from ray._private import services
+from ray.exceptions import RayError, RayTaskError
 from rich.console import Console
 
+from digitrec.address import answers, check_address
 from digitrec.errors import InputError
 from digitrec.results.timings import Timings
 from digitrec.signals import sigint_put_off
 from digitrec.storage import Storage
 
-CONNECT_SECONDS = 5.0
 LOOK_SECONDS = 2.0  # between two looks at whether the head of the cluster is there
+LOOK_PATIENCE = 120.0  # seconds for the nodes to look for the study directory
 SILENCE_SECONDS = 50.0  # of the head, after which the study ends; 60 would end Ray, without a word
 UNFINISHED = 1  # exit code
 Node = dict[str, float]  # resource -> how much of it there is
@@ -171,7 +172,10 @@ def nodes_without(study: Storage, name: str, node_ids: Sequence[str]) -> list[st
     Args:
         study: the folder.
         name: of a file in it.
-        node_ids: as Ray has them.
+        node_ids: as Ray has them; a node that is gone or does not answer is left out.
+
+    Raises:
+        InputError: a node cannot run digitrec.
     """
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -184,47 +188,25 @@ def nodes_without(study: Storage, name: str, node_ids: Sequence[str]) -> list[st
         return "", True
 
     places = [NodeAffinitySchedulingStrategy(node_id, soft=False) for node_id in node_ids]
-    seen = ray.get([look.options(scheduling_strategy=place).remote() for place in places])
+    asked = [look.options(scheduling_strategy=place).remote() for place in places]
+    there, _ = ray.wait(asked, num_returns=len(asked), timeout=LOOK_PATIENCE)
+    seen = [answer for answer in map(_answer, there) if answer is not None]
     return [address for address, is_there in seen if not is_there]
 
 
-def check_address(address: str) -> None:
-    """Check in a few seconds what Ray would retry for minutes: that somebody listens there.
+def _answer(task: "ray.ObjectRef[tuple[str, bool]]") -> tuple[str, bool] | None:
+    """Return what a node answers; None: it is gone, which Ray notices late.
 
     Raises:
-        InputError: it is no address of a Ray cluster, or nobody listens.
+        InputError: it cannot run digitrec.
     """
-    if address in {"local", "auto"}:
-        return
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or "/" in address:
-        raise InputError(
-            f"{address} is not the address of a Ray cluster, which is HOST:PORT (of its GCS, often "
-            "6379) or 'auto'. To run on a cluster by its dashboard's address, use `ray job submit`"
-        )
     try:
-        connect(address)
-    except (OSError, OverflowError) as error:
-        raise InputError(f"no Ray cluster answers at {address}: {error}") from error
-
-
-def connect(address: str) -> None:
-    """Check that somebody listens at HOST:PORT.
-
-    Raises:
-        OSError, OverflowError: nobody does.
-    """
-    host, _, port = address.rpartition(":")
-    socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
-
-
-def answers(address: str) -> bool:
-    """Return whether somebody listens at HOST:PORT."""
-    try:
-        connect(address)
-    except OSError:
-        return False
-    return True
+        return ray.get(task)
+    except RayTaskError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise InputError(f"a node of the cluster cannot run digitrec: {reason}") from error
+    except RayError:
+        return None
 
 
 def local_runtime_env() -> dict[str, str] | None:

@@ -16,7 +16,7 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 from ray import tune
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorUnavailableError, RayActorError
 
 from digitrec.data import SharedData
 from digitrec.results.arrays import SUFFIX, DamagedError
@@ -190,6 +190,8 @@ def describe_epoch(stack: Stack, records: Sequence[EpochRecord], epochs: int, im
 def describe_failure(error: Exception) -> str:
     """Return in one line why a trial of Ray Tune failed: it raised, or its worker was lost."""
     last = str(error).strip().splitlines()[-1]
+    if isinstance(error, ActorUnavailableError):
+        return "its worker no longer answers"
     if not isinstance(error, RayActorError):
         return last
     detail = last.partition(" Some common causes")[0].rpartition("Worker exit detail: ")[2]

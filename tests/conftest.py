@@ -39,6 +39,7 @@ class S3Server(NamedTuple):
 
     endpoint: str  # 127.0.0.1:PORT
     bucket: str
+    pid: int | None = None  # of its process, where it is known
 
     def uri(self, key: str) -> str:
         """Return how pyarrow and digitrec are to be told of an object or folder in the bucket."""
@@ -56,7 +57,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
     try:
-        server = S3Server(endpoint=_await_endpoint(process, log), bucket="digits")
+        server = S3Server(endpoint=_await_endpoint(process, log), bucket="digits", pid=process.pid)
         create = urllib.request.Request(f"http://{server.endpoint}/{server.bucket}", method="PUT")
         urllib.request.urlopen(create, timeout=30).close()
         with pytest.MonkeyPatch.context() as environment:

@@ -20,6 +20,7 @@ from rich.console import Console
 from safetensors.numpy import load_file
 
 from digitrec import cli, rounds, search
+from digitrec.address import check_address
 from digitrec.classifier import load_classifier
 from digitrec.data import fit_scaler, read_digits, split_rows
 from digitrec.errors import InputError
@@ -27,7 +28,7 @@ from digitrec.request import Request
 from digitrec.results.outcome import Outcome
 from digitrec.results.stacks import write_failure
 from digitrec.results.timings import Timings
-from digitrec.session import Session, check_address, count_workers, local_runtime_env
+from digitrec.session import Session, count_workers, local_runtime_env
 from digitrec.space import Space
 from digitrec.storage import Storage
 from digitrec.study import run_study

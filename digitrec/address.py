@@ -1,0 +1,129 @@
+"""Whether a Ray cluster answers at an address, found out at once.
+
+Ray itself tries for 20 seconds where it has no token or a wrong one, for minutes where nobody is,
+and then gives no reason.
+"""
+
+import os
+import socket
+
+from ray._private import services
+from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
+from ray.exceptions import AuthenticationError
+
+from digitrec.errors import InputError
+
+CONNECT_SECONDS = 5.0
+QUESTION = "/ray.rpc.NodeInfoGcsService/GetClusterId"  # which Ray asks a head first as well
+Metadata = tuple[tuple[str, str], ...]
+
+
+def check_address(address: str) -> None:
+    """Check that the head of a Ray cluster is there and would accept this process.
+
+    Args:
+        address: HOST:PORT of the head's GCS, or "auto"; "local" is always right.
+
+    Raises:
+        InputError: it is no address of a Ray cluster, nobody answers, or the token is not right.
+    """
+    if address == "local":
+        return
+    where = find_head() if address == "auto" else address
+    host, _, port = where.rpartition(":")
+    if not host or not port.isdecimal() or "/" in where:
+        raise InputError(
+            f"{where} is not the address of a Ray cluster, which is HOST:PORT (of its GCS, often "
+            "6379) or 'auto'. To run on a cluster by its dashboard's address, use `ray job submit`"
+        )
+    try:
+        connect(where)
+    except (OSError, OverflowError) as error:
+        raise InputError(f"no Ray cluster answers at {where}: {error}") from error
+    check_token(where, token_to_show(found=address == "auto"))
+
+
+def find_head() -> str:
+    """Return the address of the Ray cluster that this machine is part of.
+
+    Raises:
+        InputError: there is none, or more than one.
+    """
+    try:
+        address: str = services.canonicalize_bootstrap_address_or_die("auto")
+    except (ConnectionError, ValueError) as error:
+        raise InputError(f"auto: {error}") from error
+    return address
+
+
+def connect(address: str) -> None:
+    """Check that somebody listens at HOST:PORT.
+
+    Raises:
+        OSError, OverflowError: nobody does.
+    """
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+
+
+def answers(address: str) -> bool:
+    """Return whether somebody listens at HOST:PORT."""
+    try:
+        connect(address)
+    except OSError:
+        return False
+    return True
+
+
+def token_to_show(*, found: bool) -> Metadata:
+    """Return the token that Ray would show to a head, as metadata of a call; empty: none.
+
+    Args:
+        found: the address was found, not given; Ray then shows a token without being told to.
+
+    Raises:
+        InputError: Ray is told to show a token, and there is none.
+    """
+    mode = os.environ.get("RAY_AUTH_MODE", "").lower()
+    loader = AuthenticationTokenLoader.instance()
+    try:
+        has_token = loader.has_token(ignore_auth_mode=True)
+    except AuthenticationError as error:
+        raise InputError(str(error).split(". ")[0]) from error
+    if mode == "token" and not has_token:
+        raise InputError(f"RAY_AUTH_MODE is token, and there is no token. {_TOKEN_PLACES}")
+    if has_token and (mode == "token" or (found and not mode)):
+        return (("authorization", f"Bearer {loader.get_raw_token(ignore_auth_mode=True)}"),)
+    return ()
+
+
+def check_token(address: str, metadata: Metadata) -> None:
+    """Check that a head accepts a token, or asks for none.
+
+    Raises:
+        InputError: it does not, or it is no head of a Ray cluster.
+    """
+    if os.environ.get("RAY_USE_TLS", "0").lower() in {"1", "true"}:
+        return  # what Ray itself makes of certificates is not repeated here
+    import grpc  # a tenth of a second, which only clusters need
+
+    options = [("grpc.enable_http_proxy", 0)]
+    with grpc.insecure_channel(address, options=options) as channel:
+        try:
+            channel.unary_unary(QUESTION)(b"", timeout=CONNECT_SECONDS, metadata=metadata)
+        except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.UNAVAILABLE:
+                raise InputError(
+                    f"no Ray cluster answers at {address}: what listens there is no head's GCS"
+                ) from error
+            if error.code() == grpc.StatusCode.UNAUTHENTICATED:
+                wrong = "does not accept this token" if metadata else "asks for a token"
+                raise InputError(
+                    f"the Ray cluster at {address} {wrong}. {_TOKEN_PLACES}"
+                ) from error
+
+
+_TOKEN_PLACES = (
+    "`ray get-auth-token` on its head prints the cluster's token: put it into a file, set "
+    "RAY_AUTH_TOKEN_PATH to its path and RAY_AUTH_MODE to token"
+)
