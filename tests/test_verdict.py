@@ -546,6 +546,34 @@ def test_a_test_of_another_trial_says_nothing_about_the_winner() -> None:
     assert "test" not in found(record)
 
 
+@pytest.mark.parametrize(
+    ("accuracy", "level"), [(0.6, "caution"), (0.93, "caution"), (0.945, "good"), (0.99, "good")]
+)
+def test_a_test_that_falls_short_of_validation_is_a_caution(accuracy: float, level: str) -> None:
+    test = {"source": "test.csv", "rows": 10_000, "accuracy": accuracy, "loss": 0.3}
+    finding = found(replace(study(PLAIN), best={"trial": "lr0.1-bs32-seed0", "test": test}))["test"]
+    assert finding.level == level
+    assert ("less than validation promised" in finding.sentence) == (level == "caution")
+    assert "validation: 95.00% (95% interval 93.96% to 95.87%)" in finding.evidence
+
+
+def test_a_few_test_digits_that_go_wrong_are_no_caution() -> None:
+    test = {"source": "test.csv", "rows": 20, "accuracy": 0.85, "loss": 0.3}
+    record = replace(study(PLAIN), best={"trial": "lr0.1-bs32-seed0", "test": test})
+    assert found(record)["test"].level == "good"
+
+
+def test_the_saved_models_seed_need_not_be_one_that_confirmed_its_configuration() -> None:
+    fresh: dict[Point, Fate] = {
+        (lr, 32, seed): flat(0.95 if lr == 0.1 else 0.9) for lr in (0.1, 1.0) for seed in (1, 2)
+    }
+    test = {"source": "test.csv", "rows": 10_000, "accuracy": 0.95, "loss": 0.3}
+    record = study(PLAIN | fresh, confirmed=list(fresh))
+    findings = found(replace(record, best={"trial": "lr0.1-bs32-seed0", "test": test}))
+    assert "test" in findings
+    assert "optimism" not in findings
+
+
 # --- the commands, and studies of every kind
 
 

@@ -13,9 +13,12 @@ import pandas as pd
 from digitrec.results.compare import (
     Comparisons,
     Correctness,
+    Interval,
     compare_with_winner,
     rank_cells,
     score_images,
+    wilson_interval,
+    winner_interval,
 )
 from digitrec.results.record import Record
 
@@ -125,6 +128,16 @@ class Evidence:
             return None
         names = [cell.trials for cell in self.cells]
         return score_images(names, self.record.predictions, self.record.labels)
+
+    @cached_property
+    def interval(self) -> Interval:
+        """The winner's accuracy as far as it is known: 95 times in 100, such an interval holds it.
+
+        Without the labels, of its images alone.
+        """
+        if self.correctness is None:
+            return wilson_interval(self.winner.accuracy, self.images)
+        return winner_interval(self.correctness)
 
     @cached_property
     def comparisons(self) -> Comparisons | None:

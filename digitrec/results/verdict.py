@@ -27,7 +27,6 @@ from digitrec.results.compare import (
     Floats,
     estimate_optimism,
     wilson_interval,
-    winner_interval,
 )
 from digitrec.results.evidence import Cell, Evidence, spell
 from digitrec.results.record import Record
@@ -90,10 +89,7 @@ def judge_winner(evidence: Evidence) -> Finding:
 
 def _accuracy_of_winner(evidence: Evidence) -> str:
     winner = evidence.winner
-    if evidence.correctness is None:
-        low, high = wilson_interval(winner.accuracy, evidence.images)
-    else:
-        low, high = winner_interval(evidence.correctness)
+    low, high = evidence.interval
     lone = len(evidence.all_cells) == 1
     fresh = "fresh " if evidence.confirmed else ""
     seeds = f", mean of {len(winner.trials)} {fresh}seeds" if evidence.several_seeds else ""
@@ -667,22 +663,36 @@ def judge_test(evidence: Evidence) -> Finding | None:
         return None
     rows, accuracy = int(test["rows"]), float(test["accuracy"])
     low, high = wilson_interval(accuracy, rows)
+    promised = evidence.interval
+    below = high < promised.low
+    doubt = (
+        " That is less than validation promised: see whether the test digits are of the same kind "
+        "as the study's, with the same meaning of pixels and labels."
+        if below
+        else ""
+    )
     return Finding(
         rule="test",
-        level="good",
+        level="caution" if below else "good",
         sentence=f"On {_counted(rows, 'test digit')} that no choice was made by, the saved model "
-        f"recognises {accuracy:.2%} (95% interval {low:.2%} to {high:.2%}).",
-        evidence=f"{test['source']}, loss {float(test['loss']):.4f}",
+        f"recognises {accuracy:.2%} (95% interval {low:.2%} to {high:.2%}).{doubt}",
+        evidence=f"{test['source']}, loss {float(test['loss']):.4f}; validation: "
+        f"{evidence.winner.accuracy:.2%} (95% interval {promised.low:.2%} to {promised.high:.2%})",
         command=None,
     )
 
 
 def _test(evidence: Evidence) -> dict[str, Any] | None:
-    """Return how the saved model did on test data; None: not tested, or not the winner's model."""
+    """Return how the saved model did on test data; None: not tested, or another configuration's.
+
+    The saved model is one trial, and where fresh seeds chose the winner, not always one of these.
+    """
     best = evidence.record.best
-    if best is None or best["trial"] not in evidence.winner.trials:
+    if best is None:
         return None
-    return best.get("test")
+    saved = evidence.trials[evidence.trials["trial"] == best["trial"]]
+    same = [(saved[name] == value).all() for name, value in evidence.winner.values.items()]
+    return best.get("test") if len(saved) and all(same) else None
 
 
 RULES: tuple[Callable[[Evidence], Finding | None], ...] = (
