@@ -466,7 +466,7 @@ def test_a_small_batch_that_leads_only_by_its_updates_is_seen_through() -> None:
     fates: dict[Point, Fate] = {(0.1, 32, 0): [0.80, 0.87, 0.95], (0.1, 64, 0): [0.7, 0.8, 0.86]}
     updates = found(study(fates))["updates"]
     assert "batch size 32 had 2 times the updates of 64" in updates.sentence
-    assert "batch size 64 does as well after as many updates" in updates.sentence
+    assert "so its lead comes from more updates" in updates.sentence
     assert "after 375 updates" in updates.evidence
 
 
@@ -475,6 +475,20 @@ def test_a_small_batch_that_leads_at_equal_updates_is_ahead() -> None:
     assert "it is ahead of batch size 64 at equal updates too" in (
         found(study(fates))["updates"].sentence
     )
+
+
+def test_a_lead_that_is_the_same_at_equal_updates_does_not_come_from_more_updates() -> None:
+    fates: dict[Point, Fate] = {(0.1, 32, 0): flat(0.95), (0.1, 64, 0): flat(0.94)}
+    updates = found(study(fates))["updates"]
+    assert "curves cannot tell" in updates.sentence
+    assert "(95.00% and 94.00%, the difference within noise)" in updates.sentence
+    assert "comes from more updates" not in updates.sentence
+
+
+def test_a_batch_size_that_is_behind_at_equal_updates_leads_by_its_updates() -> None:
+    fates: dict[Point, Fate] = {(0.1, 32, 0): [0.5, 0.6, 0.96], (0.1, 64, 0): [0.3, 0.4, 0.95]}
+    updates = found(study(fates))["updates"]
+    assert "batch size 64 is ahead of it at equal updates" in updates.sentence
 
 
 def test_between_epochs_accuracy_is_read_off_the_curve() -> None:

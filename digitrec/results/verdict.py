@@ -550,46 +550,78 @@ def judge_updates(evidence: Evidence) -> Finding | None:
     if len(sizes) < 2:
         return None
     own = evidence.winner.batch_size
-    pairs = [(size, _at_equal_updates(evidence, own, size)) for size in sizes if size > own]
+    pairs = [(size, _pairs_of_updates(evidence, own, size)) for size in sizes if size > own]
     seen = [(size, *pair) for size, pair in pairs if pair is not None]
     if not seen:
         return None
-    size, _, ours, theirs = seen[0]
-    noise = math.hypot(evidence.standard_error(ours), evidence.standard_error(theirs))
-    ahead = ours - theirs > STANDARD_ERRORS * noise
-    behind = theirs - ours > STANDARD_ERRORS * noise
-    more = "so what lead it has comes from more updates"
-    if ahead:
-        say = f"it is ahead of batch size {size} at equal updates too"
-    elif behind:
-        say = f"batch size {size} is ahead of it at equal updates, {more}"
-    else:
-        say = f"batch size {size} does as well after as many updates, {more}"
+    size, at_equal, at_end = seen[0]
     return Finding(
         rule="updates",
         level="note",
         sentence=f"All batch sizes had the same epochs, so batch size {min(sizes)} had "
         f"{max(sizes) / min(sizes):.3g} times the updates of {max(sizes)}. As to the winner's "
-        f"{own}, {say}.",
+        f"{own}, {_say_of_updates(evidence, size, at_equal, at_end)}.",
         evidence="; ".join(
-            f"after {u:,.0f} updates: batch size {own} {a:.2%}, batch size {s} {b:.2%}"
-            for s, u, a, b in seen
+            f"after {even.updates:,.0f} updates: batch size {own} {even.ours:.2%}, batch size {s} "
+            f"{even.theirs:.2%}; after the last epoch {end.ours:.2%} and {end.theirs:.2%}"
+            for s, even, end in seen
         ),
         command=None,
     )
 
 
-def _at_equal_updates(evidence: Evidence, own: int, size: int) -> tuple[float, float, float] | None:
-    """Return updates, and the best accuracy of either batch size after them; None: no overlap."""
-    curves = [_curves_of(evidence, batch) for batch in (own, size)]
-    updates = min(float(at[-1]) for at, _ in curves)
-    if any(updates < at[0] for at, _ in curves):
-        return None
-    ours, theirs = (
-        max(float(np.interp(math.log(updates), np.log(at), line)) for line in lines)
-        for at, lines in curves
+class Pair(NamedTuple):
+    """The best accuracy of two batch sizes, either with its best rate."""
+
+    updates: float  # of the smaller batch size
+    ours: float
+    theirs: float
+
+    @property
+    def lead(self) -> float:
+        """Ours over theirs."""
+        return self.ours - self.theirs
+
+
+def _say_of_updates(evidence: Evidence, size: int, at_equal: Pair, at_end: Pair) -> str:
+    """Say where the lead over a batch size comes from, if the curves can tell.
+
+    No difference beyond noise is not yet equality: that more updates make the lead is said only
+    where the lead at equal updates is smaller than that at the end, beyond noise.
+    """
+    accuracies = (at_equal.ours, at_equal.theirs, at_end.ours, at_end.theirs)
+    errors = [evidence.standard_error(accuracy) for accuracy in accuracies]
+    noise = STANDARD_ERRORS * math.hypot(*errors[:2])
+    if at_equal.lead > noise:
+        return f"it is ahead of batch size {size} at equal updates too"
+    if -at_equal.lead > noise:
+        return (
+            f"batch size {size} is ahead of it at equal updates, so what lead it has comes from "
+            "more updates"
+        )
+    if at_end.lead - at_equal.lead > STANDARD_ERRORS * math.hypot(*errors):
+        return (
+            f"it is not ahead of batch size {size} beyond noise at equal updates, so its lead "
+            "comes from more updates"
+        )
+    return (
+        f"the curves cannot tell whether it is ahead of batch size {size} at equal updates "
+        f"({at_equal.ours:.2%} and {at_equal.theirs:.2%}, the difference within noise)"
     )
-    return updates, ours, theirs
+
+
+def _pairs_of_updates(evidence: Evidence, own: int, size: int) -> tuple[Pair, Pair] | None:
+    """Return the batch sizes at equal updates, and after the last epoch; None: no overlap."""
+    (at, ours), (their_at, theirs) = (_curves_of(evidence, batch) for batch in (own, size))
+    updates = min(float(at[-1]), float(their_at[-1]))
+    if updates < at[0] or updates < their_at[0]:
+        return None
+    even = (
+        max(float(np.interp(math.log(updates), np.log(places), line)) for line in lines)
+        for places, lines in ((at, ours), (their_at, theirs))
+    )
+    last = Pair(float(at[-1]), float(ours[:, -1].max()), float(theirs[:, -1].max()))
+    return Pair(updates, *even), last
 
 
 def _curves_of(evidence: Evidence, size: int) -> tuple[Floats, Floats]:
