@@ -43,6 +43,7 @@ OVERFITTING_EPOCHS = 2  # for which it must have
 MANY_DIVERGED = 0.25  # of the trials
 MANY_ERRORS = 3.0  # times those of a stable training: unstable
 PRICE = 1.5  # times as long, to be worth a word
+PAIRS = 2  # of stacks, the least to speak of seconds by
 SMALL_GAIN = 0.005  # of accuracy, within which a faster batch size is worth naming
 WORTH_SAYING = 0.0005  # of accuracy; the least optimism that is mentioned
 
@@ -587,7 +588,7 @@ def _say_of_updates(evidence: Evidence, size: int, at_equal: Pair, at_end: Pair)
     """Say where the lead over a batch size comes from, if the curves can tell.
 
     No difference beyond noise is not yet equality: that more updates make the lead is said only
-    where the lead at equal updates is smaller than that at the end, beyond noise.
+    where there is a lead, and that at equal updates is smaller beyond noise.
     """
     accuracies = (at_equal.ours, at_equal.theirs, at_end.ours, at_end.theirs)
     errors = [evidence.standard_error(accuracy) for accuracy in accuracies]
@@ -599,7 +600,8 @@ def _say_of_updates(evidence: Evidence, size: int, at_equal: Pair, at_end: Pair)
             f"batch size {size} is ahead of it at equal updates, so what lead it has comes from "
             "more updates"
         )
-    if at_end.lead - at_equal.lead > STANDARD_ERRORS * math.hypot(*errors):
+    leads = all(cell.batch_size != size for cell in evidence.alike)
+    if leads and at_end.lead - at_equal.lead > STANDARD_ERRORS * math.hypot(*errors):
         return (
             f"it is not ahead of batch size {size} beyond noise at equal updates, so its lead "
             "comes from more updates"
@@ -633,31 +635,36 @@ def _curves_of(evidence: Evidence, size: int) -> tuple[Floats, Floats]:
 
 
 def judge_price(evidence: Evidence) -> Finding | None:
-    """Say what the winner costs in seconds against the fastest that is nearly as good.
+    """Say what the winner costs in seconds against a batch size that is nearly as good and faster.
 
     Nearly as good is within half a point of its accuracy. A trial's seconds are its share of its
-    stack's and so depend on chance; the median over all trials of its batch size is taken, for
-    on the batch size they depend by far the most.
+    stack's, and depend on how many trials the stack trains together and on how busy the machine
+    was. So a stack is compared only with one of the same run, the same number of trials, and a
+    rate and a seed in common; and as equal ones were measured to differ by a factor of two, the
+    batch size must cost as much more in every pair, of two at the least.
 
     Source: Playbook, "Choosing the batch size to minimize training time" and "Choosing the batch
     size to minimize resource consumption".
     """
-    trials = evidence.trials[evidence.trials["status"] == "completed"]
-    seconds = trials.groupby("batch_size")["seconds"].median()
     winner = evidence.winner
     near = [cell for cell in evidence.cells if winner.accuracy - cell.accuracy <= SMALL_GAIN]
-    rival = min(near, key=lambda cell: (seconds[cell.batch_size], -cell.accuracy))
-    ours, theirs = float(seconds[winner.batch_size]), float(seconds[rival.batch_size])
-    if ours < PRICE * theirs:
+    found = [
+        (min(ratios), rival, ratios)
+        for rival in near
+        for ratios in [evidence.ratios_of_seconds(winner.batch_size, rival.batch_size)]
+        if len(ratios) >= PAIRS and min(ratios) >= PRICE
+    ]
+    if not found:
         return None
+    least, rival, ratios = max(found, key=lambda price: (price[0], price[1].accuracy))
     doubt = ", which cannot be told apart from it" if rival in evidence.alike else ""
     return Finding(
         rule="price",
         level="note",
-        sentence=f"The winner takes {ours / theirs:.1f} times as long to train as {rival}{doubt}, "
+        sentence=f"The winner takes at least {least:.1f} times as long to train as {rival}{doubt}, "
         f"for {_points(winner.accuracy - rival.accuracy)} more.",
-        evidence=f"batch size {winner.batch_size} takes {ours:.2f} s a trial, batch size "
-        f"{rival.batch_size} {theirs:.2f} s (medians)",
+        evidence=f"batch size {winner.batch_size} took {least:.2f} to {max(ratios):.2f} times as "
+        f"long as {rival.batch_size} in {len(ratios)} pairs of stacks of the same run and size",
         command=None,
     )
 
