@@ -225,7 +225,7 @@ def test_a_stack_is_one_bar_in_the_row_of_its_worker() -> None:
     assert frame["ended"].tolist() == [2, 3, 4]
     assert timeline.describe_timeline(frame) == (
         "2 workers trained 3 stacks within 4.0 seconds. "
-        "They were busy for 7.0 worker-seconds, 88 % of that time."
+        "They were busy for 7.0 worker-seconds, 88 % of their time, and waited for 1.0."
     )
 
 
@@ -235,6 +235,18 @@ def test_a_long_pause_takes_no_room_in_the_timeline() -> None:
     assert frame["ended"].tolist() == [2, 5]
     assert frame["pause"].tolist() == [0, 86_400]
     assert "1 pause, 24.0 hours in all" in timeline.describe_timeline(frame)
+
+
+def test_the_workers_of_one_run_are_not_idle_in_another() -> None:
+    frame = timeline.summarise_timeline(
+        *runs_of((7, 0, 50), (8, 1, 50), (9, 85, 95), (10, 85, 90), (9, 95, 105))
+    )
+    assert frame["run"].tolist() == [0, 0, 1, 1, 1]
+    assert timeline.describe_timeline(frame) == (
+        "In 2 runs, 4 workers trained 5 stacks within 70.0 seconds. They were busy for 124.0 "
+        "worker-seconds, 89 % of their time, and waited for 16.0. "
+        "Left out: 1 pause, 35 seconds in all, when nothing was trained."
+    )
 
 
 def test_a_short_wait_stays_in_the_timeline() -> None:

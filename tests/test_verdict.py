@@ -16,9 +16,10 @@ from digitrec.request import Request
 from digitrec.results.commands import tune_command
 from digitrec.results.question import Question
 from digitrec.results.record import Record
+from digitrec.results.stacks import Run, StackResult
 from digitrec.results.tables import EPOCH_COLUMNS, RUN_COLUMNS, TRIAL_COLUMNS, Tables
 from digitrec.results.verdict import Finding, reach_verdict
-from digitrec.space import Configuration, Space
+from digitrec.space import Configuration, EpochRecord, Space, Stack
 from digitrec.storage import Storage
 
 IMAGES, TRAIN_ROWS = 2_000, 8_000
@@ -466,7 +467,7 @@ def test_a_small_batch_that_leads_only_by_its_updates_is_seen_through() -> None:
     fates: dict[Point, Fate] = {(0.1, 32, 0): [0.80, 0.87, 0.95], (0.1, 64, 0): [0.7, 0.8, 0.86]}
     updates = found(study(fates))["updates"]
     assert "batch size 32 had 2 times the updates of 64" in updates.sentence
-    assert "batch size 64 does as well after as many updates" in updates.sentence
+    assert "so its lead comes from more updates" in updates.sentence
     assert "after 375 updates" in updates.evidence
 
 
@@ -475,6 +476,28 @@ def test_a_small_batch_that_leads_at_equal_updates_is_ahead() -> None:
     assert "it is ahead of batch size 64 at equal updates too" in (
         found(study(fates))["updates"].sentence
     )
+
+
+def test_a_lead_that_is_the_same_at_equal_updates_does_not_come_from_more_updates() -> None:
+    fates: dict[Point, Fate] = {(0.1, 32, 0): flat(0.95), (0.1, 64, 0): flat(0.94)}
+    updates = found(study(fates))["updates"]
+    assert "curves cannot tell" in updates.sentence
+    assert "(95.00% and 94.00%, the difference within noise)" in updates.sentence
+    assert "comes from more updates" not in updates.sentence
+
+
+def test_a_lead_that_is_none_beyond_noise_is_not_explained() -> None:
+    fates: dict[Point, Fate] = {(0.1, 32, 0): [0.92, 0.9277, 0.95], (0.1, 64, 0): [0.8, 0.9, 0.939]}
+    record = study(fates)
+    updates = found(record)["updates"]
+    assert "cannot be told apart" in found(record)["winner"].sentence
+    assert "curves cannot tell" in updates.sentence
+
+
+def test_a_batch_size_that_is_behind_at_equal_updates_leads_by_its_updates() -> None:
+    fates: dict[Point, Fate] = {(0.1, 32, 0): [0.5, 0.6, 0.96], (0.1, 64, 0): [0.3, 0.4, 0.95]}
+    updates = found(study(fates))["updates"]
+    assert "batch size 64 is ahead of it at equal updates" in updates.sentence
 
 
 def test_between_epochs_accuracy_is_read_off_the_curve() -> None:
@@ -494,27 +517,77 @@ def test_a_winner_with_the_largest_batch_had_no_more_updates_than_others() -> No
     assert "updates" not in found(study(fates))
 
 
+Stacks = Sequence[tuple[Sequence[Point], float, float]]  # its trials, its start, seconds of a trial
+TWO_SIZES = {(lr, size, 0): flat(0.951 - size / 1e5) for lr in (0.1, 0.2) for size in (32, 64)}
+
+
+def timed(record: Record, stacks: Stacks) -> Record:
+    """The record with what its stacks took; runs that begin far apart have other workers."""
+    results = []
+    for points, started, seconds in stacks:
+        members = tuple(
+            Configuration(lr=lr, batch_size=size, seed=seed) for lr, size, seed in points
+        )
+        epochs = record.question.epochs
+        history = [EpochRecord(e, e, 0.1, 0.9, 0.1, 0.9, seconds / epochs) for e in (1, 2, 3)]
+        run = Run(
+            node="node",
+            pid=int(started // 1000),
+            started=started,
+            ended=started + seconds * len(points),
+        )
+        predictions = np.zeros((len(points), IMAGES), np.uint8)
+        epoch_rows = [[one] * len(points) for one in history]
+        stack = Stack(members)
+        results.append(
+            StackResult(stack=stack, epochs=epoch_rows, predictions=predictions, run=run)
+        )
+    return replace(record, results=results)
+
+
+def alone(seconds: Mapping[Point, float]) -> Stacks:
+    """Every trial in a stack of its own, all in one run."""
+    return [([point], 10.0 * place, took) for place, (point, took) in enumerate(seconds.items())]
+
+
 def test_a_faster_batch_size_that_is_as_good_is_named_with_its_price() -> None:
-    fates: dict[Point, Fate] = {
-        (0.1, 32, 0): flat(0.951),
-        (0.1, 64, 0): flat(0.95),
-        (0.1, 128, 0): flat(0.8),
-    }
-    price = found(study(fates))["price"]
+    took = {(0.1, 32, 0): 4.0, (0.1, 64, 0): 2.0, (0.2, 32, 0): 5.0, (0.2, 64, 0): 2.0}
+    price = found(timed(study(TWO_SIZES), alone(took)))["price"]
     assert (
-        "takes 2.0 times as long to train as lr 0.1, batch size 64, which cannot be told apart "
-        "from it, for 0.10 percentage points more" in price.sentence
+        "takes at least 2.0 times as long to train as lr 0.1, batch size 64, which cannot be told "
+        "apart from it, for 0.03 percentage points more" in price.sentence
     )
+    assert "2.00 to 2.50 times as long as 64 in 2 pairs" in price.evidence
+
+
+def test_a_batch_size_that_is_dearer_only_in_one_pair_has_no_price() -> None:
+    took = {(0.1, 32, 0): 6.0, (0.1, 64, 0): 2.0, (0.2, 32, 0): 2.0, (0.2, 64, 0): 2.0}
+    assert "price" not in found(timed(study(TWO_SIZES), alone(took)))
+
+
+def test_seconds_of_different_runs_are_not_compared() -> None:
+    slow, fast = (
+        [([(lr, size, 0)], started + 10 * lr, took) for lr in (0.1, 0.2)]
+        for size, started, took in ((32, 0.0, 6.0), (64, 50_000.0, 2.0))
+    )
+    assert "price" not in found(timed(study(TWO_SIZES), slow + fast))
+
+
+def test_seconds_of_stacks_of_different_width_are_not_compared() -> None:
+    slow = [([(lr, 32, 0)], 10 * lr, 6.0) for lr in (0.1, 0.2)]
+    fast = [([(lr, 64, 0), (lr + 1, 64, 0)], 10 + 10 * lr, 2.0) for lr in (0.1, 0.2)]
+    assert "price" not in found(timed(study(TWO_SIZES), slow + fast))
 
 
 def test_a_faster_batch_size_that_is_worse_has_no_price() -> None:
-    fates: dict[Point, Fate] = {(0.1, 32, 0): flat(0.95), (0.1, 64, 0): flat(0.9)}
-    assert "price" not in found(study(fates))
+    fates = {(lr, size, 0): flat(0.95 - size / 1e3) for lr in (0.1, 0.2) for size in (32, 64)}
+    took = {(lr, size, 0): 100 / size for lr, size, _ in fates}
+    assert "price" not in found(timed(study(fates), alone(took)))
 
 
 def test_the_fastest_winner_has_no_price() -> None:
-    fates: dict[Point, Fate] = {(0.1, 32, 0): flat(0.95), (0.1, 64, 0): flat(0.951)}
-    assert "price" not in found(study(fates))
+    took = {(lr, size, 0): size / 10 for lr, size, _ in TWO_SIZES}
+    assert "price" not in found(timed(study(TWO_SIZES), alone(took)))
 
 
 # --- optimism and test data
@@ -544,6 +617,34 @@ def test_a_test_of_another_trial_says_nothing_about_the_winner() -> None:
     test = {"source": "test.csv", "rows": 10_000, "accuracy": 0.89, "loss": 0.3}
     record = replace(study(PLAIN), best={"trial": "lr0.01-bs32-seed0", "test": test})
     assert "test" not in found(record)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "level"), [(0.6, "caution"), (0.93, "caution"), (0.945, "good"), (0.99, "good")]
+)
+def test_a_test_that_falls_short_of_validation_is_a_caution(accuracy: float, level: str) -> None:
+    test = {"source": "test.csv", "rows": 10_000, "accuracy": accuracy, "loss": 0.3}
+    finding = found(replace(study(PLAIN), best={"trial": "lr0.1-bs32-seed0", "test": test}))["test"]
+    assert finding.level == level
+    assert ("less than validation promised" in finding.sentence) == (level == "caution")
+    assert "validation: 95.00% (95% interval 93.96% to 95.87%)" in finding.evidence
+
+
+def test_a_few_test_digits_that_go_wrong_are_no_caution() -> None:
+    test = {"source": "test.csv", "rows": 20, "accuracy": 0.85, "loss": 0.3}
+    record = replace(study(PLAIN), best={"trial": "lr0.1-bs32-seed0", "test": test})
+    assert found(record)["test"].level == "good"
+
+
+def test_the_saved_models_seed_need_not_be_one_that_confirmed_its_configuration() -> None:
+    fresh: dict[Point, Fate] = {
+        (lr, 32, seed): flat(0.95 if lr == 0.1 else 0.9) for lr in (0.1, 1.0) for seed in (1, 2)
+    }
+    test = {"source": "test.csv", "rows": 10_000, "accuracy": 0.95, "loss": 0.3}
+    record = study(PLAIN | fresh, confirmed=list(fresh))
+    findings = found(replace(record, best={"trial": "lr0.1-bs32-seed0", "test": test}))
+    assert "test" in findings
+    assert "optimism" not in findings
 
 
 # --- the commands, and studies of every kind

@@ -360,8 +360,8 @@ def _timeline(study: Study) -> Chart | Omission:
         title=title,
         caption=(
             "A row per worker and a bar per stack, coloured and labelled by batch size; what is "
-            "empty is starting or waiting. A dashed line is a pause in which nothing was trained, "
-            "left out."
+            "empty is starting or waiting. A dashed line is the end of a run; the time until the "
+            "next is left out."
         ),
         says=timeline.describe_timeline(frame),
         picture=render(timeline.draw_timeline(frame), len(frame)),

@@ -13,10 +13,14 @@ import pandas as pd
 from digitrec.results.compare import (
     Comparisons,
     Correctness,
+    Interval,
     compare_with_winner,
     score_images,
+    wilson_interval,
+    winner_interval,
 )
 from digitrec.results.record import Record
+from digitrec.results.runs import number_runs
 from digitrec.results.tables import rank_cells, rank_confirmed
 
 
@@ -118,6 +122,16 @@ class Evidence:
         return score_images(names, self.record.predictions, self.record.labels)
 
     @cached_property
+    def interval(self) -> Interval:
+        """The winner's accuracy as far as it is known: 95 times in 100, such an interval holds it.
+
+        Without the labels, of its images alone.
+        """
+        if self.correctness is None:
+            return wilson_interval(self.winner.accuracy, self.images)
+        return winner_interval(self.correctness)
+
+    @cached_property
     def comparisons(self) -> Comparisons | None:
         """The winner against the others; None where there is nothing to compare."""
         if self.correctness is None or len(self.cells) < 2:
@@ -166,6 +180,47 @@ class Evidence:
     def accuracies(self) -> dict[str, float]:
         """Trial -> validation accuracy after its last epoch."""
         return dict(zip(self.trials["trial"], self.trials["val_accuracy"], strict=True))
+
+    @cached_property
+    def seconds(self) -> pd.DataFrame:
+        """A row per trial that has a result: where, when, in how wide a stack, and how long.
+
+        Columns lr, batch_size, seed, stack, trials (of the stack), node, pid, started, ended,
+        seconds, run.
+        """
+        rows = [
+            {
+                **{name: getattr(member, name) for name in ("lr", "batch_size", "seed")},
+                "stack": place,
+                "trials": len(result.stack.members),
+                **{name: getattr(result.run, name) for name in ("node", "pid", "started", "ended")},
+                "seconds": sum(records[k].seconds for records in result.epochs),
+            }
+            for place, result in enumerate(self.record.results)
+            if len(result.epochs) == self.record.question.epochs
+            for k, member in enumerate(result.stack.members)
+            if not result.epochs[-1][k].diverged
+        ]
+        frame = pd.DataFrame(rows)
+        if frame.empty:
+            return frame
+        frame = frame.sort_values("started", kind="stable", ignore_index=True)
+        return frame.assign(run=number_runs(frame))
+
+    def ratios_of_seconds(self, ours: int, theirs: int) -> list[float]:
+        """Return how many times as long a batch size took as another; one for each pair of stacks.
+
+        Those are of the same run, train as many trials, and have a rate and a seed in common.
+        """
+        if ours == theirs or self.seconds.empty:
+            return []
+        one, other = (
+            self.seconds[self.seconds["batch_size"] == size].drop(columns="batch_size")
+            for size in (ours, theirs)
+        )
+        pairs = one.merge(other, on=["run", "trials", "lr", "seed"], suffixes=("", "_other"))
+        pairs = pairs[pairs["seconds_other"] > 0].drop_duplicates(["stack", "stack_other"])
+        return (pairs["seconds"] / pairs["seconds_other"]).tolist()
 
     def standard_error(self, accuracy: float) -> float:
         """Of an accuracy measured on the validation images."""

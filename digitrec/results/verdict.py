@@ -27,7 +27,6 @@ from digitrec.results.compare import (
     Floats,
     estimate_optimism,
     wilson_interval,
-    winner_interval,
 )
 from digitrec.results.evidence import Cell, Evidence, spell
 from digitrec.results.record import Record
@@ -44,6 +43,7 @@ OVERFITTING_EPOCHS = 2  # for which it must have
 MANY_DIVERGED = 0.25  # of the trials
 MANY_ERRORS = 3.0  # times those of a stable training: unstable
 PRICE = 1.5  # times as long, to be worth a word
+PAIRS = 2  # of stacks, the least to speak of seconds by
 SMALL_GAIN = 0.005  # of accuracy, within which a faster batch size is worth naming
 WORTH_SAYING = 0.0005  # of accuracy; the least optimism that is mentioned
 
@@ -90,10 +90,7 @@ def judge_winner(evidence: Evidence) -> Finding:
 
 def _accuracy_of_winner(evidence: Evidence) -> str:
     winner = evidence.winner
-    if evidence.correctness is None:
-        low, high = wilson_interval(winner.accuracy, evidence.images)
-    else:
-        low, high = winner_interval(evidence.correctness)
+    low, high = evidence.interval
     lone = len(evidence.all_cells) == 1
     fresh = "fresh " if evidence.confirmed else ""
     seeds = f", mean of {len(winner.trials)} {fresh}seeds" if evidence.several_seeds else ""
@@ -554,46 +551,79 @@ def judge_updates(evidence: Evidence) -> Finding | None:
     if len(sizes) < 2:
         return None
     own = evidence.winner.batch_size
-    pairs = [(size, _at_equal_updates(evidence, own, size)) for size in sizes if size > own]
+    pairs = [(size, _pairs_of_updates(evidence, own, size)) for size in sizes if size > own]
     seen = [(size, *pair) for size, pair in pairs if pair is not None]
     if not seen:
         return None
-    size, _, ours, theirs = seen[0]
-    noise = math.hypot(evidence.standard_error(ours), evidence.standard_error(theirs))
-    ahead = ours - theirs > STANDARD_ERRORS * noise
-    behind = theirs - ours > STANDARD_ERRORS * noise
-    more = "so what lead it has comes from more updates"
-    if ahead:
-        say = f"it is ahead of batch size {size} at equal updates too"
-    elif behind:
-        say = f"batch size {size} is ahead of it at equal updates, {more}"
-    else:
-        say = f"batch size {size} does as well after as many updates, {more}"
+    size, at_equal, at_end = seen[0]
     return Finding(
         rule="updates",
         level="note",
         sentence=f"All batch sizes had the same epochs, so batch size {min(sizes)} had "
         f"{max(sizes) / min(sizes):.3g} times the updates of {max(sizes)}. As to the winner's "
-        f"{own}, {say}.",
+        f"{own}, {_say_of_updates(evidence, size, at_equal, at_end)}.",
         evidence="; ".join(
-            f"after {u:,.0f} updates: batch size {own} {a:.2%}, batch size {s} {b:.2%}"
-            for s, u, a, b in seen
+            f"after {even.updates:,.0f} updates: batch size {own} {even.ours:.2%}, batch size {s} "
+            f"{even.theirs:.2%}; after the last epoch {end.ours:.2%} and {end.theirs:.2%}"
+            for s, even, end in seen
         ),
         command=None,
     )
 
 
-def _at_equal_updates(evidence: Evidence, own: int, size: int) -> tuple[float, float, float] | None:
-    """Return updates, and the best accuracy of either batch size after them; None: no overlap."""
-    curves = [_curves_of(evidence, batch) for batch in (own, size)]
-    updates = min(float(at[-1]) for at, _ in curves)
-    if any(updates < at[0] for at, _ in curves):
-        return None
-    ours, theirs = (
-        max(float(np.interp(math.log(updates), np.log(at), line)) for line in lines)
-        for at, lines in curves
+class Pair(NamedTuple):
+    """The best accuracy of two batch sizes, either with its best rate."""
+
+    updates: float  # of the smaller batch size
+    ours: float
+    theirs: float
+
+    @property
+    def lead(self) -> float:
+        """Ours over theirs."""
+        return self.ours - self.theirs
+
+
+def _say_of_updates(evidence: Evidence, size: int, at_equal: Pair, at_end: Pair) -> str:
+    """Say where the lead over a batch size comes from, if the curves can tell.
+
+    No difference beyond noise is not yet equality: that more updates make the lead is said only
+    where there is a lead, and that at equal updates is smaller beyond noise.
+    """
+    accuracies = (at_equal.ours, at_equal.theirs, at_end.ours, at_end.theirs)
+    errors = [evidence.standard_error(accuracy) for accuracy in accuracies]
+    noise = STANDARD_ERRORS * math.hypot(*errors[:2])
+    if at_equal.lead > noise:
+        return f"it is ahead of batch size {size} at equal updates too"
+    if -at_equal.lead > noise:
+        return (
+            f"batch size {size} is ahead of it at equal updates, so what lead it has comes from "
+            "more updates"
+        )
+    leads = all(cell.batch_size != size for cell in evidence.alike)
+    if leads and at_end.lead - at_equal.lead > STANDARD_ERRORS * math.hypot(*errors):
+        return (
+            f"it is not ahead of batch size {size} beyond noise at equal updates, so its lead "
+            "comes from more updates"
+        )
+    return (
+        f"the curves cannot tell whether it is ahead of batch size {size} at equal updates "
+        f"({at_equal.ours:.2%} and {at_equal.theirs:.2%}, the difference within noise)"
     )
-    return updates, ours, theirs
+
+
+def _pairs_of_updates(evidence: Evidence, own: int, size: int) -> tuple[Pair, Pair] | None:
+    """Return the batch sizes at equal updates, and after the last epoch; None: no overlap."""
+    (at, ours), (their_at, theirs) = (_curves_of(evidence, batch) for batch in (own, size))
+    updates = min(float(at[-1]), float(their_at[-1]))
+    if updates < at[0] or updates < their_at[0]:
+        return None
+    even = (
+        max(float(np.interp(math.log(updates), np.log(places), line)) for line in lines)
+        for places, lines in ((at, ours), (their_at, theirs))
+    )
+    last = Pair(float(at[-1]), float(ours[:, -1].max()), float(theirs[:, -1].max()))
+    return Pair(updates, *even), last
 
 
 def _curves_of(evidence: Evidence, size: int) -> tuple[Floats, Floats]:
@@ -605,31 +635,36 @@ def _curves_of(evidence: Evidence, size: int) -> tuple[Floats, Floats]:
 
 
 def judge_price(evidence: Evidence) -> Finding | None:
-    """Say what the winner costs in seconds against the fastest that is nearly as good.
+    """Say what the winner costs in seconds against a batch size that is nearly as good and faster.
 
     Nearly as good is within half a point of its accuracy. A trial's seconds are its share of its
-    stack's and so depend on chance; the median over all trials of its batch size is taken, for
-    on the batch size they depend by far the most.
+    stack's, and depend on how many trials the stack trains together and on how busy the machine
+    was. So a stack is compared only with one of the same run, the same number of trials, and a
+    rate and a seed in common; and as equal ones were measured to differ by a factor of two, the
+    batch size must cost as much more in every pair, of two at the least.
 
     Source: Playbook, "Choosing the batch size to minimize training time" and "Choosing the batch
     size to minimize resource consumption".
     """
-    trials = evidence.trials[evidence.trials["status"] == "completed"]
-    seconds = trials.groupby("batch_size")["seconds"].median()
     winner = evidence.winner
     near = [cell for cell in evidence.cells if winner.accuracy - cell.accuracy <= SMALL_GAIN]
-    rival = min(near, key=lambda cell: (seconds[cell.batch_size], -cell.accuracy))
-    ours, theirs = float(seconds[winner.batch_size]), float(seconds[rival.batch_size])
-    if ours < PRICE * theirs:
+    found = [
+        (min(ratios), rival, ratios)
+        for rival in near
+        for ratios in [evidence.ratios_of_seconds(winner.batch_size, rival.batch_size)]
+        if len(ratios) >= PAIRS and min(ratios) >= PRICE
+    ]
+    if not found:
         return None
+    least, rival, ratios = max(found, key=lambda price: (price[0], price[1].accuracy))
     doubt = ", which cannot be told apart from it" if rival in evidence.alike else ""
     return Finding(
         rule="price",
         level="note",
-        sentence=f"The winner takes {ours / theirs:.1f} times as long to train as {rival}{doubt}, "
+        sentence=f"The winner takes at least {least:.1f} times as long to train as {rival}{doubt}, "
         f"for {_points(winner.accuracy - rival.accuracy)} more.",
-        evidence=f"batch size {winner.batch_size} takes {ours:.2f} s a trial, batch size "
-        f"{rival.batch_size} {theirs:.2f} s (medians)",
+        evidence=f"batch size {winner.batch_size} took {least:.2f} to {max(ratios):.2f} times as "
+        f"long as {rival.batch_size} in {len(ratios)} pairs of stacks of the same run and size",
         command=None,
     )
 
@@ -667,22 +702,36 @@ def judge_test(evidence: Evidence) -> Finding | None:
         return None
     rows, accuracy = int(test["rows"]), float(test["accuracy"])
     low, high = wilson_interval(accuracy, rows)
+    promised = evidence.interval
+    below = high < promised.low
+    doubt = (
+        " That is less than validation promised: see whether the test digits are of the same kind "
+        "as the study's, with the same meaning of pixels and labels."
+        if below
+        else ""
+    )
     return Finding(
         rule="test",
-        level="good",
+        level="caution" if below else "good",
         sentence=f"On {_counted(rows, 'test digit')} that no choice was made by, the saved model "
-        f"recognises {accuracy:.2%} (95% interval {low:.2%} to {high:.2%}).",
-        evidence=f"{test['source']}, loss {float(test['loss']):.4f}",
+        f"recognises {accuracy:.2%} (95% interval {low:.2%} to {high:.2%}).{doubt}",
+        evidence=f"{test['source']}, loss {float(test['loss']):.4f}; validation: "
+        f"{evidence.winner.accuracy:.2%} (95% interval {promised.low:.2%} to {promised.high:.2%})",
         command=None,
     )
 
 
 def _test(evidence: Evidence) -> dict[str, Any] | None:
-    """Return how the saved model did on test data; None: not tested, or not the winner's model."""
+    """Return how the saved model did on test data; None: not tested, or another configuration's.
+
+    The saved model is one trial, and where fresh seeds chose the winner, not always one of these.
+    """
     best = evidence.record.best
-    if best is None or best["trial"] not in evidence.winner.trials:
+    if best is None:
         return None
-    return best.get("test")
+    saved = evidence.trials[evidence.trials["trial"] == best["trial"]]
+    same = [(saved[name] == value).all() for name, value in evidence.winner.values.items()]
+    return best.get("test") if len(saved) and all(same) else None
 
 
 RULES: tuple[Callable[[Evidence], Finding | None], ...] = (

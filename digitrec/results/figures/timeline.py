@@ -11,10 +11,8 @@ from matplotlib.patches import Rectangle
 
 from digitrec.results.figures.canvas import new_figure, prepare, share
 from digitrec.results.plots import TEXT_SIZE, TICK_SIZE, count
+from digitrec.results.runs import number_runs
 
-# A study may be stopped and go on days later. Where no worker trained for this many seconds, the
-# figure leaves the time out.
-LONGEST_PAUSE = 60.0
 MOST_WORKERS_NAMED, MOST_BARS_LABELLED = 24, 60
 SEQUENCE = colormaps["viridis"]
 
@@ -28,8 +26,9 @@ def summarise_timeline(runs: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame
 
     Returns:
         Columns worker (node and process), row (from 0, in the order of the workers' first starts),
-        stack, batch_size, trials (how many), started, ended (seconds since the first start, without
-        the pauses), pause (seconds left out just before this stack; else 0).
+        run (from 0), stack, batch_size, trials (how many), started, ended (seconds since the first
+        start, without the time between runs), pause (seconds left out just before this stack; else
+        0).
     """
     sizes = trials.set_index("trial")["batch_size"]
     keys = ["node", "pid", "stack", "started"]
@@ -38,13 +37,15 @@ def summarise_timeline(runs: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame
         ended=("ended", "max"), batch_size=("batch_size", "first"), trials=("trial", "size")
     )
     stacks = stacks.sort_values(["started", "ended"], ignore_index=True)
+    run = number_runs(stacks)
     idle = stacks["started"] - stacks["ended"].cummax().shift()
-    pause = idle.where(idle > LONGEST_PAUSE, 0.0)
+    pause = idle.where(run.diff() > 0, 0.0)
     origin = stacks["started"].min() + pause.cumsum()
     worker = stacks["node"].astype(str) + ", process " + stacks["pid"].astype(str)
-    columns = ["worker", "row", "stack", "batch_size", "trials", "started", "ended", "pause"]
+    columns = ["worker", "row", "run", "stack", "batch_size", "trials", "started", "ended", "pause"]
     return stacks.assign(
         worker=worker,
+        run=run,
         row=pd.factorize(worker)[0],
         started=stacks["started"] - origin,
         ended=stacks["ended"] - origin,
@@ -118,24 +119,37 @@ def _draw_stacks(axes: Axes, frame: pd.DataFrame) -> None:
 
 
 def describe_timeline(frame: pd.DataFrame) -> str:
-    """Says how many workers trained how long, and what share of that time they were busy.
+    """Says how many workers trained how long, how busy they were, and how long they waited.
+
+    A worker is there from the beginning of its run to the end.
 
     Args:
         frame: as from `summarise_timeline`, with at least one row.
     """
-    workers, span = frame["row"].nunique(), float(frame["ended"].max())
+    runs = frame.groupby("run").agg(
+        workers=("row", "nunique"), started=("started", "min"), ended=("ended", "max")
+    )
+    present = float((runs["workers"] * (runs["ended"] - runs["started"])).sum())
     busy = float((frame["ended"] - frame["started"]).sum())
+    several = f"In {len(runs)} runs, " if len(runs) > 1 else ""
     said = [
-        f"{count(workers, 'worker')} trained {count(len(frame), 'stack')} "
-        f"within {span:.1f} seconds."
+        f"{several}{count(frame['row'].nunique(), 'worker')} trained "
+        f"{count(len(frame), 'stack')} within {frame['ended'].max():.1f} seconds."
     ]
-    if span > 0:
+    if present > 0:
         said.append(
-            f"They were busy for {busy:.1f} worker-seconds, {share(busy / (workers * span), 0)} "
-            "of that time."
+            f"They were busy for {busy:.1f} worker-seconds, {share(busy / present, 0)} of their "
+            f"time, and waited for {max(0.0, present - busy):.1f}."
         )
     pauses = frame.loc[frame["pause"] > 0, "pause"]
     if len(pauses):
-        left_out = f"{count(len(pauses), 'pause')}, {pauses.sum() / 3600:,.1f} hours in all"
+        left_out = f"{count(len(pauses), 'pause')}, {_duration(pauses.sum())} in all"
         said.append(f"Left out: {left_out}, when nothing was trained.")
     return " ".join(said)
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.1f} {unit}"
+    return f"{seconds:.0f} seconds"

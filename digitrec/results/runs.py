@@ -1,0 +1,26 @@
+"""Which stacks were trained in one run, under the same load.
+
+A study may be trained in many runs, days apart, on machines that are more or less busy. Seconds
+can be compared within a run, not between runs.
+"""
+
+import pandas as pd
+
+# Where no worker trained for so many seconds, another run has begun; so it has after fewer where
+# no earlier worker trains again, since a run keeps its workers.
+LONGEST_PAUSE, LONGEST_CHANGE = 60.0, 10.0
+
+
+def number_runs(stacks: pd.DataFrame) -> "pd.Series[int]":
+    """Return the run of each stack, from 0 on.
+
+    Args:
+        stacks: columns node, pid (the worker), started, ended (seconds); in the order of `started`.
+    """
+    idle = stacks["started"] - stacks["ended"].cummax().shift()
+    workers = stacks.groupby(["node", "pid"])["started"]
+    # Before a stack: how many workers have begun, and how many have begun their last.
+    begun = (workers.cumcount() == 0).cumsum().shift(fill_value=0)
+    done = (workers.cumcount(ascending=False) == 0).cumsum().shift(fill_value=0)
+    changed = (begun == done) & (idle > LONGEST_CHANGE)
+    return (changed | (idle > LONGEST_PAUSE)).cumsum()
