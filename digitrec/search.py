@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import datetime
 
 from ray import tune
+from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from ray.tune.trainable import wrap_function
 from rich.console import Console
 
@@ -67,6 +68,7 @@ def search(
     resources = {"cpu": request.cpus_per_trial, "gpu": request.gpus_per_trial}
     stacks = [task.stack for task in tasks]
     progress = make_progress(question, stacks)
+    keep_credentials()
     for name in WORDY:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with sigint_noted() as interruption, tune_storage(study) as storage_path:
@@ -104,6 +106,16 @@ def search(
             except Interrupted:
                 return False
     return not interruption.came
+
+
+def keep_credentials() -> None:
+    """Keep Ray Tune from handing the driver's AWS keys on to its workers.
+
+    Ray would write them in clear into the logs of every node, which its dashboard shows. Nodes have
+    roles or keys of their own.
+    """
+    for name in [name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")]:
+        ENV_VARS_TO_PROPAGATE.remove(name)
 
 
 @contextmanager

@@ -82,10 +82,10 @@ class Session:
         """Check that every node sees the study directory.
 
         Raises:
-            InputError: it is a directory of this node alone.
+            InputError: it is a directory of this node alone, or not open to all.
         """
         alive = [node for node in ray.nodes() if node["Alive"]]
-        if study.path is None or len(alive) == 1:
+        if len(alive) == 1:
             return
         name = f".seen-by-all-{uuid.uuid4().hex}"
         study.write(name, b"")
@@ -94,10 +94,14 @@ class Session:
         finally:
             study.remove(name)
         if blind:
+            remedy = (
+                "give --out a directory that all nodes share, or a URI such as s3://bucket/study"
+                if study.path
+                else "give those nodes a role or credentials that may read and write it"
+            )
             raise InputError(
                 f"{study} is not there on {len(blind)} of {len(alive)} nodes "
-                f"({', '.join(blind)}); give --out a directory that all nodes share, or a URI such "
-                "as s3://bucket/study"
+                f"({', '.join(blind)}); {remedy}"
             )
 
     def end(self) -> None:

@@ -30,8 +30,8 @@ SMALL = ("--lr=0.1,0.5", "--batch-size=256,512", "--epochs=1", "--stack-size=1")
 
 
 @pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
-    """A head of one CPU that asks for a token."""
+def head(tmp_path_factory: pytest.TempPathFactory, s3_server: S3Server) -> Iterator[Head]:
+    """A head of one CPU that asks for a token, and has keys of its own for S3."""
     token = tmp_path_factory.mktemp("token") / "token"
     token.write_text("0123456789abcdef" * 4)
     with start_head(cpus=1, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(token)) as head:
@@ -162,10 +162,9 @@ def test_a_lost_worker_without_another_attempt_leaves_rows_that_the_same_command
 def test_a_store_that_is_away_for_some_seconds_costs_nothing_but_them(
     head: Head, whole: Path, tmp_path: Path, s3_server: S3Server
 ) -> None:
-    """On nodes that find their keys where they were started with none: Ray hands them on."""
+    """And the nodes, with keys of their own, are not handed those of whoever starts the study."""
     uri = s3_server.uri("nodes")
-    keys = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
-    environment = head.environment | keys
+    environment = head.environment | {"AWS_SECRET_ACCESS_KEY": "not-for-any-log"}
     with start_study(head, tmp_path, *GRID, f"--out={uri}", environment=environment) as study:
         a_worker_with_epochs(head, study, 1, then=12)
         assert s3_server.pid is not None
@@ -176,6 +175,8 @@ def test_a_store_that_is_away_for_some_seconds_costs_nothing_but_them(
             os.kill(s3_server.pid, signal.SIGCONT)
         output = study.finish()
     assert study.process.returncode == 0, output
+    logs = [path for path in head.directory.rglob("*") if path.is_file()]
+    assert [path for path in logs if b"not-for-any-log" in path.read_bytes()] == []
     fetch(uri, tmp_path / "fetched")
     same_tables(tmp_path / "fetched", whole)
 
