@@ -613,6 +613,21 @@ def test_what_test_data_says_takes_the_place_of_the_estimate() -> None:
     assert "89.00%" in findings["test"].sentence
 
 
+def test_one_validation_image_is_one_image() -> None:
+    record = study({(0.1, 32, 0): flat(1.0), (0.2, 32, 0): flat(1.0)})
+    assert record.labels is not None
+    one = replace(
+        record,
+        labels=record.labels[:1],
+        predictions={trial: labels[:1] for trial, labels in record.predictions.items()},
+        question=replace(record.question, data=record.question.data | {"val_rows": 1}),
+    )
+    findings = found(one)
+    assert "of the 1 validation image (" in findings["winner"].sentence
+    assert "on the same 1 image," in findings["winner"].evidence
+    assert "optimism" not in findings
+
+
 def test_a_test_of_another_trial_says_nothing_about_the_winner() -> None:
     test = {"source": "test.csv", "rows": 10_000, "accuracy": 0.89, "loss": 0.3}
     record = replace(study(PLAIN), best={"trial": "lr0.01-bs32-seed0", "test": test})

@@ -96,7 +96,7 @@ def _accuracy_of_winner(evidence: Evidence) -> str:
     seeds = f", mean of {len(winner.trials)} {fresh}seeds" if evidence.several_seeds else ""
     return (
         f"{'The only configuration with a result' if lone else 'The winner'} is {winner}: it "
-        f"recognises {winner.accuracy:.2%} of the {evidence.images:,} validation images "
+        f"recognises {winner.accuracy:.2%} of the {_images(evidence, 'validation image')} "
         f"(95% interval {low:.2%} to {high:.2%}{seeds})."
     )
 
@@ -158,12 +158,12 @@ def _evidence_of_comparison(evidence: Evidence) -> str:
     comparisons = evidence.comparisons
     winner = evidence.winner
     if comparisons is None:
-        return f"{round(winner.accuracy * evidence.images):,} of {evidence.images:,} images right"
+        return f"{round(winner.accuracy * evidence.images):,} of {_images(evidence)} right"
     nearest = evidence.nearest
     test = (
-        f"Welch's t-test over {len(winner.trials)} seeds and the same {evidence.images:,} images"
+        f"Welch's t-test over {len(winner.trials)} seeds and the same {_images(evidence)}"
         if evidence.several_seeds
-        else f"McNemar's exact test on the same {evidence.images:,} images"
+        else f"McNemar's exact test on the same {_images(evidence)}"
     )
     return (
         f"{test}, corrected for {_counted(len(comparisons.p_values), 'comparison')} and for having "
@@ -686,7 +686,7 @@ def judge_optimism(evidence: Evidence) -> Finding | None:
         sentence=f"The winner was chosen on the images that measure it, which makes its accuracy "
         f"about {_points(optimism)} too good: expect {accuracy - optimism:.2%} of new images "
         "rather. `--test-data` scores the winner on labelled digits that took no part.",
-        evidence=f"best of {len(evidence.cells)} on {evidence.images:,} images; the choice "
+        evidence=f"best of {len(evidence.cells)} on {_images(evidence)}; the choice "
         "repeated on resampled images and judged on those left out",
         command=None,
     )
@@ -781,6 +781,10 @@ def _joined(names: Sequence[str]) -> str:
 
 def _counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def _images(evidence: Evidence, noun: str = "image") -> str:
+    return _counted(evidence.images, noun)
 
 
 def _points(fraction: float) -> str:
