@@ -232,6 +232,10 @@ def test_a_winner_without_a_mistake_has_an_interval_below_one() -> None:
     assert 0.9 < low < high == 1
 
 
+def test_one_image_says_nothing_of_optimism() -> None:
+    assert estimate_optimism(np.array([[1.0], [0.0]], np.float32)) == 0
+
+
 def test_optimism_of_equal_cells_is_what_choosing_the_luckiest_gains() -> None:
     random = np.random.default_rng(0)
     accuracy, images, gains, estimates = 0.9, 400, [], []

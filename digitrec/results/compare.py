@@ -352,6 +352,8 @@ def estimate_optimism(
     left_out = drawn == 0
     gains = means[0] - means[chosen]
     counts = left_out.sum(axis=1)
+    if not counts.any():
+        return 0.0  # one image: none is ever left out
     return float(((gains * left_out).sum(axis=1)[counts > 0] / counts[counts > 0]).mean())
 
 
