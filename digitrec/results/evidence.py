@@ -4,7 +4,7 @@ A cell is a configuration without its seed.
 """
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -260,7 +260,7 @@ class Evidence:
         return math.sqrt(max(accuracy * (1 - accuracy), 1 / self.images) / self.images)
 
 
-def spell_all(values: Mapping[Hashable, Any], names: Sequence[str]) -> str:
+def spell_all(values: Mapping[Any, Any], names: Sequence[str]) -> str:
     """Return a configuration, or a row that has it, as a sentence names it."""
     return ", ".join(spell(name, values[name]) for name in names)
 
