@@ -191,6 +191,22 @@ def test_nothing_that_came_with_the_data_becomes_markup(tmp_path: Path) -> None:
     assert r"\<script\>alert(1)" in outside_code
 
 
+def test_a_character_that_does_not_show_is_shown_as_an_escape(tmp_path: Path) -> None:
+    source = "digits\x1b[31m\x07\u202e\n.csv"
+    record = make_record(tmp_path, source=source, failed=[1.0])
+    record.failures.update(dict.fromkeys(record.failures, f"Traceback\nError: {source}"))
+    finding = Finding(
+        rule="winner", level="note", sentence=source, evidence=source, command=f"tune {source}"
+    )
+    page = make_page(summarise(record, [finding]), [], [])
+    lines = "\n".join(cli.describe_verdict([finding]))
+    for text in (page, make_markdown(summarise(record, [finding])), lines):
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", text)
+        assert r"\x1b" in text
+        assert r"\u202e" in text
+    assert r"digits\x1b[31m\x07\u202e\n.csv" in page
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
