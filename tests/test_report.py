@@ -150,6 +150,12 @@ def test_every_picture_says_what_it_shows(page: Page) -> None:
     assert str(confusion["alt"]).startswith("20 of 100 images are misread.")
 
 
+def test_a_share_is_spelled_in_one_way(page: Page) -> None:
+    said = " ".join([page.text, *(str(image["alt"]) for image in page.all("img"))])
+    assert re.search(r"\d%", said)
+    assert not re.search(r"\d\s%", said)
+
+
 def test_headings_and_landmarks_make_an_outline(page: Page) -> None:
     levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch(r"h\d", tag)]
     assert levels[0] == 1
@@ -213,7 +219,7 @@ def test_a_character_that_does_not_show_is_shown_as_an_escape(tmp_path: Path) ->
         ("a_b and _c_", r"a_b and \_c\_"),
         ("x|y\nz", r"x\|y z"),
         ("<b>&amp;", r"\<b\>\&amp;"),
-        ("p = 0.01 (95 %)", "p = 0.01 (95 %)"),
+        ("p = 0.01 (95%)", "p = 0.01 (95%)"),
     ],
 )
 def test_markdown_shows_text_as_it_is(text: str, shown: str) -> None:
@@ -263,7 +269,7 @@ def test_leaders_that_fresh_seeds_confirm_come_first(tmp_path: Path) -> None:
 def test_the_report_says_what_the_winner_scores_on_test_data(tmp_path: Path) -> None:
     test = {"source": "test.csv", "rows": 50, "accuracy": 0.84, "loss": 0.5}
     record = make_record(tmp_path, best={"test": test, "refit": {"rows": 500}})
-    assert ("of 50 test images", "84.00 %") in summarise(record, []).facts
+    assert ("of 50 test images", "84.00%") in summarise(record, []).facts
     assert "Its model was then trained on all 500 rows." in words_of(record)[1]
 
 

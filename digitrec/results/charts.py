@@ -274,7 +274,7 @@ def _budget(study: Study) -> Chart | Omission:
         title=title,
         caption=(
             "The best validation accuracy to expect of n trials drawn at random from those "
-            "trained; 90 % of the draws lie in the band. Diverged trials count as drawn. Where the "
+            "trained; 90% of the draws lie in the band. Diverged trials count as drawn. Where the "
             "curve is flat, fewer trials would have done."
         ),
         says=budget.describe_best_of_n(frame),
@@ -308,7 +308,7 @@ def _classes(study: Study) -> Chart | Omission:
     return Chart(
         name="classes",
         title=title,
-        caption="With Wilson's 95 % interval; the dashed line is the accuracy over all digits.",
+        caption="With Wilson's 95% interval; the dashed line is the accuracy over all digits.",
         says=classes.describe_classes(frame),
         picture=render(classes.draw_classes(frame), len(frame)),
         wide=False,
