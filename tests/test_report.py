@@ -19,6 +19,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 
 from digitrec import cli
+from digitrec.results.charts import draw_sections
 from digitrec.results.markdown import code, make_markdown, plain
 from digitrec.results.page import make_page
 from digitrec.results.record import Record
@@ -271,6 +272,17 @@ def test_the_report_says_what_the_winner_scores_on_test_data(tmp_path: Path) -> 
     record = make_record(tmp_path, best={"test": test, "refit": {"rows": 500}})
     assert ("of 50 test images", "84.00%") in summarise(record, []).facts
     assert "Its model was then trained on all 500 rows." in words_of(record)[1]
+
+
+@pytest.mark.parametrize(
+    ("best", "said"), [({"refit": {"rows": 500}}, 1), ({}, 0), ({"trial": "x", "refit": 3}, 0)]
+)
+def test_the_winners_figures_are_said_to_be_of_the_model_before_its_refit(
+    tmp_path: Path, best: dict[str, Any], said: int
+) -> None:
+    record = make_record(tmp_path, best=best)
+    page = Page(make_page(summarise(record, []), draw_sections(record), []))
+    assert page.text.count("of the model before it was trained again on all 500 rows") == said
 
 
 def test_what_an_earlier_winner_scored_is_not_the_winners(tmp_path: Path) -> None:
