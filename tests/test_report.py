@@ -416,6 +416,27 @@ def test_the_page_opens_without_an_error_and_fits_its_window(
 
 
 @needs_chromium
+def test_on_a_phone_every_picture_fits_until_it_is_enlarged(shown: webdriver.Chrome) -> None:
+    emulate(shown, "light", 400)
+    shown.refresh()
+    cut = (
+        "return [...document.querySelectorAll('.picture')]"
+        ".filter((each) => each.scrollWidth > each.clientWidth).length"
+    )
+    assert shown.execute_script(cut) == 0
+    button = shown.find_element(By.CSS_SELECTOR, "#figure-comparison .enlarge")
+    button.send_keys(Keys.ENTER)
+    assert shown.execute_script(cut) == 1
+    picture = shown.find_element(By.CSS_SELECTOR, "#figure-comparison .picture")
+    assert picture.get_attribute("tabindex") == "0"
+    button.send_keys(Keys.ENTER)
+    assert shown.execute_script(cut) == 0
+    assert picture.get_attribute("tabindex") is None
+    emulate(shown, "light", 1280)
+    assert not button.is_displayed()
+
+
+@needs_chromium
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_from_its_ground(shown: webdriver.Chrome, scheme: str) -> None:
     emulate(shown, scheme, 1280)
