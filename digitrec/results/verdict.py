@@ -80,7 +80,7 @@ def judge_winner(evidence: Evidence) -> Finding:
 
     Source: Playbook, "Determining whether to adopt a training pipeline change or hyperparameter
     configuration", for the kinds of chance; `compare_with_winner` and `adjust_for_choice` for the
-    tests, which keep the chance of any false "is better than" at 5 %.
+    tests, which keep the chance of any false "is better than" at 5%.
     """
     alike, comparisons = evidence.alike, evidence.comparisons
     clear = comparisons is not None and not alike
