@@ -340,6 +340,7 @@ def run_predict(options: argparse.Namespace) -> int:
         load_classifier(options.directory / "best"),
         options.images,
         options.to,
+        study=options.directory.path,
         probabilities=options.probabilities,
         console=console,
     )
@@ -462,8 +463,10 @@ def describe_score(score: "Score") -> list[str]:
 
 def describe_verdict(findings: "Sequence[Finding]") -> list[str]:
     """Return the verdict as lines: what the study shows, and what to run next."""
+    from digitrec.results.summary import make_visible
+
     lines = []
-    for finding in findings:
+    for finding in map(make_visible, findings):
         lines.append(f"- {finding.sentence}")
         if finding.command is not None:
             lines.append(f"    {finding.command}")
@@ -472,6 +475,8 @@ def describe_verdict(findings: "Sequence[Finding]") -> list[str]:
 
 def describe(outcome: "Outcome") -> list[str]:
     """Return the closing lines: winner, what did not complete and why, files, how to go on."""
+    from digitrec.results.summary import visible
+
     lines = []
     if outcome.winner is not None:
         best = outcome.ranked.iloc[0].to_dict()
@@ -490,7 +495,8 @@ def describe(outcome: "Outcome") -> list[str]:
     if outcome.best is not None and "test" in outcome.best:
         test = outcome.best["test"]
         lines.append(
-            f"Test data: {test['accuracy']:.2%} of the {test['rows']:,} images of {test['source']}."
+            f"Test data: {test['accuracy']:.2%} of the {test['rows']:,} images of "
+            f"{visible(test['source'])}."
         )
     statuses = outcome.tables.trials["status"].value_counts()
     lines += [
@@ -499,7 +505,7 @@ def describe(outcome: "Outcome") -> list[str]:
         if status in statuses
     ]
     reasons = [error.strip().splitlines()[-1] for error in outcome.failures.values()]
-    lines += [f"Failed: {reason}" for reason in dict.fromkeys(reasons)]
+    lines += [f"Failed: {visible(reason)}" for reason in dict.fromkeys(reasons)]
     if reasons:
         lines.append(f"The whole errors are in {outcome.directory / 'stacks'}.")
     if outcome.winner is None:

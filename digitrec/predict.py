@@ -49,7 +49,13 @@ class Predictions:
 
 
 def write_predictions(
-    classifier: Classifier, source: str, target: str, *, probabilities: bool, console: Console
+    classifier: Classifier,
+    source: str,
+    target: str,
+    *,
+    study: Path | None,
+    probabilities: bool,
+    console: Console,
 ) -> Predictions:
     """Predict the digits of a source, write them to a file, and score them if there are labels.
 
@@ -60,6 +66,7 @@ def write_predictions(
         classifier: the model.
         source: what `blocks.read_blocks` reads.
         target: the file to write, whole or not at all.
+        study: the directory of the model's study, which is not written to; None: it is elsewhere.
         probabilities: whether to add columns `probability0` to `probability9`.
         console: for the progress bar, shown in a terminal only.
 
@@ -69,6 +76,11 @@ def write_predictions(
     """
     path = check_target(target)
     _check_is_another_file(source, path, target)
+    if study is not None and path.is_relative_to(study.resolve()):
+        raise InputError(
+            f"{target}: this lies in the study directory, whose files are the study's own; give "
+            "--to a name elsewhere"
+        )
     images, confusion, labelled = 0, np.zeros((CLASSES, CLASSES), np.int64), False
     with (
         closing(read_blocks(source, labels_required=False)) as blocks,

@@ -63,9 +63,9 @@ def search(
         study=study,
         question=question.key,
     )
-    trainable = wrap_function(function)
-    trainable.__name__ = trainable.__qualname__ = "Stack"  # the actors' class in Ray's dashboard
     resources = {"cpu": request.cpus_per_trial, "gpu": request.gpus_per_trial}
+    trainable = tune.with_resources(wrap_function(function), resources)
+    trainable.__name__ = trainable.__qualname__ = "Stack"  # the actors' class in Ray's dashboard
     stacks = [task.stack for task in tasks]
     progress = make_progress(question, stacks)
     keep_credentials()
@@ -84,7 +84,7 @@ def search(
         metrics = Metrics(study.name)
         with ProgressCallback(progress, console, metrics, check, keep_failure) as callback:
             tuner = tune.Tuner(
-                tune.with_resources(trainable, resources),
+                trainable,
                 param_space={"stack": tune.grid_search([task_config(task) for task in tasks])},
                 tune_config=tune.TuneConfig(
                     reuse_actors=True,

@@ -27,7 +27,7 @@ from digitrec.address import answers, check_address
 from digitrec.errors import InputError
 from digitrec.results.timings import Timings
 from digitrec.signals import sigint_put_off
-from digitrec.storage import Storage
+from digitrec.storage import Storage, brief
 
 LOOK_SECONDS = 2.0  # between two looks at whether the head of the cluster is there
 LOOK_PATIENCE = 120.0  # seconds for the nodes to look for the study directory
@@ -112,7 +112,7 @@ class Session:
 
     def _start_and_import(self) -> None:
         _import_tensorboardx()
-        imports = threading.Thread(target=_import_needed_later)
+        imports = threading.Thread(target=_import_needed_later, daemon=True)
         imports.start()
         with self.timings.part("start Ray"), self.console.status("Starting Ray"):
             self._start()
@@ -137,8 +137,8 @@ class Session:
             reason = str(error).splitlines()[0]
             raise InputError(f"no Ray cluster answers at {self.address}: {reason}") from error
         except Exception as error:  # Ray raises no narrower one
-            reason = str(error).splitlines()[0]
-            raise OSError(f"Ray did not start: {reason.rstrip('.')}") from error
+            reason = brief(error).rstrip(".") or type(error).__name__
+            raise OSError(f"Ray did not start: {reason}") from error
         if not local:
             address = ray.get_runtime_context().gcs_address
             threading.Thread(target=self._watch, args=(address,), daemon=True).start()

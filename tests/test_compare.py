@@ -30,7 +30,7 @@ from digitrec.results.tables import rank_cells
 
 ERROR_RATE = 0.05
 STUDIES = 2_000
-# Two standard errors of a share of 5 % that is counted in so many studies.
+# Two standard errors of a share of 5% that is counted in so many studies.
 CHANCE = 2 * math.sqrt(ERROR_RATE * (1 - ERROR_RATE) / STUDIES)
 
 
@@ -175,7 +175,7 @@ def test_corrected_values_keep_their_order_and_are_never_smaller() -> None:
 
 
 def test_the_correction_counts_the_choice_of_the_winner() -> None:
-    # The range of 20 normal means exceeds 5.01 standard errors in 5 % of studies (tables of the
+    # The range of 20 normal means exceeds 5.01 standard errors in 5% of studies (tables of the
     # studentized range), and 2 Phi(-5.01 / sqrt(2)) is 0.0004. Holm would make 0.0076 of it.
     adjusted = adjust_for_choice(np.array([0.000396] + [1.0] * 18), None)
     assert adjusted[0] == pytest.approx(0.05, abs=0.01)
@@ -230,6 +230,10 @@ def test_the_interval_of_one_seed_is_wilsons() -> None:
 def test_a_winner_without_a_mistake_has_an_interval_below_one() -> None:
     low, high = winner_interval(cells_of([np.ones((3, 100), bool)]))
     assert 0.9 < low < high == 1
+
+
+def test_one_image_says_nothing_of_optimism() -> None:
+    assert estimate_optimism(np.array([[1.0], [0.0]], np.float32)) == 0
 
 
 def test_optimism_of_equal_cells_is_what_choosing_the_luckiest_gains() -> None:

@@ -178,7 +178,7 @@ def test_the_gap_is_training_minus_validation_accuracy(tmp_path: Path) -> None:
 
 def test_the_best_of_all_trials_is_the_best(trials: pd.DataFrame) -> None:
     frame = summarise_best_of_n(trials)
-    best = f"{100 * trials['val_accuracy'].max():.2f} % of 6 trials."
+    best = f"{100 * trials['val_accuracy'].max():.2f}% of 6 trials."
     assert best in budget.describe_best_of_n(frame)
     (line,) = budget.draw_best_of_n(frame).axes[0].lines
     assert np.asarray(line.get_xdata()).tolist() == [1, 2, 3, 4, 5, 6]
@@ -225,7 +225,7 @@ def test_a_stack_is_one_bar_in_the_row_of_its_worker() -> None:
     assert frame["ended"].tolist() == [2, 3, 4]
     assert timeline.describe_timeline(frame) == (
         "2 workers trained 3 stacks within 4.0 seconds. "
-        "They were busy for 7.0 worker-seconds, 88 % of their time, and waited for 1.0."
+        "They were busy for 7.0 worker-seconds, 88% of their time, and waited for 1.0."
     )
 
 
@@ -244,7 +244,7 @@ def test_the_workers_of_one_run_are_not_idle_in_another() -> None:
     assert frame["run"].tolist() == [0, 0, 1, 1, 1]
     assert timeline.describe_timeline(frame) == (
         "In 2 runs, 4 workers trained 5 stacks within 70.0 seconds. They were busy for 124.0 "
-        "worker-seconds, 89 % of their time, and waited for 16.0. "
+        "worker-seconds, 89% of their time, and waited for 16.0. "
         "Left out: 1 pause, 35 seconds in all, when nothing was trained."
     )
 

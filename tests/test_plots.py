@@ -335,13 +335,13 @@ def test_the_heatmap_has_the_mean_of_the_completed_seeds() -> None:
     np.testing.assert_allclose(frame["accuracy"], [0.91, 0.91])
     assert frame["finished"].tolist() == [2, 1]
     axes = plots.draw_heatmap(frame).axes[0]
-    assert sorted(texts(axes)) == ["91.0 %", "91.0 %\n1 of 2 seeds"]
+    assert sorted(texts(axes)) == ["91.0%", "91.0%\n1 of 2 seeds"]
 
 
 def test_a_cell_of_fewer_seeds_than_others_says_how_many() -> None:
     trials, _ = study([0.0, 1.0], [32], seeds=[0, 2])
     frame = plots.summarise_heatmap(trials[:3], None)
-    assert sorted(texts(plots.draw_heatmap(frame).axes[0])) == ["91.0 %", "91.0 %\n1 seed"]
+    assert sorted(texts(plots.draw_heatmap(frame).axes[0])) == ["91.0%", "91.0%\n1 seed"]
 
 
 def test_the_heatmap_says_over_how_many_seeds() -> None:

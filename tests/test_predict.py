@@ -60,7 +60,14 @@ def written_parquet(name: str, images: NDArray[np.uint8]) -> str:
 def refusal(source: str, to: str = "submission.csv") -> str:
     console = Console(file=io.StringIO())
     with pytest.raises(InputError) as caught:
-        write_predictions(make_classifier(), source, to, probabilities=False, console=console)
+        write_predictions(
+            make_classifier(),
+            source,
+            to,
+            study=Path("study"),
+            probabilities=False,
+            console=console,
+        )
     return str(caught.value)
 
 
@@ -106,7 +113,12 @@ def test_the_score_counts_labels_by_row_and_predictions_by_column() -> None:
     labels = (predicted + np.arange(ROWS) % 2) % 10
     source = written("labelled.csv", as_csv(make_images(ROWS), labels))
     made = write_predictions(
-        make_classifier(), source, "s.csv", probabilities=False, console=Console(quiet=True)
+        make_classifier(),
+        source,
+        "s.csv",
+        study=None,
+        probabilities=False,
+        console=Console(quiet=True),
     )
     assert made.images == ROWS
     assert made.score is not None
@@ -184,6 +196,17 @@ def test_the_images_themselves_are_never_overwritten() -> None:
     assert Path("test.csv").read_bytes() == as_csv(make_images(3))
 
 
+def test_nothing_is_written_to_the_study() -> None:
+    written("test.csv", as_csv(make_images(3)))
+    Path("link.csv").symlink_to("study/best/model.json")
+    before = Path("study/best/model.json").read_bytes()
+    for target in ("study/best/model.json", "study/submission.csv", "link.csv"):
+        assert cli.main(["predict", "study", "test.csv", "--to", target]) == 2
+        assert refusal("test.csv", target).startswith(f"{target}: this lies in the study directory")
+    assert Path("study/best/model.json").read_bytes() == before
+    assert not Path("study/submission.csv").exists()
+
+
 def test_a_link_to_an_earlier_submission_stays_a_link() -> None:
     written("earlier.csv", b"earlier")
     Path("link.csv").symlink_to("earlier.csv")
@@ -212,7 +235,9 @@ def test_a_terminal_shows_the_progress_and_a_log_does_not() -> None:
     source = written_parquet("test.parquet", make_images(10_000))
     for is_terminal in (True, False):
         console = Console(file=io.StringIO(), force_terminal=is_terminal)
-        write_predictions(make_classifier(), source, "s.csv", probabilities=False, console=console)
+        write_predictions(
+            make_classifier(), source, "s.csv", study=None, probabilities=False, console=console
+        )
         assert isinstance(console.file, io.StringIO)
         assert ("10,000 images" in console.file.getvalue()) == is_terminal
 

@@ -19,6 +19,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 
 from digitrec import cli
+from digitrec.results.charts import draw_sections
 from digitrec.results.markdown import code, make_markdown, plain
 from digitrec.results.page import make_page
 from digitrec.results.record import Record
@@ -150,6 +151,12 @@ def test_every_picture_says_what_it_shows(page: Page) -> None:
     assert str(confusion["alt"]).startswith("20 of 100 images are misread.")
 
 
+def test_a_share_is_spelled_in_one_way(page: Page) -> None:
+    said = " ".join([page.text, *(str(image["alt"]) for image in page.all("img"))])
+    assert re.search(r"\d%", said)
+    assert not re.search(r"\d\s%", said)
+
+
 def test_headings_and_landmarks_make_an_outline(page: Page) -> None:
     levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch(r"h\d", tag)]
     assert levels[0] == 1
@@ -191,13 +198,29 @@ def test_nothing_that_came_with_the_data_becomes_markup(tmp_path: Path) -> None:
     assert r"\<script\>alert(1)" in outside_code
 
 
+def test_a_character_that_does_not_show_is_shown_as_an_escape(tmp_path: Path) -> None:
+    source = "digits\x1b[31m\x07\u202e\n.csv"
+    record = make_record(tmp_path, source=source, failed=[1.0])
+    record.failures.update(dict.fromkeys(record.failures, f"Traceback\nError: {source}"))
+    finding = Finding(
+        rule="winner", level="note", sentence=source, evidence=source, command=f"tune {source}"
+    )
+    page = make_page(summarise(record, [finding]), [], [])
+    lines = "\n".join(cli.describe_verdict([finding]))
+    for text in (page, make_markdown(summarise(record, [finding])), lines):
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", text)
+        assert r"\x1b" in text
+        assert r"\u202e" in text
+    assert r"digits\x1b[31m\x07\u202e\n.csv" in page
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
         ("a_b and _c_", r"a_b and \_c\_"),
         ("x|y\nz", r"x\|y z"),
         ("<b>&amp;", r"\<b\>\&amp;"),
-        ("p = 0.01 (95 %)", "p = 0.01 (95 %)"),
+        ("p = 0.01 (95%)", "p = 0.01 (95%)"),
     ],
 )
 def test_markdown_shows_text_as_it_is(text: str, shown: str) -> None:
@@ -247,8 +270,19 @@ def test_leaders_that_fresh_seeds_confirm_come_first(tmp_path: Path) -> None:
 def test_the_report_says_what_the_winner_scores_on_test_data(tmp_path: Path) -> None:
     test = {"source": "test.csv", "rows": 50, "accuracy": 0.84, "loss": 0.5}
     record = make_record(tmp_path, best={"test": test, "refit": {"rows": 500}})
-    assert ("of 50 test images", "84.00 %") in summarise(record, []).facts
+    assert ("of 50 test images", "84.00%") in summarise(record, []).facts
     assert "Its model was then trained on all 500 rows." in words_of(record)[1]
+
+
+@pytest.mark.parametrize(
+    ("best", "said"), [({"refit": {"rows": 500}}, 1), ({}, 0), ({"trial": "x", "refit": 3}, 0)]
+)
+def test_the_winners_figures_are_said_to_be_of_the_model_before_its_refit(
+    tmp_path: Path, best: dict[str, Any], said: int
+) -> None:
+    record = make_record(tmp_path, best=best)
+    page = Page(make_page(summarise(record, []), draw_sections(record), []))
+    assert page.text.count("of the model before it was trained again on all 500 rows") == said
 
 
 def test_what_an_earlier_winner_scored_is_not_the_winners(tmp_path: Path) -> None:
@@ -379,6 +413,27 @@ def test_the_page_opens_without_an_error_and_fits_its_window(
     assert page_width == window_width
     broken = "return [...document.images].filter((image) => !image.naturalWidth).length"
     assert shown.execute_script(broken) == 0
+
+
+@needs_chromium
+def test_on_a_phone_every_picture_fits_until_it_is_enlarged(shown: webdriver.Chrome) -> None:
+    emulate(shown, "light", 400)
+    shown.refresh()
+    cut = (
+        "return [...document.querySelectorAll('.picture')]"
+        ".filter((each) => each.scrollWidth > each.clientWidth).length"
+    )
+    assert shown.execute_script(cut) == 0
+    button = shown.find_element(By.CSS_SELECTOR, "#figure-comparison .enlarge")
+    button.send_keys(Keys.ENTER)
+    assert shown.execute_script(cut) == 1
+    picture = shown.find_element(By.CSS_SELECTOR, "#figure-comparison .picture")
+    assert picture.get_attribute("tabindex") == "0"
+    button.send_keys(Keys.ENTER)
+    assert shown.execute_script(cut) == 0
+    assert picture.get_attribute("tabindex") is None
+    emulate(shown, "light", 1280)
+    assert not button.is_displayed()
 
 
 @needs_chromium

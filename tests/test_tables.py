@@ -1,4 +1,5 @@
 import csv
+import json
 import math
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from digitrec.errors import InputError
 from digitrec.results import arrays, tables
 from digitrec.results.arrays import DamagedError, pack
 from digitrec.results.question import Question, read_question, write_question
-from digitrec.results.record import read_record
+from digitrec.results.record import read_best, read_record
 from digitrec.results.stacks import (
     Run,
     StackResult,
@@ -239,6 +240,53 @@ def test_a_foreign_study_json_is_no_question(study: Storage, content: str) -> No
         read_question(study)
     with pytest.raises(InputError, match=r"study\.json: it .* writes it anew"):
         read_record(study)
+
+
+@pytest.mark.parametrize("number", ["rows", "train_rows", "val_rows", "pixels"])
+def test_a_question_about_no_rows_is_damaged(study: Storage, number: str) -> None:
+    write_question(study, question(data=question().data | {number: 0}))
+    with pytest.raises(DamagedError, match="damaged"):
+        read_question(study)
+
+
+TESTED = {"source": "a.csv", "rows": 3, "accuracy": 0.5, "loss": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("about", "sound"),
+    [
+        ({"trial": "a"}, True),
+        ({"trial": "a", "test": TESTED, "refit": {"rows": 9}}, True),
+        ({"trial": 3}, False),
+        ({"test": TESTED}, False),
+        ({"trial": "a", "test": []}, False),
+        ({"trial": "a", "test": None}, False),
+        ({"trial": "a", "test": TESTED | {"rows": 0}}, False),
+        ({"trial": "a", "test": TESTED | {"loss": "low"}}, False),
+        ({"trial": "a", "refit": 3}, False),
+        ({"trial": "a", "refit": {"rows": "9"}}, False),
+        ([], False),
+    ],
+)
+def test_a_model_that_is_not_described_as_it_should_be_is_absent(
+    study: Storage, about: object, sound: bool
+) -> None:
+    (study / "best").write("model.json", json.dumps(about).encode())
+    (study / "best").write("model.safetensors", b"")
+    assert read_best(study) == (about if sound else None)
+
+
+def test_only_a_trial_of_the_question_that_has_no_result_can_have_failed(study: Storage) -> None:
+    result = finished((0.1,), [[record(1, 0.7)]])
+    asked = question(
+        space={"lr": [0.1, 0.2], "batch_size": [32], "seed": [result.stack.members[0].seed]},
+        epochs=1,
+    )
+    write_question(study, asked)
+    write_stack(study, asked.key, result, {})
+    done, missing = (member.trial for member in asked.configurations())
+    write_failure(study, "some-stack", [done, missing, "lr9.0-bs32-seed0"], "out of memory")
+    assert read_record(study).failures == {missing: "out of memory"}
 
 
 def test_a_directory_without_a_study_is_refused(study: Storage) -> None:

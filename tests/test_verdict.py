@@ -264,6 +264,68 @@ def test_several_seeds_ask_for_no_more() -> None:
     assert "seeds" not in found(study(fates))
 
 
+def confirmed(first: Fate, second: Fate) -> dict[str, Finding]:
+    """Two leaders, 0.5 ahead of 0.1; their second fresh seeds meet these fates."""
+    grid = line({0.1: 0.95, 0.5: 0.97})
+    fresh: dict[Point, Fate] = {(lr, 32, 1): flat(0.95) for lr in (0.1, 0.5)}
+    fresh |= {(0.5, 32, 2): first, (0.1, 32, 2): second}
+    return found(study(grid | fresh, confirmed=list(fresh)))
+
+
+def test_a_leader_whose_fresh_seed_diverged_was_lucky_and_it_is_said() -> None:
+    findings = confirmed(DIVERGED, flat(0.95))
+    seeds = findings["seeds"]
+    assert (seeds.level, seeds.command) == ("caution", None)
+    assert "Of the 2 leaders" in seeds.sentence
+    assert "1 did not stand it: lr 0.5, batch size 32. How well" in seeds.sentence
+    assert seeds.evidence == "diverged: lr0.5-bs32-seed2"
+    winner = findings["winner"].sentence
+    assert "The winner is lr 0.1" in winner
+    assert "Not compared: 1 configuration that did not stand fresh seeds." in winner
+
+
+def test_where_all_fresh_seeds_diverged_the_same_confirmation_is_not_advised() -> None:
+    grid = line({0.1: 0.95, 0.5: 0.97})
+    fresh = dict.fromkeys([(lr, 32, seed) for lr in (0.1, 0.5) for seed in (1, 2)], DIVERGED)
+    seeds = found(study(grid | fresh, confirmed=list(fresh)))["seeds"]
+    assert (seeds.level, seeds.command) == ("caution", None)
+    assert "The winner is one of them: nothing confirms it" in seeds.sentence
+
+
+def test_a_fresh_seed_that_failed_confirms_nothing() -> None:
+    seeds = confirmed(flat(0.97), FAILED)["seeds"]
+    assert seeds.evidence == "failed: lr0.1-bs32-seed2"
+    assert "luck" not in seeds.sentence
+
+
+def test_leaders_that_stood_their_fresh_seeds_need_no_word() -> None:
+    assert "seeds" not in confirmed(flat(0.97), flat(0.95))
+
+
+# --- nothing learned
+
+
+@pytest.mark.parametrize("accuracy", [0.05, 0.1, 0.11])
+def test_a_winner_at_chance_has_learned_nothing(accuracy: float) -> None:
+    findings = found(study(line({0.01: accuracy, 0.3: accuracy}) | {(2.0, 32, 0): DIVERGED}))
+    assert set(findings) == {"winner", "chance", "diverged"}
+    chance = findings["chance"]
+    assert chance.level == "caution"
+    assert "is right for 10.15% of them" in chance.sentence
+    request = request_of(chance)
+    assert request.epochs == 6
+    assert request.space.lrs == (0.001, 0.01, 0.1, 0.3, 0.5, 1.0)
+
+
+def test_where_the_usual_rates_learned_nothing_lower_ones_are_tried() -> None:
+    fates = line(dict.fromkeys(Space().lrs, 0.1))
+    assert request_of(found(study(fates))["chance"]).space.lrs[:2] == (0.0002, 0.0005)
+
+
+def test_a_winner_above_chance_has_learned_something() -> None:
+    assert "chance" not in found(study(line({0.1: 0.13, 0.2: 0.1})))
+
+
 # --- the edge of the space
 
 
@@ -611,6 +673,21 @@ def test_what_test_data_says_takes_the_place_of_the_estimate() -> None:
     assert "optimism" not in findings
     assert "On 10,000 test digits" in findings["test"].sentence
     assert "89.00%" in findings["test"].sentence
+
+
+def test_one_validation_image_is_one_image() -> None:
+    record = study({(0.1, 32, 0): flat(1.0), (0.2, 32, 0): flat(1.0)})
+    assert record.labels is not None
+    one = replace(
+        record,
+        labels=record.labels[:1],
+        predictions={trial: labels[:1] for trial, labels in record.predictions.items()},
+        question=replace(record.question, data=record.question.data | {"val_rows": 1}),
+    )
+    findings = found(one)
+    assert "of the 1 validation image (" in findings["winner"].sentence
+    assert "on the same 1 image," in findings["winner"].evidence
+    assert "optimism" not in findings
 
 
 def test_a_test_of_another_trial_says_nothing_about_the_winner() -> None:

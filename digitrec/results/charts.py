@@ -75,6 +75,8 @@ class Section:
 
     name: str
     title: str
+    note: str
+    """What holds for all of them; may be empty."""
     charts: list[Chart]
     omissions: list[Omission]
 
@@ -121,7 +123,7 @@ def draw_sections(record: Record) -> list[Section]:
         ("time", "Where the time went"): [_parts, _timeline],
     }
     return [
-        _section(name, title, [make(study) for make in makers])
+        _section(name, title, _note(study) if name == "winner" else "", [m(study) for m in makers])
         for (name, title), makers in contents.items()
     ]
 
@@ -148,10 +150,23 @@ def draw_mistakes(record: Record) -> list[Mistake]:
     ]
 
 
-def _section(name: str, title: str, made: Sequence[Chart | Omission]) -> Section:
+def _note(study: Study) -> str:
+    """Which model the winner's figures are of, where there are two."""
+    best = study.record.best
+    if best is None or best["trial"] != study.winner or "refit" not in best:
+        return ""
+    return (
+        "Figures and mistakes are those of the model before it was trained again on all "
+        f"{best['refit']['rows']:,} rows, which include the validation images. The saved model is "
+        "the later one."
+    )
+
+
+def _section(name: str, title: str, note: str, made: Sequence[Chart | Omission]) -> Section:
     return Section(
         name=name,
         title=title,
+        note=note,
         charts=[each for each in made if isinstance(each, Chart)],
         omissions=[each for each in made if isinstance(each, Omission)],
     )
@@ -274,7 +289,7 @@ def _budget(study: Study) -> Chart | Omission:
         title=title,
         caption=(
             "The best validation accuracy to expect of n trials drawn at random from those "
-            "trained; 90 % of the draws lie in the band. Diverged trials count as drawn. Where the "
+            "trained; 90% of the draws lie in the band. Diverged trials count as drawn. Where the "
             "curve is flat, fewer trials would have done."
         ),
         says=budget.describe_best_of_n(frame),
@@ -308,7 +323,7 @@ def _classes(study: Study) -> Chart | Omission:
     return Chart(
         name="classes",
         title=title,
-        caption="With Wilson's 95 % interval; the dashed line is the accuracy over all digits.",
+        caption="With Wilson's 95% interval; the dashed line is the accuracy over all digits.",
         says=classes.describe_classes(frame),
         picture=render(classes.draw_classes(frame), len(frame)),
         wide=False,

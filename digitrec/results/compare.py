@@ -6,7 +6,7 @@ seed; its accuracy is the mean over its seeds.
 All trials are judged on the same N' images, so two cells are compared image by image. What is left
 to chance then is which images there are and, where cells have several seeds, which seeds. The
 claim that is guarded is "this cell is worse than the winner": the chance that any such claim about
-a study is false is at most 5 %, although the winner is chosen by the same numbers. Tests hold
+a study is false is at most 5%, although the winner is chosen by the same numbers. Tests hold
 the functions below to that in simulated studies of equal cells.
 """
 
@@ -100,10 +100,10 @@ def wilson_interval(accuracy: float, images: float, deviations: float | None = N
     Args:
         accuracy: a fraction.
         images: how many, or how many independent ones it is worth.
-        deviations: half the width of a 95 % interval in standard errors; None: the normal 1.96.
+        deviations: half the width of a 95% interval in standard errors; None: the normal 1.96.
 
     Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference",
-    JASA 22 (1927). Unlike accuracy +- 1.96 standard errors, it holds near 100 %.
+    JASA 22 (1927). Unlike accuracy +- 1.96 standard errors, it holds near 100%.
     """
     from scipy.special import ndtri
 
@@ -148,8 +148,8 @@ def compare_with_winner(correctness: Correctness) -> Comparisons:
       for the seeds' own part has it already.
 
     Student's t takes seeds to scatter to both sides alike. Where one of two equal cells now and
-    then fails, so that its seeds scatter far to one side, false claims were 8 % of 1,500 simulated
-    studies of 3 or 5 seeds, not 5 %.
+    then fails, so that its seeds scatter far to one side, false claims were 8% of 1,500 simulated
+    studies of 3 or 5 seeds, not 5%.
 
     Raises:
         ValueError: some cells have one seed, others several.
@@ -352,6 +352,8 @@ def estimate_optimism(
     left_out = drawn == 0
     gains = means[0] - means[chosen]
     counts = left_out.sum(axis=1)
+    if not counts.any():
+        return 0.0  # one image: none is ever left out
     return float(((gains * left_out).sum(axis=1)[counts > 0] / counts[counts > 0]).mean())
 
 

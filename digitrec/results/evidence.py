@@ -4,6 +4,7 @@ A cell is a configuration without its seed.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -34,7 +35,7 @@ class Cell(NamedTuple):
 
     def __str__(self) -> str:
         """The name in a sentence."""
-        return ", ".join(spell(name, value) for name, value in self.values.items())
+        return spell_all(self.values, list(self.values))
 
     @property
     def lr(self) -> float:
@@ -62,10 +63,23 @@ class Evidence:
         return rank_confirmed(self.trials, confirmed, self.hyperparameters)
 
     @cached_property
+    def fresh(self) -> pd.DataFrame:
+        """The trials that run the leaders again with fresh seeds; none where there are none."""
+        return self.trials[self.trials["trial"].isin(self.record.question.confirmed_trials)]
+
+    @cached_property
     def by_grid(self) -> pd.DataFrame:
         """The cells as they were ranked before any was confirmed."""
-        fresh = self.trials["trial"].isin(self.record.question.confirmed_trials)
-        return rank_cells(self.trials[~fresh], self.hyperparameters)
+        return rank_cells(self.trials.drop(self.fresh.index), self.hyperparameters)
+
+    @cached_property
+    def unconfirmed(self) -> dict[str, list[str]]:
+        """Leader, as a sentence names it -> the fresh trials of it that diverged or failed."""
+        bad = self.fresh[self.fresh["status"].isin(["diverged", "failed"])]
+        found: dict[str, list[str]] = {}
+        for row in bad.to_dict("records"):
+            found.setdefault(spell_all(row, self.hyperparameters), []).append(str(row["trial"]))
+        return found
 
     @property
     def ahead_before(self) -> Cell:
@@ -130,6 +144,17 @@ class Evidence:
         if self.correctness is None:
             return wilson_interval(self.winner.accuracy, self.images)
         return winner_interval(self.correctness)
+
+    @property
+    def most_frequent(self) -> float | None:
+        """The share of the images that have the most frequent label; None without the labels."""
+        labels = self.record.labels
+        return None if labels is None else float(np.bincount(labels).max() / len(labels))
+
+    @property
+    def at_chance(self) -> bool:
+        """Whether the winner may be no better than always answering the most frequent digit."""
+        return self.most_frequent is not None and self.interval.low <= self.most_frequent
 
     @cached_property
     def comparisons(self) -> Comparisons | None:
@@ -225,6 +250,11 @@ class Evidence:
     def standard_error(self, accuracy: float) -> float:
         """Of an accuracy measured on the validation images."""
         return math.sqrt(max(accuracy * (1 - accuracy), 1 / self.images) / self.images)
+
+
+def spell_all(values: Mapping[Any, Any], names: Sequence[str]) -> str:
+    """Return a configuration, or a row that has it, as a sentence names it."""
+    return ", ".join(spell(name, values[name]) for name in names)
 
 
 def spell(name: str, value: float) -> str:

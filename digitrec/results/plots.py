@@ -478,7 +478,7 @@ def _accuracy_ticks(low: float, high: float) -> list[float]:
 
 def percent(accuracy: float) -> str:
     """An accuracy in per cent, with at most four digits."""
-    return f"{100 * accuracy:.4g} %"
+    return f"{100 * accuracy:.4g}%"
 
 
 def draw_panel(axes: Axes, frame: pd.DataFrame, keys: Keys) -> None:
@@ -780,7 +780,7 @@ def _cell_texts(frame: pd.DataFrame) -> list[str]:
     texts = []
     columns = (frame[column].tolist() for column in ("accuracy", "finished", "seeds", "outcome"))
     for accuracy, finished, seeds, outcome in zip(*columns, strict=True):
-        text = f"{100 * accuracy:.1f} %" if finished else outcome
+        text = f"{100 * accuracy:.1f}%" if finished else outcome
         if 0 < finished < seeds:
             text += f"\n{finished} of {count(seeds, 'seed')}"
         elif 0 < finished < most:
@@ -795,7 +795,7 @@ def _draw_cells(axes: Axes, bar: Axes, table: pd.DataFrame, readable: bool) -> N
     found = bool(np.isfinite(accuracy).any())
     several = np.unique(accuracy[np.isfinite(accuracy)]).size > 1
     low, high = (np.nanmin(accuracy), np.nanmax(accuracy)) if found else (0.0, 1.0)
-    # Even in the log error: 96 and 97 % differ in colour, also beside cells at 10 %.
+    # Even in the log error: 96 and 97% differ in colour, also beside cells at 10%.
     low, high = max(low - 0.002, 0.0), min(high + 0.002, 1.0)
     seaborn.heatmap(
         table["accuracy"],

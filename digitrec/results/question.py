@@ -108,7 +108,8 @@ def _check(question: Question) -> None:
     """
     question.configurations()
     for number in ("rows", "train_rows", "val_rows", "pixels"):
-        int(question.data[number])
+        if int(question.data[number]) < 1:
+            raise ValueError(f"no {number}")
     str(question.data["source"])
     if not (question.key and question.epochs >= 1 and 0 < question.val_fraction < 1):
         raise ValueError("values out of their range")

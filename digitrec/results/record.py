@@ -59,10 +59,11 @@ def read_record(directory: Storage) -> Record:
     results, damaged = read_stacks(directory, question.key)
     found = list(results_after(question.epochs, results))
     done = {member.trial for member, _, _ in found}  # by a worker that was lost just afterwards
-    failures = {
-        trial: error for trial, error in read_failures(directory).items() if trial not in done
-    }
     wanted = set(question.configurations())
+    missing = {member.trial for member in wanted} - done
+    failures = {
+        trial: error for trial, error in read_failures(directory).items() if trial in missing
+    }
     return Record(
         directory=directory,
         question=question,
@@ -81,10 +82,30 @@ def read_record(directory: Storage) -> Record:
 
 
 def read_best(study: Storage) -> dict[str, Any] | None:
-    """Return what `best/model.json` says; None where there is no model."""
+    """Return what `best/model.json` says; None where there is no model, or it is damaged."""
     best = study / "best"
     try:
         about: dict[str, Any] = json.loads(best.read(ABOUT))
-        return about if "trial" in about and MODEL in best.names() else None
-    except (FileNotFoundError, ValueError, TypeError):
+        _check_best(about)
+        return about if MODEL in best.names() else None
+    except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
+
+
+def _check_best(about: dict[str, Any]) -> None:
+    """Check what the rest of the code relies on.
+
+    Raises:
+        ValueError, TypeError, KeyError: something is missing or of another kind.
+    """
+    parts = [about[name] for name in ("test", "refit") if name in about]
+    rows = [part["rows"] for part in parts]
+    tests = [about["test"]] if "test" in about else []
+    texts = [about["trial"], *(test["source"] for test in tests)]
+    numbers = [test[name] for test in tests for name in ("accuracy", "loss")]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("a name is no text")
+    if not all(isinstance(number, int) and number >= 1 for number in rows):
+        raise ValueError("rows are counted from 1")
+    if not all(isinstance(number, float | int) for number in numbers):
+        raise TypeError("a measure is no number")

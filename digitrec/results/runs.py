@@ -23,5 +23,4 @@ def number_runs(stacks: pd.DataFrame) -> "pd.Series[int]":
     begun = (workers.cumcount() == 0).cumsum().shift(fill_value=0)
     done = (workers.cumcount(ascending=False) == 0).cumsum().shift(fill_value=0)
     changed = (begun == done) & (idle > LONGEST_CHANGE)
-    begins = (changed | (idle > LONGEST_PAUSE)).astype(int)
-    return begins.cumsum()
+    return (changed | (idle > LONGEST_PAUSE)).astype(int).cumsum()

@@ -2,7 +2,7 @@
 
 import importlib.metadata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any, Literal, NamedTuple
 
@@ -63,6 +63,34 @@ class Summary:
     """Of the digitrec that makes the report."""
 
 
+LINES = "\n\t"  # what a text of several lines is made of
+
+
+def visible(text: str, kept: str = "") -> str:
+    r"""Return text with an escape, such as \x1b, for every character that does not show.
+
+    The name of a file may hold what a terminal takes for an order, or what turns text around.
+
+    Args:
+        text: any.
+        kept: characters that stay as they are.
+    """
+    return "".join(
+        each if each.isprintable() or each in kept else ascii(each)[1:-1] for each in text
+    )
+
+
+def make_visible(finding: Finding) -> Finding:
+    """Return a finding of which every character shows."""
+    command = finding.command
+    return replace(
+        finding,
+        sentence=visible(finding.sentence),
+        evidence=visible(finding.evidence),
+        command=None if command is None else visible(command, LINES),
+    )
+
+
 def _number(digits: int, factor: float = 1) -> Callable[[float], str]:
     return lambda value: f"{factor * value:.{digits}f}"
 
@@ -91,18 +119,18 @@ def summarise(record: Record, findings: Sequence[Finding]) -> Summary:
     trials, question = record.tables.trials, record.question
     ranked = rank_trials(record)
     return Summary(
-        name=PurePath(str(question.data["source"])).name,
+        name=visible(PurePath(str(question.data["source"])).name),
         state=_state(trials),
         unfinished=not record.tables.complete,
         winner=_winner(ranked, record.best),
         facts=_facts(ranked, record),
-        question=_question(question),
-        command=tune_command(record),
-        findings=list(findings),
+        question=[(name, visible(value)) for name, value in _question(question)],
+        command=visible(tune_command(record), LINES),
+        findings=[make_visible(finding) for finding in findings],
         ranking=_ranking(question),
         rows=_rows(trials, ranked),
         failures=_failures(record.failures),
-        damaged=[str(each) for each in record.damaged],
+        damaged=[visible(str(each)) for each in record.damaged],
         version=importlib.metadata.version("digitrec"),
     )
 
@@ -210,6 +238,9 @@ def _rows(trials: pd.DataFrame, ranked: pd.DataFrame) -> list[list[str]]:
 
 def _failures(failures: dict[str, str]) -> list[Failure]:
     return [
-        Failure(error=error.strip(), trials=[t for t, own in failures.items() if own == error])
+        Failure(
+            error=visible(error.strip(), LINES),
+            trials=[t for t, own in failures.items() if own == error],
+        )
         for error in dict.fromkeys(failures.values())
     ]

@@ -20,6 +20,7 @@ import pandas as pd
 from digitrec.results.commands import (
     CONTINUATIONS,
     DEFAULT_CONFIRM_SEEDS,
+    continue_rates,
     rates_between,
     tune_command,
 )
@@ -28,8 +29,9 @@ from digitrec.results.compare import (
     estimate_optimism,
     wilson_interval,
 )
-from digitrec.results.evidence import Cell, Evidence, spell
+from digitrec.results.evidence import Cell, Evidence, spell, spell_all
 from digitrec.results.record import Record
+from digitrec.space import Space
 
 Level = Literal["good", "note", "caution"]
 
@@ -66,7 +68,10 @@ class Finding:
 def reach_verdict(record: Record) -> list[Finding]:
     """Return what a study shows, the winner first; it need not be finished."""
     evidence = Evidence(record)
-    findings = (rule(evidence) for rule in (RULES if evidence.cells else RULES_WITHOUT_WINNER))
+    rules = RULES if evidence.cells else RULES_WITHOUT_WINNER
+    if evidence.cells and evidence.at_chance:
+        rules = RULES_AT_CHANCE
+    findings = (rule(evidence) for rule in rules)
     return [finding for finding in findings if finding is not None]
 
 
@@ -75,7 +80,7 @@ def judge_winner(evidence: Evidence) -> Finding:
 
     Source: Playbook, "Determining whether to adopt a training pipeline change or hyperparameter
     configuration", for the kinds of chance; `compare_with_winner` and `adjust_for_choice` for the
-    tests, which keep the chance of any false "is better than" at 5 %.
+    tests, which keep the chance of any false "is better than" at 5%.
     """
     alike, comparisons = evidence.alike, evidence.comparisons
     clear = comparisons is not None and not alike
@@ -96,7 +101,7 @@ def _accuracy_of_winner(evidence: Evidence) -> str:
     seeds = f", mean of {len(winner.trials)} {fresh}seeds" if evidence.several_seeds else ""
     return (
         f"{'The only configuration with a result' if lone else 'The winner'} is {winner}: it "
-        f"recognises {winner.accuracy:.2%} of the {evidence.images:,} validation images "
+        f"recognises {winner.accuracy:.2%} of the {_images(evidence, 'validation image')} "
         f"(95% interval {low:.2%} to {high:.2%}{seeds})."
     )
 
@@ -143,12 +148,22 @@ def _confirmation(evidence: Evidence) -> list[str]:
 def _left_out(evidence: Evidence) -> list[str]:
     frame = evidence.ranked[~evidence.ranked["compared"]]
     if evidence.confirmed:
-        number = _counted(len(frame), "configuration")
-        return [f"Not compared: {number} that did not get fresh seeds."] if len(frame) else []
+        cells = frame[evidence.hyperparameters].to_dict("records")
+        names = [spell_all(cell, evidence.hyperparameters) for cell in cells]
+        again = sum(name in evidence.unconfirmed for name in names)
+        reasons = ((len(names) - again, "that did not get"), (again, "that did not stand"))
+        return [
+            f"Not compared: {_counted(number, 'configuration')} {why} fresh seeds."
+            for number, why in reasons
+            if number
+        ]
     diverged = int((frame["diverged"] > 0).sum())
-    reasons = ((len(frame) - diverged, "one seed only"), (diverged, "a seed that diverged"))
+    reasons = (
+        (len(frame) - diverged, "with one seed only"),
+        (diverged, "with a seed that diverged"),
+    )
     return [
-        f"Not compared: {_counted(number, 'configuration')} with {why}."
+        f"Not compared: {_counted(number, 'configuration')} {why}."
         for number, why in reasons
         if number
     ]
@@ -158,12 +173,12 @@ def _evidence_of_comparison(evidence: Evidence) -> str:
     comparisons = evidence.comparisons
     winner = evidence.winner
     if comparisons is None:
-        return f"{round(winner.accuracy * evidence.images):,} of {evidence.images:,} images right"
+        return f"{round(winner.accuracy * evidence.images):,} of {_images(evidence)} right"
     nearest = evidence.nearest
     test = (
-        f"Welch's t-test over {len(winner.trials)} seeds and the same {evidence.images:,} images"
+        f"Welch's t-test over {len(winner.trials)} seeds and the same {_images(evidence)}"
         if evidence.several_seeds
-        else f"McNemar's exact test on the same {evidence.images:,} images"
+        else f"McNemar's exact test on the same {_images(evidence)}"
     )
     return (
         f"{test}, corrected for {_counted(len(comparisons.p_values), 'comparison')} and for having "
@@ -217,14 +232,15 @@ def judge_failures(evidence: Evidence) -> Finding | None:
 
 
 def judge_seeds(evidence: Evidence) -> Finding | None:
-    """Ask for more seeds of the leaders where there is one.
+    """Ask for more seeds of the leaders where there is one, or say which did not stand them.
 
     Source: Playbook, "Determining whether to adopt a training pipeline change or hyperparameter
     configuration": before adopting a change, run the best trial several times, for the variance
     between seeds alone often makes two runs of one configuration differ significantly.
     """
-    done = evidence.several_seeds or evidence.confirmed or not evidence.record.tables.complete
-    if done or len(evidence.cells) < 2:
+    if evidence.record.question.confirmed:
+        return _judge_fresh_seeds(evidence)
+    if evidence.several_seeds or not evidence.record.tables.complete or len(evidence.cells) < 2:
         return None
     leaders = min(CONFIRMED, len(evidence.cells))
     why = "may tell them apart" if evidence.alike else "shows whether the winner stays ahead"
@@ -237,6 +253,32 @@ def judge_seeds(evidence: Evidence) -> Finding | None:
         command=tune_command(
             evidence.record, {"confirm": leaders, "confirm_seeds": DEFAULT_CONFIRM_SEEDS}
         ),
+    )
+
+
+def _judge_fresh_seeds(evidence: Evidence) -> Finding | None:
+    bad = evidence.unconfirmed
+    if not bad:
+        return None
+    leaders = len(evidence.fresh.drop_duplicates(evidence.hyperparameters))
+    trials = [trial for cell in bad.values() for trial in cell]
+    statuses = evidence.fresh.set_index("trial").loc[trials, "status"]
+    own = str(evidence.winner) in bad
+    winner = (
+        " The winner is one of them: nothing confirms it, so a lower rate is the safer choice."
+        if own
+        else " How well they did with an earlier seed was luck."
+        if (statuses == "diverged").all()
+        else ""
+    )
+    what = _joined([each for each in ("diverged", "failed") if (statuses == each).any()])
+    return Finding(
+        rule="seeds",
+        level="caution",
+        sentence=f"Of the {_counted(leaders, 'leader')} that ran again with fresh seeds, "
+        f"{len(bad)} did not stand it: {_listed(bad)}.{winner}",
+        evidence=f"{what}: {_listed(trials)}",
+        command=None,
     )
 
 
@@ -686,7 +728,7 @@ def judge_optimism(evidence: Evidence) -> Finding | None:
         sentence=f"The winner was chosen on the images that measure it, which makes its accuracy "
         f"about {_points(optimism)} too good: expect {accuracy - optimism:.2%} of new images "
         "rather. `--test-data` scores the winner on labelled digits that took no part.",
-        evidence=f"best of {len(evidence.cells)} on {evidence.images:,} images; the choice "
+        evidence=f"best of {len(evidence.cells)} on {_images(evidence)}; the choice "
         "repeated on resampled images and judged on those left out",
         command=None,
     )
@@ -712,7 +754,7 @@ def judge_test(evidence: Evidence) -> Finding | None:
     )
     return Finding(
         rule="test",
-        level="caution" if below else "good",
+        level="caution" if below else "note" if evidence.at_chance else "good",
         sentence=f"On {_counted(rows, 'test digit')} that no choice was made by, the saved model "
         f"recognises {accuracy:.2%} (95% interval {low:.2%} to {high:.2%}).{doubt}",
         evidence=f"{test['source']}, loss {float(test['loss']):.4f}; validation: "
@@ -734,6 +776,31 @@ def _test(evidence: Evidence) -> dict[str, Any] | None:
     return best.get("test") if len(saved) and all(same) else None
 
 
+def judge_chance(evidence: Evidence) -> Finding | None:
+    """Say that nothing was learned, and try other rates for longer.
+
+    Source: the interval of the winner against the accuracy of a model that knows the labels'
+    frequencies and nothing else; Playbook, "Identifying bad search space boundaries".
+    """
+    if evidence.most_frequent is None or not evidence.at_chance:
+        return None
+    question = evidence.record.question
+    lrs = question.space["lr"]
+    others = {*Space().lrs} - {*lrs} or {*continue_rates(lrs, False, evidence.record)}
+    trains = {*lrs} & {cell.lr for cell in evidence.all_cells}
+    changes = {"lr": sorted(trains | others), "epochs": 2 * question.epochs}
+    return Finding(
+        rule="chance",
+        level="caution",
+        sentence="Nothing was learned that shows on these images: to answer always the most "
+        f"frequent digit is right for {evidence.most_frequent:.2%} of them. So no configuration is "
+        "worth choosing. The command tries other rates too, and twice the epochs.",
+        evidence=f"the winner's interval, {evidence.interval.low:.2%} to "
+        f"{evidence.interval.high:.2%}, does not lie above that",
+        command=tune_command(evidence.record, changes),
+    )
+
+
 RULES: tuple[Callable[[Evidence], Finding | None], ...] = (
     judge_winner,
     judge_unfinished,
@@ -748,6 +815,15 @@ RULES: tuple[Callable[[Evidence], Finding | None], ...] = (
     judge_updates,
     judge_price,
     judge_optimism,
+    judge_test,
+)
+# What is best among equals that learned nothing needs no advice.
+RULES_AT_CHANCE = (
+    judge_winner,
+    judge_chance,
+    judge_unfinished,
+    judge_failures,
+    judge_divergence,
     judge_test,
 )
 RULES_WITHOUT_WINNER = (judge_nothing_but_divergence, judge_unfinished, judge_failures)
@@ -781,6 +857,10 @@ def _joined(names: Sequence[str]) -> str:
 
 def _counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def _images(evidence: Evidence, noun: str = "image") -> str:
+    return _counted(evidence.images, noun)
 
 
 def _points(fraction: float) -> str:

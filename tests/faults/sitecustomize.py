@@ -8,8 +8,8 @@ process comes to it first, and is renamed to `fired-*.json`:
     chance   that a write that fits sets it off
     action   KILL, or the name of an error such as ENOSPC
 
-Training is paused and kept far more often than usual, and each epoch that a worker trains adds a
-line to `epochs`.
+Training is paused and kept far more often than usual, and each epoch of a trial adds a line to
+`epochs`.
 """
 
 import errno
@@ -80,14 +80,14 @@ def with_fault_at_fsync(write: Callable[..., None], action: str, *arguments: Any
         os.fsync = fsync
 
 
-def counted(describe_epoch: Callable[..., str]) -> Callable[..., str]:
-    """Return the function that a worker describes an epoch with; it counts them too."""
+def counted(record: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function that makes a trial's record of an epoch; it counts them too."""
 
-    def counting(stack: Any, *arguments: Any) -> str:
+    def counting(*arguments: Any) -> Any:
         assert FAULTS is not None
         with (FAULTS / "epochs").open("a") as log:
-            log.write(f"{len(stack.members)}\n")
-        return describe_epoch(stack, *arguments)
+            log.write("1\n")
+        return record(*arguments)
 
     return counting
 
@@ -102,8 +102,7 @@ def change(module: ModuleType) -> None:
         values.INTERVAL = CHECKPOINT_SECONDS
     elif module.__name__ == "digitrec.train":
         values.SUMS_BETWEEN_PAUSES = 1
-    elif module.__name__ == "digitrec.trainable":
-        values.describe_epoch = counted(values.describe_epoch)
+        values._record = counted(values._record)
 
 
 class Finder(importlib.abc.MetaPathFinder):

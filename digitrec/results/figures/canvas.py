@@ -118,4 +118,4 @@ def listed(items: Sequence[str]) -> str:
 
 def share(fraction: float, digits: int = 2) -> str:
     """Returns a fraction as per cent."""
-    return f"{100 * fraction:.{digits}f} %"
+    return f"{100 * fraction:.{digits}f}%"

@@ -13,7 +13,7 @@ from digitrec.space import CLASSES
 
 
 def summarise_classes(labels: NDArray[np.uint8], predictions: NDArray[np.uint8]) -> pd.DataFrame:
-    """Returns a row per digit with the accuracy and its 95 % confidence interval.
+    """Returns a row per digit with the accuracy and its 95% confidence interval.
 
     Args:
         labels: (N',).
@@ -71,7 +71,7 @@ def draw_classes(frame: pd.DataFrame) -> Figure:
     axes.yaxis.set_ticks(frame["digit"], names)
     axes.set_ylim(CLASSES - 0.5, -0.5)
     axes.set_ylabel("digit (images)", fontsize=TEXT_SIZE)
-    axes.set_xlabel("share recognised, with 95 % interval", fontsize=TEXT_SIZE)
+    axes.set_xlabel("share recognised, with 95% interval", fontsize=TEXT_SIZE)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: percent(value)))
     return figure

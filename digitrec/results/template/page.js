@@ -102,6 +102,17 @@
       else each.removeAttribute("tabindex");
     }
   };
+  for (const picture of document.querySelectorAll(".wide .picture")) {
+    const button = make("button", { type: "button", className: "enlarge" }, "Enlarge");
+    button.setAttribute("aria-expanded", "false");
+    button.addEventListener("click", () => {
+      const large = picture.classList.toggle("large");
+      button.textContent = large ? "Fit to the window" : "Enlarge";
+      button.setAttribute("aria-expanded", String(large));
+      markScrollers();
+    });
+    picture.after(button);
+  }
   addEventListener("load", markScrollers);
   addEventListener("resize", markScrollers);
 
