@@ -39,10 +39,11 @@ def start_head(cpus: int, **environment: str) -> Iterator[Head]:
         gcs, dashboard, agent, metrics, client = free_ports(5)
         home = Path(directory)
         variables = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "HOME": directory,  # a token that is kept at home is not for this head
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_AUTH_MODE": "disabled",
             **environment,
         }
         command = [
