@@ -127,7 +127,7 @@ def assert_pictures(directory: Path) -> None:
 
 
 def test_draw_all_writes_three_readable_pictures(tables: Tables, tmp_path: Path) -> None:
-    directory = tmp_path / "new" / "plots"
+    directory = tmp_path / "plots"
     plots.draw_all(*tables, name_of(1.0, 32), Storage.at(directory))
     assert_pictures(directory)
 
