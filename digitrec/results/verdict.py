@@ -263,14 +263,12 @@ def _judge_fresh_seeds(evidence: Evidence) -> Finding | None:
     leaders = len(evidence.fresh.drop_duplicates(evidence.hyperparameters))
     trials = [trial for cell in bad.values() for trial in cell]
     statuses = evidence.fresh.set_index("trial").loc[trials, "status"]
-    own = str(evidence.winner) in bad
-    winner = (
-        " The winner is one of them: nothing confirms it, so a lower rate is the safer choice."
-        if own
-        else " How well they did with an earlier seed was luck."
-        if (statuses == "diverged").all()
-        else ""
-    )
+    diverged = (statuses == "diverged").all()
+    if str(evidence.winner) in bad:
+        safer = ", and a lower rate is the safer choice" if diverged else ""
+        winner = f" The winner is one of them: nothing confirms it{safer}."
+    else:
+        winner = " What an earlier seed made of them was luck." if diverged else ""
     what = _joined([each for each in ("diverged", "failed") if (statuses == each).any()])
     return Finding(
         rule="seeds",
@@ -324,7 +322,10 @@ def find_edges(evidence: Evidence) -> list[Edge]:
         if name not in CONTINUATIONS or len(values) < 2:
             continue
         own = evidence.winner.values[name]
+        refuted = name == "lr" and str(evidence.winner) in evidence.unconfirmed
         for highest, end in ((False, min(values)), (True, max(values))):
+            if highest and refuted:  # a rate that does not hold asks for no higher ones
+                continue
             beyond = CONTINUATIONS[name](values, highest, evidence.record) if own == end else []
             if beyond:
                 edges.append(Edge(name, highest, beyond))
