@@ -19,8 +19,8 @@ from types import FrameType
 def sigterm_as_sigint() -> Iterator[None]:
     """Let SIGTERM do in this block what Ctrl-C does.
 
-    To be entered before threads are started: those that there are already do not block it, and may
-    be interrupted by whatever handler is in force.
+    To be entered before threads are started. Those that there are already do not block SIGTERM: one
+    of them may get it, run whatever handler is in force, and not wake the main thread.
 
     Where Ctrl-C is ignored, as scripts have it for what they start in the background, it no longer
     is: SIGTERM could not be told from it.
