@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -166,21 +166,23 @@ def meeting(place: Path, workers: int) -> tuple[str, str]:
     return changed(MEETING.format(place=str(place), workers=workers))
 
 
-def epochs_by_worker(head: Head) -> dict[int, list[tuple[str, int]]]:
-    """Return worker's pid -> the stacks and epochs it has said in its log, oldest first."""
-    found: dict[int, list[tuple[str, int]]] = {}
-    for path in (head.directory / "session_latest" / "logs").glob("worker-*.err"):
-        lines = EPOCH_LINE.findall(path.read_text())
-        if lines:
-            pid = int(path.stem.rpartition("-")[2])
-            found[pid] = [(stack, int(epoch)) for stack, epoch in lines]
+def worker_logs(head: Head) -> dict[int, str]:
+    """Return worker's pid -> what it has said in its log."""
+    found = {}
+    for path in (head.directory / "session_latest" / "logs").rglob("worker-*.err"):
+        with suppress(FileNotFoundError):  # Ray puts the logs of dead workers elsewhere
+            found[int(path.stem.rpartition("-")[2])] = path.read_text()
     return found
 
 
-def worker_logs(head: Head) -> str:
-    """Return what all workers have said in their logs."""
-    logs = (head.directory / "session_latest" / "logs").glob("worker-*.err")
-    return "".join(path.read_text() for path in logs)
+def epochs_by_worker(head: Head) -> dict[int, list[tuple[str, int]]]:
+    """Return worker's pid -> the stacks and epochs it has said in its log, oldest first."""
+    found = {pid: EPOCH_LINE.findall(log) for pid, log in worker_logs(head).items()}
+    return {
+        pid: [(stack, int(epoch)) for stack, epoch in lines]
+        for pid, lines in found.items()
+        if lines
+    }
 
 
 def kill_worker(pid: int) -> None:

@@ -127,7 +127,8 @@ def test_a_killed_worker_costs_what_came_after_its_last_checkpoint(
     assert study.process.returncode == 0, output
     assert f"again {stack}: its worker was lost" in output
     assert "Traceback" not in output
-    went_on = re.search(rf"^{stack} goes on after epoch (\d+)", worker_logs(head), re.MULTILINE)
+    logs = "\n".join(worker_logs(head).values())
+    went_on = re.search(rf"^{stack} goes on after epoch (\d+)", logs, re.MULTILINE)
     assert went_on is not None
     assert int(went_on[1]) >= 1
     same_tables(tmp_path / "study", whole)
