@@ -259,8 +259,8 @@ def test_the_rows_are_ranked_and_those_without_a_rank_last(tmp_path: Path) -> No
 def test_leaders_that_fresh_seeds_confirm_come_first(tmp_path: Path) -> None:
     summary = summarise(make_record(tmp_path, confirmed=[0.1]), [])
     assert [row[1] for row in summary.rows[:3]] == [
-        "lr0.1-bs32-seed0",
         "lr0.1-bs32-seed7",
+        "lr0.1-bs32-seed0",
         "lr1.0-bs32-seed0",
     ]
     assert "learning rate 0.1, batch size 32" in summary.winner
