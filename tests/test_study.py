@@ -278,9 +278,9 @@ def test_a_refused_command_leaves_the_study_as_it_is(finished: Outcome) -> None:
     assert (folder(finished) / "study.json").read_bytes() == before
 
 
-def test_a_directory_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot be written to"):
+    with pytest.raises(InputError, match="is not a directory; give --out another"):
         run(tmp_path / "file")
 
 
