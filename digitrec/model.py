@@ -46,6 +46,19 @@ class StackedMLP:
         """Return the logits (K, C, B) of the last layer's input."""
         return products.linear(self.weights[-1], self.biases[-1], last_input)
 
+    def of_pixels(self, pixels: Tensor) -> "StackedMLP":
+        """Return the MLPs with these inputs, int64 (P,), alone.
+
+        The weights of the first layer are a copy, to be returned with `take_pixels`; the others
+        are shared.
+        """
+        first, *others = self.weights
+        return StackedMLP([first.index_select(2, pixels), *others], self.biases)
+
+    def take_pixels(self, pixels: Tensor, narrow: "StackedMLP") -> None:
+        """Take over the weights of `narrow`, which `of_pixels(pixels)` returned."""
+        self.weights[0].index_copy_(2, pixels, narrow.weights[0])
+
     def member(self, k: int) -> dict[str, Tensor]:
         """Return trial k's parameters, named as in `torch.nn.Sequential(Linear, ReLU, ...)`."""
         named = {}

@@ -1,6 +1,7 @@
 """What a study trains: the grid, its leaders with fresh seeds, the winner on all rows."""
 
 import itertools
+import os
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -169,9 +170,16 @@ class Rounds:
         if self._session:
             self._session.end()
 
+    def _fills_cores(self) -> bool:
+        """Whether each core of this machine is likely to get a trial."""
+        configurations = len(self.request.space.configurations())
+        return not self.request.gpus_per_trial and (os.cpu_count() or 1) <= configurations
+
     def _start(self) -> Session:
         if self._session is None:
-            session = Session(self.request.address, self.console, self.timings)
+            session = Session(
+                self.request.address, self.console, self.timings, preload=self._fills_cores()
+            )
             self._session = self._closing.enter_context(session)
             session.check_shared(self.request.directory)
         return self._session

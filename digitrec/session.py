@@ -1,10 +1,11 @@
 """The connection to Ray: a cluster's, or a fresh Ray on this machine's cores.
 
 Starting Ray takes seconds in which the cores are mostly idle, since it waits for one process after
-the other. What a study imports later anyway is imported meanwhile. (Importing the engine in Ray's
-idle workers as well was tried: Ray Tune's trials start in workers of their own.)
+the other. What is imported later anyway is imported meanwhile: by this process what the search
+takes, by the workers that Ray starts for its cores what a trial takes (see `OF_A_TRIAL`).
 """
 
+import functools
 import importlib
 import logging
 import math
@@ -17,9 +18,10 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from types import TracebackType
+from typing import Any
 
 import ray
-from ray._private import services
+from ray._private import parameter, services
 from ray.exceptions import RayError, RayTaskError
 from rich.console import Console
 
@@ -33,6 +35,9 @@ LOOK_SECONDS = 2.0  # between two looks at whether the head of the cluster is th
 LOOK_PATIENCE = 120.0  # seconds for the nodes to look for the study directory
 SILENCE_SECONDS = 50.0  # of the head, after which the study ends; 60 would end Ray, without a word
 UNFINISHED = 1  # exit code
+# What Ray's idle workers import while Ray itself still starts; `search.keep_environment` sees to it
+# that trials run in them.
+OF_A_TRIAL = ["torch", "ray.tune", "digitrec.trainable", "digitrec.checkpoint", "digitrec.train"]
 Node = dict[str, float]  # resource -> how much of it there is
 
 
@@ -46,7 +51,19 @@ class Session:
         InputError: there is no cluster at the address.
     """
 
-    def __init__(self, address: str | None, console: Console, timings: Timings) -> None:
+    def __init__(
+        self, address: str | None, console: Console, timings: Timings, *, preload: bool = False
+    ) -> None:
+        """Start nothing yet.
+
+        Args:
+            address: of a cluster.
+            console: shows what takes long.
+            timings: gets the time that the start and the end take.
+            preload: whether each core will get a trial, so that a worker for each is worth its
+                memory (about 0.3 GB) before there is something to do.
+        """
+        self.preload = preload
         self.address = address or os.environ.get("RAY_ADDRESS") or "local"
         self.console = console
         self.timings = timings
@@ -112,7 +129,9 @@ class Session:
 
     def _start_and_import(self) -> None:
         _import_tensorboardx()
-        imports = threading.Thread(target=_import_needed_later, daemon=True)
+        imports = threading.Thread(
+            target=importlib.import_module, args=("digitrec.search",), daemon=True
+        )
         imports.start()
         with self.timings.part("start Ray"), self.console.status("Starting Ray"):
             self._start()
@@ -124,14 +143,17 @@ class Session:
         os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints at verbose=0 as well
         logging.getLogger("ray").setLevel(logging.ERROR)
         local = self.address == "local"
+        preload = local and self.preload
+        system_config = {"preload_python_modules": OF_A_TRIAL} if preload else None
         try:
-            with _without_dashboard() if local else nullcontext():
+            with _bare_start() if local else nullcontext():
                 ray.init(
                     self.address,
                     include_dashboard=False if local else None,
                     runtime_env=local_runtime_env() if local else None,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
+                    _system_config=system_config,
                 )
         except (ConnectionError, ValueError) as error:
             reason = str(error).splitlines()[0]
@@ -246,22 +268,28 @@ def count_workers(nodes: Sequence[Node], cpus: float, gpus: float) -> int:
 
 
 @contextmanager
-def _without_dashboard() -> Iterator[None]:
-    """Have Ray start no dashboard at all, as where only ray[tune] is installed.
+def _bare_start() -> Iterator[None]:
+    """Have Ray start only the processes that a study on this machine has a use for.
 
-    With include_dashboard=False it still starts a process that sends usage statistics, which are
-    off here, waits for it, and loads what its agent could tell a dashboard: two seconds of
-    processor time. A Ray that has neither of the names below starts as it does by itself.
+    No autoscaler, for there are no nodes to add, and no monitor of the logs, for they are not
+    shown; without them, Ray is up a second earlier, and ended a second earlier. No dashboard at
+    all, as where only ray[tune] is installed: with include_dashboard=False Ray still starts a
+    process that sends usage statistics, which are off here, waits for it, and loads what its agent
+    could tell a dashboard. A Ray that has not the names below starts as it does by itself.
     """
     hidden = "ray.dashboard.optional_deps"
+    parameters: Any = parameter.RayParams
+    fewer = functools.partial(parameters, no_monitor=True, include_log_monitor=False)
     start = getattr(services, "start_api_server", None)
     there = sys.modules.get(hidden)
     sys.modules[hidden] = None  # type: ignore[assignment]
+    vars(parameter)["RayParams"] = fewer
     if start is not None:
         services.start_api_server = lambda *_, **__: (None, None)
     try:
         yield
     finally:
+        vars(parameter)["RayParams"] = parameters
         if start is not None:
             services.start_api_server = start
         if there is None:
@@ -283,8 +311,3 @@ def _import_tensorboardx() -> None:
         importlib.import_module("tensorboardX")
     finally:
         del sys.modules["torch"]
-
-
-def _import_needed_later() -> None:
-    for module in ("digitrec.search", "digitrec.results.outcome"):
-        importlib.import_module(module)

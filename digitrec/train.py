@@ -1,6 +1,7 @@
 """The epoch loop of a stack: a generator of per-epoch metrics, in pure torch.
 
-Letters: K trials of a stack, N images, B images of a batch, D = 784 pixels, C = 10 classes.
+Letters: K trials of a stack, N images, B images of a batch, D = 784 pixels, P of them that training
+can learn from, C = 10 classes.
 
 Plain SGD on the mean cross-entropy of a batch, with the gradient written out: autograd would keep
 a graph, allocate a gradient for every weight and read each weight once more to apply it. Here the
@@ -31,8 +32,9 @@ SUMS_BETWEEN_PAUSES = 16  # of totals; a stack can pause only where nothing wait
 class TrainingData:
     """Scaled images and their labels, resident on the device that trains."""
 
-    train_images: Tensor  # (N, D)
+    train_images: Tensor  # (N, P): all other pixels of the training images are 0
     train_labels: Tensor  # int64 (N,)
+    pixels: Tensor  # int64 (P,): which those are of the D pixels
     val_images: Tensor  # (N', D)
     val_labels: Tensor  # int64 (N',)
 
@@ -169,8 +171,13 @@ def train(
             measured = [(DIVERGED, DIVERGED)] * len(model)
         else:
             order = shuffled(images, seed=seed, epoch=epoch).to(model.device)
-            for _ in _train_epoch(training, rates, data, order, batch_size, products, pause_after):
+            narrow = model.of_pixels(data.pixels)
+            for _ in _train_epoch(
+                training, narrow, rates, data, order, batch_size, products, pause_after
+            ):
+                model.take_pixels(data.pixels, narrow)
                 yield training
+            model.take_pixels(data.pixels, narrow)
             start = time.perf_counter()
             trained = training.totals.means()
             validated = evaluate(model, data.val_images, data.val_labels, products, predictions)
@@ -210,6 +217,7 @@ def shuffled(images: int, *, seed: int, epoch: int) -> Tensor:
 
 def _train_epoch(
     training: Training,
+    model: StackedMLP,
     rates: Tensor,
     data: TrainingData,
     order: Tensor,
@@ -217,7 +225,10 @@ def _train_epoch(
     products: Products,
     pause_after: float,
 ) -> Iterator[None]:
-    """Go on with an epoch to its end; yields where a pause is due."""
+    """Go on with an epoch to its end, with the model of the training images' pixels.
+
+    Yields where a pause is due.
+    """
     between = SUMS_BETWEEN_PAUSES * math.ceil(IMAGES_AT_ONCE / batch_size) * batch_size
     last_pause = training.seconds
     for place in range(training.totals.images, len(order), between):
@@ -226,7 +237,7 @@ def _train_epoch(
             yield
         start = time.perf_counter()
         rows = order[place : place + between]
-        train_on(training.model, rates, data, rows, batch_size, products, training.totals)
+        train_on(model, rates, data, rows, batch_size, products, training.totals)
         training.seconds += time.perf_counter() - start
 
 
@@ -242,7 +253,7 @@ def train_on(
     """Update the model with batch after batch of training images.
 
     Args:
-        model: K MLPs, changed in place.
+        model: K MLPs of P pixels, changed in place.
         rates: learning rates, (K, 1, 1).
         data: what the order indexes.
         order: row numbers, int64 (N,).
@@ -268,7 +279,7 @@ def update(
     Args:
         model: K MLPs.
         rates: learning rates, (K, 1, 1).
-        images: (B, D).
+        images: (B, P).
         target: the labels as one-hot, (C, B).
         products: how to multiply.
 

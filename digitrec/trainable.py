@@ -290,17 +290,21 @@ def prepare(shared: SharedData, device: "torch.device", precision: Precision) ->
 
     from digitrec.train import TrainingData
 
-    def images(rows: NDArray[np.int64]) -> torch.Tensor:
-        scaled = torch.from_numpy(shared.scaler.scale(shared.images[rows]))
-        return scaled.to(device, torch.bfloat16 if precision == "bf16" else torch.float32)
+    def images(rows: NDArray[np.int64], pixels: NDArray[np.int64]) -> torch.Tensor:
+        scaled = shared.scaler.of_pixels(pixels).scale(shared.images[np.ix_(rows, pixels)])
+        return torch.from_numpy(scaled).to(
+            device, torch.bfloat16 if precision == "bf16" else torch.float32
+        )
 
     def labels(rows: NDArray[np.int64]) -> torch.Tensor:
         return torch.from_numpy(shared.labels[rows].astype(np.int64)).to(device)
 
     train, val = shared.split
+    pixels = shared.scaler.trained_pixels()
     return TrainingData(
-        train_images=images(train),
+        train_images=images(train, pixels),
         train_labels=labels(train),
-        val_images=images(val),
+        pixels=torch.from_numpy(pixels).to(device),
+        val_images=images(val, np.arange(shared.images.shape[1])),
         val_labels=labels(val),
     )

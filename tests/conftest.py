@@ -90,6 +90,7 @@ def small_data() -> TrainingData:
     return TrainingData(
         train_images=images[:70],
         train_labels=labels[:70],
+        pixels=torch.arange(12),
         val_images=images[70:],
         val_labels=labels[70:],
     )

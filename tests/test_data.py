@@ -2,6 +2,7 @@ import gzip
 import subprocess
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -454,3 +455,37 @@ def test_a_constant_pixel_scales_to_zero_on_the_training_rows() -> None:
     scaler = fit_scaler(train)
     assert scaler.scale(train).tolist() == [[0, 0], [0, 1]]
     assert scaler.scale(np.array([[11, 8], [7, 2]], dtype=np.uint8)).tolist() == [[2, 2], [-2, 0.5]]
+
+
+@pytest.mark.parametrize(
+    ("varying", "pixels", "count"),
+    [
+        pytest.param([], 20, 0, id="none varies"),
+        pytest.param([5, 9], 40, 16, id="some are left in"),
+        pytest.param(range(12), 12, 12, id="fewer than a register holds"),
+        pytest.param(range(4, 20), 32, 16, id="just as many"),
+        pytest.param(range(17), 40, 32, id="one more"),
+    ],
+)
+def test_the_pixels_to_train_on_are_all_that_vary_and_fill_registers(
+    varying: Sequence[int], pixels: int, count: int
+) -> None:
+    train = np.full((3, pixels), 7, dtype=np.uint8)
+    train[0, list(varying)] = 200
+    found = fit_scaler(train).trained_pixels()
+    assert found.dtype == np.int64
+    assert set(varying) <= set(found.tolist())
+    assert len(found) == count
+    assert found.tolist() == sorted(set(found.tolist()))
+
+
+def test_scaling_some_pixels_is_scaling_all_of_them(sample: Digits) -> None:
+    scaler = fit_scaler(sample.images[:500])
+    pixels = scaler.trained_pixels()
+    assert len(pixels) < 784
+    np.testing.assert_array_equal(
+        scaler.of_pixels(pixels).scale(sample.images[:, pixels]),
+        scaler.scale(sample.images)[:, pixels],
+    )
+    left_out = np.setdiff1d(np.arange(784), pixels)
+    assert not scaler.scale(sample.images[:500])[:, left_out].any()

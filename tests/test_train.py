@@ -141,6 +141,27 @@ def test_a_stack_of_five_equals_five_stacks_of_one(small_data: TrainingData) -> 
             assert together[epoch][k][:-1] == pytest.approx(alone[epoch][0][:-1], rel=1e-10)
 
 
+def test_pixels_that_training_never_sees_change_nothing_but_their_own_part(
+    small_data: TrainingData,
+) -> None:
+    never = torch.tensor([3, 9])  # on validation images alone
+    images = small_data.train_images.clone()
+    images[:, never] = 0
+    whole = dataclasses.replace(small_data, train_images=images)
+    pixels = torch.tensor([p for p in range(12) if p not in never.tolist()])
+    narrow = dataclasses.replace(whole, train_images=images[:, pixels], pixels=pixels)
+    one, all_records = train(whole)
+    other, records = train(narrow)
+    for w, v in zip(one.weights + one.biases, other.weights + other.biases, strict=True):
+        torch.testing.assert_close(w, v, rtol=1e-10, atol=1e-13)
+    before = init_mlp(SIZES, seed=0, members=len(LRS), dtype=torch.float64).weights[0]
+    assert torch.equal(other.weights[0][:, :, never], before[:, :, never])
+    assert not torch.equal(other.weights[0], before)
+    for ours, theirs in zip(records, all_records, strict=True):
+        for mine, wide in zip(ours, theirs, strict=True):
+            assert mine[:-1] == pytest.approx(wide[:-1], rel=1e-10)
+
+
 def onednn_or_skip() -> Products:
     if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         pytest.skip("this build of torch has no oneDNN")

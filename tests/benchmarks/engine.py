@@ -108,6 +108,7 @@ def made_digits(images: int) -> TrainingData:
     return TrainingData(
         train_images=grey * ink,
         train_labels=labels,
+        pixels=torch.arange(SIZES[0]),
         val_images=grey[:0],
         val_labels=labels[:0],
     )
