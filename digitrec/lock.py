@@ -202,7 +202,7 @@ def _is_dead(holder: Holder) -> bool:
 
 def _read(study: Storage) -> Holder | None:
     try:
-        return Holder(**json.loads(study.read(NAME)))
+        return Holder(**study.read_json(NAME))
     except (FileNotFoundError, ValueError, TypeError):  # none, or being written
         return None
 

@@ -4,6 +4,7 @@ A file is written whole or not at all. On a file system it gets a temporary name
 disk and renamed; an object store shows an object once all of it has arrived.
 """
 
+import json
 import os
 import tempfile
 import time
@@ -80,6 +81,19 @@ class Storage(ABC):
             FileNotFoundError: there is none of this name.
             OSError: it cannot be read.
         """
+
+    def read_json(self, name: str) -> Any:
+        """Return what a file of JSON says.
+
+        Raises:
+            FileNotFoundError: there is none of this name.
+            OSError: it cannot be read.
+            ValueError: it is not JSON.
+        """
+        try:
+            return json.loads(self.read(name))
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
 
     @abstractmethod
     def write(self, name: str, content: bytes) -> None:

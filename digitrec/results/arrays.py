@@ -20,6 +20,8 @@ FORMAT = 2
 SUFFIX = ".safetensors"
 Arrays = dict[str, NDArray[Any]]
 
+_NOT_OURS = (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError)
+
 
 class DamagedError(Exception):
     """A file is not what it should be; the text says why."""
@@ -50,7 +52,14 @@ def unpack(kind: str, content: bytes) -> tuple[dict[str, Any], Arrays]:
         arrays: Arrays = load(content)
         about = json.loads(arrays.pop("about").tobytes())
         found, version, digest = about.pop("kind"), about["format"], about.pop("digest")
-    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
+    except (
+        SafetensorError,
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise DamagedError("it is cut short, damaged or not one of digitrec's") from error
     if found != kind:
         raise DamagedError(f"it holds {found}, not {kind}")

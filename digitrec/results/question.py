@@ -85,16 +85,14 @@ def read_question(study: Storage) -> Question:
         DamagedError: `study.json` is not one that this digitrec can read.
     """
     try:
-        content = study.read(NAME)
-    except FileNotFoundError as error:
-        raise InputError(f"{study} holds no study (no {NAME})") from error
-    try:
-        values = json.loads(content)
+        values = study.read_json(NAME)
         version = values.pop("format")
         if version != FORMAT:
             raise DamagedError(f"it has format {version}; this digitrec reads {FORMAT}")
         question = Question(**values)
         _check(question)
+    except FileNotFoundError as error:
+        raise InputError(f"{study} holds no study (no {NAME})") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DamagedError("it is cut short, damaged or not one of digitrec's") from error
     return question

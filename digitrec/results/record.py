@@ -3,7 +3,6 @@
 Letters: N' validation images.
 """
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,10 +84,10 @@ def read_best(study: Storage) -> dict[str, Any] | None:
     """Return what `best/model.json` says; None where there is no model, or it is damaged."""
     best = study / "best"
     try:
-        about: dict[str, Any] = json.loads(best.read(ABOUT))
+        about: dict[str, Any] = best.read_json(ABOUT)
         _check_best(about)
         return about if MODEL in best.names() else None
-    except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
 

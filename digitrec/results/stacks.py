@@ -234,7 +234,7 @@ def clear_failures(study: Storage, trials: Set[str]) -> None:
 def _read_failure(study: Storage, name: str) -> dict[str, str]:
     """Return trial -> error of one note; nothing if it is damaged."""
     try:
-        failure = json.loads((study / "stacks").read(name))
+        failure = (study / "stacks").read_json(name)
         return dict.fromkeys(failure["trials"], str(failure["error"]))
     except (ValueError, KeyError, TypeError):
         return {}

@@ -35,7 +35,7 @@ class Timings:
 def read_timings(study: Storage) -> dict[str, float]:
     """Return the seconds of the parts of the last run; none where they are not kept."""
     try:
-        parts = json.loads(study.read(NAME))["parts"]
+        parts = study.read_json(NAME)["parts"]
         return {str(name): float(seconds) for name, seconds in parts.items()}
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return {}

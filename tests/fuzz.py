@@ -1,0 +1,288 @@
+"""A fuzz run: damages the files of a study one at a time and reads what is left.
+
+    python -m tests.fuzz --files 20000 --seed 0
+
+A damaged file may be refused in one line, named and set aside, or left out. It must never raise
+anything else, and nothing of a study's results may come out changed. (The saved model carries no
+digest, so that other programs can write it: a bit that flips within a weight cannot be seen.)
+"""
+
+import argparse
+import json
+import random
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from digitrec.checkpoint import read_checkpoint, write_checkpoint
+from digitrec.classifier import load_classifier
+from digitrec.errors import InputError
+from digitrec.model import StackedMLP, init_mlp
+from digitrec.results.arrays import DamagedError
+from digitrec.results.outcome import conclude
+from digitrec.results.question import Question, write_question
+from digitrec.results.record import Record, read_record
+from digitrec.results.stacks import read_weights, write_failure, write_stack
+from digitrec.results.timings import Timings
+from digitrec.results.validation import write_labels, write_validation
+from digitrec.storage import Storage
+from digitrec.study import open_study
+from digitrec.train import Training
+from tests.made_study import LABELS, make_record
+from tests.saved_model import make_tensors, write_model
+
+DRAWN_EVERY = 500  # of the damaged studies; a report takes as long as many readings
+SIZES = (6, 4, 10)  # of the models whose weights and checkpoints are kept
+
+
+class Wrong(Exception):
+    """A promise was not kept; the text says which."""
+
+
+def make_study(directory: Path) -> tuple[Storage, Record]:
+    """Write a study with a file of every kind; returns it and what it holds."""
+    made = make_record(directory, failed=(1.0,), best={})
+    study, key = Storage.at(directory), made.question.key
+    study.prepare()
+    write_question(study, made.question)
+    for result in made.results:
+        weights = {member.trial: make_tensors() for member in result.stack.members}
+        write_stack(study, key, result, weights)
+    write_checkpoint(study, key, "in-training", Training.of(make_model()))
+    write_failure(study, "lost", list(made.failures), "RuntimeError: no room")
+    write_labels(study, made.question, LABELS, np.arange(len(LABELS)))
+    assert made.validation is not None, "it was asked for"
+    write_validation(study, made.question, made.validation)
+    about = {"format": 1, "activation": "relu", "layer_sizes": [6, 5, 4, 10]}
+    write_model(
+        directory / "best", about=json.dumps(about | {"trial": made.validation.trial}).encode()
+    )
+    timings = Timings()
+    timings.parts["train"] = 1.5
+    timings.write(study)
+    return study, read_record(study)
+
+
+def make_model() -> StackedMLP:
+    """Return the initial weights of two trials."""
+    return init_mlp(SIZES, seed=0, members=2)
+
+
+def damage(content: bytes, chance: random.Random, others: Sequence[bytes]) -> bytes:
+    """Return a file's content with one kind of damage."""
+    place = chance.randrange(len(content) + 1)
+    length = chance.choice([1, 2, 8, 64, len(content)])
+    noise = chance.randbytes(min(length, 4096))
+    kinds: list[Callable[[], bytes]] = [
+        lambda: content[:place],
+        lambda: content[:place] + content[place + length :],
+        lambda: content[:place] + noise + content[place:],
+        lambda: content[:place] + noise + content[place + len(noise) :],
+        lambda: flip(content, chance),
+        lambda: b"",
+        lambda: noise,
+        lambda: chance.choice(others),
+        lambda: content + content,
+        lambda: change_value(content, chance),
+        lambda: chance.choice([b"[", b'{"a":']) * 100_000,
+    ]
+    return chance.choice(kinds)()
+
+
+def flip(content: bytes, chance: random.Random) -> bytes:
+    """Return the content with some bits changed."""
+    changed = bytearray(content)
+    for _ in range(chance.choice([1, 1, 3, 20]) if content else 0):
+        changed[chance.randrange(len(changed))] ^= 1 << chance.randrange(8)
+    return bytes(changed)
+
+
+def change_value(content: bytes, chance: random.Random) -> bytes:
+    """Return JSON with one value exchanged for another; other content as it is."""
+    try:
+        values = json.loads(content)
+    except ValueError:
+        return content
+    new: Any = chance.choice(
+        [None, -1, 0, 1e308, "", "x", [], [[]], {}, True, 10**30, float("nan")]
+    )
+    inner = values
+    while isinstance(inner, dict | list) and inner:
+        place = chance.choice(list(inner) if isinstance(inner, dict) else range(len(inner)))
+        if not isinstance(inner[place], dict | list) or chance.random() < 0.3:
+            inner[place] = new
+            break
+        inner = inner[place]
+    return json.dumps(values).encode()
+
+
+def read_all(study: Storage, whole: Record, *, draw: bool) -> str:
+    """Read a study as `digitrec report`, `predict` and `tune` do; returns what came of it.
+
+    Raises:
+        Wrong: what was read is not what was written.
+    """
+    told = [
+        check_record(study, whole, draw=draw),
+        check_model(study),
+        check_weights(study, whole),
+        check_opening(study, whole.question),
+    ]
+    return next((outcome for outcome in told if outcome), "of no consequence")
+
+
+def check_record(study: Storage, whole: Record, *, draw: bool) -> str:
+    """Read the record; returns what is said of it."""
+    try:
+        record = read_record(study)
+    except InputError as error:
+        check_line(error)
+        return "refused in one line"
+    compare(record, whole)
+    if draw:
+        conclude(study)
+    if record.damaged:
+        return "named"
+    gone = [record.labels is None, record.validation is None, record.best is None]
+    gone += [not record.timings, record.failures != whole.failures]
+    return "left out" if any(gone) else ""
+
+
+def compare(record: Record, whole: Record) -> None:
+    """Check that what is read of the results is what was written."""
+    written = {result.key: result for result in whole.results}
+    for result in record.results:
+        same = content_of(result) == content_of(written[result.key])
+        if not same:
+            raise Wrong(f"{result.key} was read with other content")
+    if record.labels is not None and not np.array_equal(record.labels, LABELS):
+        raise Wrong("labels were read with other content")
+    ours, theirs = record.validation, whole.validation
+    if ours is not None and theirs is not None and content_of(ours) != content_of(theirs):
+        raise Wrong("the winner's validation was read with other content")
+
+
+def check_model(study: Storage) -> str:
+    """Read the model; returns what is said of it."""
+    try:
+        load_classifier(study / "best")
+    except InputError as error:
+        check_line(error)
+        return "refused in one line"
+    return ""
+
+
+def check_weights(study: Storage, whole: Record) -> str:
+    """Read every trial's weights and the checkpoint, as a study that grows does."""
+    key = whole.question.key
+    said = ""
+    for result in whole.results:
+        trials = [member.trial for member in result.stack.members]
+        try:
+            found = read_weights(study, key, result.key, trials)
+        except DamagedError as error:
+            check_line(error)
+            said = "named"
+            continue
+        if any(content_of(one) != content_of(make_tensors()) for one in found):
+            raise Wrong(f"weights of {result.key} were read with other content")
+    model = make_model()
+    try:
+        read_checkpoint(study, key, "in-training", model)
+    except DamagedError as error:
+        check_line(error)
+        return "named"
+    if content_of(model.member(1)) != content_of(make_model().member(1)):
+        raise Wrong("a checkpoint was read with other content")
+    return said
+
+
+def check_opening(study: Storage, question: Question) -> str:
+    """Open the study to train what is missing; nothing may be damaged afterwards."""
+    before = {str(path) for path in Path(str(study)).rglob("*") if path.is_file()}
+    try:
+        open_study(study, question, Console(quiet=True))
+    except InputError as error:
+        check_line(error)
+        return "refused in one line"
+    write_question(study, question)
+    if left := read_record(study).damaged:
+        raise Wrong(f"still damaged after it was opened: {left}")
+    after = {str(path) for path in Path(str(study)).rglob("*") if path.is_file()}
+    return "set aside" if before - after else ""
+
+
+def content_of(thing: Any) -> Any:
+    """Return something that is equal for equal content, NaN included."""
+    if is_dataclass(thing) and not isinstance(thing, type):
+        return content_of(asdict(thing))
+    if isinstance(thing, dict):
+        return {name: content_of(value) for name, value in thing.items()}
+    if isinstance(thing, list | tuple):
+        return [content_of(value) for value in thing]
+    if hasattr(thing, "shape"):
+        array = np.asarray(thing)
+        return array.dtype.str, array.shape, array.tobytes()
+    return repr(thing)
+
+
+def check_line(error: Exception) -> None:
+    """Check that an error is one line."""
+    if not str(error) or len(str(error).splitlines()) != 1:
+        raise Wrong(f"{error!r} is not one line")
+
+
+def fuzz(files: int, seed: int, folder: Path) -> Counter[str]:
+    """Damage so many files; returns how often came what.
+
+    Raises:
+        Wrong: a damaged file was used, or not refused in one line.
+    """
+    _study, whole = make_study(folder / "whole")
+    names = sorted(
+        path.relative_to(folder / "whole")
+        for path in (folder / "whole").rglob("*")
+        if path.is_file()
+    )
+    contents = {name: (folder / "whole" / name).read_bytes() for name in names}
+    chance, outcomes = random.Random(seed), Counter[str]()
+    for number in range(files):
+        name = chance.choice(names)
+        damaged = damage(contents[name], chance, list(contents.values()))
+        place = folder / "damaged"
+        shutil.copytree(folder / "whole", place)
+        (place / name).write_bytes(damaged)
+        try:
+            came = read_all(Storage.at(place), whole, draw=number % DRAWN_EVERY == 0)
+        except Exception as error:
+            kept = Path(tempfile.mkdtemp(prefix="fuzz-")) / name.name
+            kept.write_bytes(damaged)
+            raise Wrong(f"file {number}, {name}, kept as {kept}: {error!r}") from error
+        outcomes[f"{name.parts[0]}: {came}"] += 1
+        shutil.rmtree(place)
+    return outcomes
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run it and print what came; an exception says what went wrong."""
+    parser = argparse.ArgumentParser(description="Damage a study's files, and read them.")
+    parser.add_argument("--files", type=int, default=20_000, help="how many to damage")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of damage")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        outcomes = fuzz(options.files, options.seed, Path(folder))
+    for outcome, count in sorted(outcomes.items()):
+        print(f"{count:7,} {outcome}")
+    print(f"{outcomes.total():7,} damaged files, none used as if it were whole, no traceback")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
