@@ -16,7 +16,7 @@ LOCK := cluster/requirements.lock
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help tune report predict cluster submit cluster-stop test soak bench check format lock clean
+.PHONY: help tune report predict cluster submit cluster-stop test soak fuzz bench check format lock clean
 
 help: ## list the commands
 	@echo "make COMMAND, where COMMAND is"
@@ -57,6 +57,9 @@ test: $(READY) ## run the tests
 
 soak: $(READY) ## cut a study at 200 points and compare; an hour or two: ARGS="--cuts 50 --minutes 15"
 	@$(BIN)/python -m tests.soak $(ARGS)
+
+fuzz: $(READY) ## damage the files of a study 20,000 times and read them; ten minutes: ARGS="--files 500"
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 bench: $(READY) ## race the plain loop and Ray Tune as usually written: DATA=..., ARGS="--rounds 3"
 	@$(BIN)/python -m tests.benchmarks.bench --data '$(DATA)' $(if $(OUT),--out '$(OUT)') $(ARGS)

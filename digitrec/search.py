@@ -57,18 +57,7 @@ def search(
     Raises:
         OSError: the study directory can no longer be used.
     """
-    function = tune.with_parameters(
-        train_stack,
-        shared=shared,
-        layer_sizes=tuple(question.layer_sizes),
-        epochs_wanted=question.epochs,
-        precision=question.precision,
-        study=study,
-        question=question.key,
-    )
-    resources = {"cpu": request.cpus_per_trial, "gpu": request.gpus_per_trial}
-    trainable = tune.with_resources(wrap_function(function), resources)
-    trainable.__name__ = trainable.__qualname__ = "Stack"  # the actors' class in Ray's dashboard
+    trainable = trainable_of(request, study, question, shared)
     stacks = [task.stack for task in tasks]
     progress = make_progress(question, stacks)
     keep_environment()
@@ -88,6 +77,13 @@ def search(
 
         metrics = Metrics(study.name)
         with ProgressCallback(progress, console, metrics, check, keep_failure) as callback:
+            run_config = tune.RunConfig(
+                name=f"{datetime.now():%Y-%m-%d_%H-%M-%S}",
+                storage_path=storage_path,
+                failure_config=tune.FailureConfig(max_failures=request.max_failures),
+                callbacks=[callback],
+                verbose=0,
+            )
             tuner = tune.Tuner(
                 trainable,
                 param_space={"stack": tune.grid_search([task_config(task) for task in tasks])},
@@ -96,13 +92,7 @@ def search(
                     trial_name_creator=lambda trial: stack_of(trial.config).name,
                     trial_dirname_creator=lambda trial: stack_of(trial.config).key,
                 ),
-                run_config=tune.RunConfig(
-                    name=f"{datetime.now():%Y-%m-%d_%H-%M-%S}",
-                    storage_path=storage_path,
-                    failure_config=tune.FailureConfig(max_failures=request.max_failures),
-                    callbacks=[callback],
-                    verbose=0,
-                ),
+                run_config=run_config,
             )
             # Ray Tune's own handler would stay in force after the search, and swallow a Ctrl-C.
             os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
@@ -111,6 +101,25 @@ def search(
             except Interrupted:
                 return False
     return not interruption.came
+
+
+def trainable_of(
+    request: Request, study: Storage, question: Question, shared: SharedData
+) -> type[tune.Trainable]:
+    """Return what Ray Tune runs in a worker; see `search` for the arguments."""
+    function = tune.with_parameters(
+        train_stack,
+        shared=shared,
+        layer_sizes=tuple(question.layer_sizes),
+        epochs_wanted=question.epochs,
+        precision=question.precision,
+        study=study,
+        question=question.key,
+    )
+    resources = {"cpu": request.cpus_per_trial, "gpu": request.gpus_per_trial}
+    trainable: type[tune.Trainable] = tune.with_resources(wrap_function(function), resources)
+    trainable.__name__ = trainable.__qualname__ = "Stack"  # the actors' class in Ray's dashboard
+    return trainable
 
 
 @functools.cache

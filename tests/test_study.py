@@ -443,11 +443,23 @@ def start(out: Path) -> "subprocess.Popen[str]":
     )
 
 
+def go_on(out: Path) -> Path:
+    again = start(out)
+    output, _ = again.communicate(timeout=120)
+    assert again.returncode == 0, output
+    return out
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return go_on(tmp_path_factory.mktemp("whole") / "study")
+
+
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_a_study_that_is_cut_short_goes_on_to_the_same_tables(
-    stop: signal.Signals, tmp_path: Path
+    stop: signal.Signals, whole: Path, tmp_path: Path
 ) -> None:
-    cut, whole = tmp_path / "cut", tmp_path / "whole"
+    cut = tmp_path / "cut"
     process = start(cut)
     deadline = time.monotonic() + 120
     while not list(cut.glob("stacks/*.safetensors")) and time.monotonic() < deadline:
@@ -457,9 +469,6 @@ def test_a_study_that_is_cut_short_goes_on_to_the_same_tables(
     assert process.returncode == 1, output
     assert "goes on" in output
     assert "stopped" in set(pd.read_csv(cut / "trials.csv")["status"])
-    for out in (cut, whole):
-        again = start(out)
-        output, _ = again.communicate(timeout=120)
-        assert again.returncode == 0, output
+    go_on(cut)
     for name in ("trials.csv", "epochs.csv"):
         pd.testing.assert_frame_equal(untimed(cut, name), untimed(whole, name), check_exact=True)
