@@ -81,11 +81,11 @@ class Scaler:
         """Return the pixels that training can learn from, ascending.
 
         A pixel that is constant over the training rows is 0 on all of them, so that its weights
-        never change: of 784 pixels of MNIST digits, 77 to 79. Some are left in, to make the number
-        a multiple of PIXELS_AT_ONCE.
+        never change: 77 of the 784 pixels of MNIST's digits. Some of them are returned as well, to
+        make the number a multiple of PIXELS_AT_ONCE where there are enough, and never 0.
         """
         constant = self.data_max == self.data_min
-        wanted = math.ceil(np.count_nonzero(~constant) / PIXELS_AT_ONCE) * PIXELS_AT_ONCE
+        wanted = PIXELS_AT_ONCE * max(1, math.ceil(np.count_nonzero(~constant) / PIXELS_AT_ONCE))
         return np.sort(np.argsort(constant, kind="stable")[:wanted]).astype(np.int64)
 
 

@@ -460,7 +460,8 @@ def test_a_constant_pixel_scales_to_zero_on_the_training_rows() -> None:
 @pytest.mark.parametrize(
     ("varying", "pixels", "count"),
     [
-        pytest.param([], 20, 0, id="none varies"),
+        pytest.param([], 20, 16, id="none varies"),
+        pytest.param([], 1, 1, id="one pixel, which does not vary"),
         pytest.param([5, 9], 40, 16, id="some are left in"),
         pytest.param(range(12), 12, 12, id="fewer than a register holds"),
         pytest.param(range(4, 20), 32, 16, id="just as many"),
