@@ -1,5 +1,6 @@
 """`python -m digitrec`, and the command `digitrec`."""
 
+import gc
 import sys
 
 from digitrec.errors import STOPPED
@@ -10,10 +11,12 @@ def run() -> int:
     try:
         from digitrec.cli import main
 
-        return main()
+        code = main()
     except KeyboardInterrupt:
         print(STOPPED, file=sys.stderr)
         return 1
+    gc.freeze()  # else Python looks through all that is imported once more: half a second
+    return code
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ class Rounds:
         if not missing:
             write_question(study, question)
             return
-        session = self._start()
+        session = self._start(len(missing))
         tasks = plan(self.request, session.nodes(), question, configurations, missing, results)
         self.console.print(describe_plan(question, tasks), highlight=False, soft_wrap=True)
         clear_failures(study, {member.trial for member in missing})
@@ -127,7 +127,7 @@ class Rounds:
             set_aside(study, damage)
         results, _ = read_stacks(study, whole.key)
         if missing_configurations(whole, results):
-            self._start()
+            self._start(1)
             rows = f"{whole.data['rows']:,}"
             self.console.print(f"Training {winner.trial} on all {rows} rows", highlight=False)
             quiet = Console(quiet=True)  # its accuracies are on rows that it has seen
@@ -170,16 +170,12 @@ class Rounds:
         if self._session:
             self._session.end()
 
-    def _fills_cores(self) -> bool:
-        """Whether each core of this machine is likely to get a trial."""
-        configurations = len(self.request.space.configurations())
-        return not self.request.gpus_per_trial and (os.cpu_count() or 1) <= configurations
-
-    def _start(self) -> Session:
+    def _start(self, configurations: int) -> Session:
+        """Return the session, which is started for so many configurations if it is not yet."""
         if self._session is None:
-            session = Session(
-                self.request.address, self.console, self.timings, preload=self._fills_cores()
-            )
+            one_core_each = not self.request.gpus_per_trial and self.request.cpus_per_trial <= 1
+            preload = one_core_each and configurations >= (os.cpu_count() or 1)
+            session = Session(self.request.address, self.console, self.timings, preload=preload)
             self._session = self._closing.enter_context(session)
             session.check_shared(self.request.directory)
         return self._session

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from datetime import datetime
 
 from ray import tune
-from ray.tune.execution.class_cache import DEFAULT_ENV_VARS, ENV_VARS_TO_PROPAGATE
+from ray.tune.execution import class_cache
+from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from ray.tune.trainable import wrap_function
 from rich.console import Console
 
@@ -137,7 +138,7 @@ def keep_environment() -> None:
     PyTorch Lightning knows: with it, trials would not run in the workers that Ray starts with
     itself, but in others that take a second or two to start.
     """
-    DEFAULT_ENV_VARS.pop("PL_DISABLE_FORK", None)
+    getattr(class_cache, "DEFAULT_ENV_VARS", {}).pop("PL_DISABLE_FORK", None)
     for name in [name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")]:
         ENV_VARS_TO_PROPAGATE.remove(name)
 

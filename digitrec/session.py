@@ -7,6 +7,7 @@ takes, by the workers that Ray starts for its cores what a trial takes (see `OF_
 
 import functools
 import importlib
+import inspect
 import logging
 import math
 import os
@@ -15,13 +16,12 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from types import TracebackType
+from collections.abc import Iterator, MutableMapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from types import ModuleType, TracebackType
 from typing import Any
 
 import ray
-from ray._private import parameter, services
 from ray.exceptions import RayError, RayTaskError
 from rich.console import Console
 
@@ -143,17 +143,14 @@ class Session:
         os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints at verbose=0 as well
         logging.getLogger("ray").setLevel(logging.ERROR)
         local = self.address == "local"
-        preload = local and self.preload
-        system_config = {"preload_python_modules": OF_A_TRIAL} if preload else None
         try:
-            with _bare_start() if local else nullcontext():
+            with _bare_start(preload=self.preload) if local else nullcontext():
                 ray.init(
                     self.address,
                     include_dashboard=False if local else None,
                     runtime_env=local_runtime_env() if local else None,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
-                    _system_config=system_config,
                 )
         except (ConnectionError, ValueError) as error:
             reason = str(error).splitlines()[0]
@@ -268,7 +265,7 @@ def count_workers(nodes: Sequence[Node], cpus: float, gpus: float) -> int:
 
 
 @contextmanager
-def _bare_start() -> Iterator[None]:
+def _bare_start(*, preload: bool) -> Iterator[None]:
     """Have Ray start only the processes that a study on this machine has a use for.
 
     No autoscaler, for there are no nodes to add, and no monitor of the logs, for they are not
@@ -276,26 +273,51 @@ def _bare_start() -> Iterator[None]:
     all, as where only ray[tune] is installed: with include_dashboard=False Ray still starts a
     process that sends usage statistics, which are off here, waits for it, and loads what its agent
     could tell a dashboard. A Ray that has not the names below starts as it does by itself.
+
+    Args:
+        preload: whether its idle workers import what a trial takes.
     """
-    hidden = "ray.dashboard.optional_deps"
-    parameters: Any = parameter.RayParams
-    fewer = functools.partial(parameters, no_monitor=True, include_log_monitor=False)
-    start = getattr(services, "start_api_server", None)
-    there = sys.modules.get(hidden)
-    sys.modules[hidden] = None  # type: ignore[assignment]
-    vars(parameter)["RayParams"] = fewer
-    if start is not None:
-        services.start_api_server = lambda *_, **__: (None, None)
+    parameters = getattr(_private("parameter"), "RayParams", None)
+    known = inspect.signature(parameters).parameters if parameters else ()
+    fewer = {"no_monitor": True, "include_log_monitor": False}
+    fewer = {name: value for name, value in fewer.items() if name in known}
+    changes: list[tuple[MutableMapping[str, Any], str, Any]]
+    changes = [(sys.modules, "ray.dashboard.optional_deps", None)]
+    if preload:
+        changes.append((os.environ, "RAY_preload_python_modules", ",".join(OF_A_TRIAL)))
+    if parameters:
+        bare = functools.partial(parameters, **fewer)
+        changes.append((vars(_private("parameter")), "RayParams", bare))
+    if hasattr(_private("services"), "start_api_server"):
+        changes.append(
+            (vars(_private("services")), "start_api_server", lambda *_, **__: (None, None))
+        )
+    with ExitStack() as restored:
+        for mapping, name, value in changes:
+            restored.enter_context(_changed(mapping, name, value))
+        yield
+
+
+@contextmanager
+def _changed(mapping: MutableMapping[str, Any], name: str, value: Any) -> Iterator[None]:
+    """Let a name have another value in this block."""
+    there, before = name in mapping, mapping.get(name)
+    mapping[name] = value
     try:
         yield
     finally:
-        vars(parameter)["RayParams"] = parameters
-        if start is not None:
-            services.start_api_server = start
-        if there is None:
-            del sys.modules[hidden]
+        if there:
+            mapping[name] = before
         else:
-            sys.modules[hidden] = there
+            mapping.pop(name, None)
+
+
+def _private(name: str) -> ModuleType | None:
+    """Return a module of Ray's that is not made for others; None: this Ray has none."""
+    try:
+        return importlib.import_module(f"ray._private.{name}")
+    except ImportError:
+        return None
 
 
 def _import_tensorboardx() -> None:

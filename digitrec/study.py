@@ -1,6 +1,5 @@
 """A study: from a request to what it came to."""
 
-import gc
 import importlib.metadata
 import platform
 from pathlib import Path
@@ -74,7 +73,6 @@ def run_study(request: Request, console: Console) -> "Outcome":
         rounds.end()
         from digitrec.results.outcome import conclude
 
-        gc.freeze()  # of all that is imported nothing goes away: half a second less to look through
         outcome = conclude(study, Holdings(shared, refitted, test), timings)
         timings.write(study)
     return outcome

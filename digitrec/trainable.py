@@ -290,21 +290,20 @@ def prepare(shared: SharedData, device: "torch.device", precision: Precision) ->
 
     from digitrec.train import TrainingData
 
-    def images(rows: NDArray[np.int64], pixels: NDArray[np.int64]) -> torch.Tensor:
-        scaled = shared.scaler.of_pixels(pixels).scale(shared.images[np.ix_(rows, pixels)])
-        return torch.from_numpy(scaled).to(
-            device, torch.bfloat16 if precision == "bf16" else torch.float32
-        )
+    def images(scaled: NDArray[np.float32]) -> torch.Tensor:
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        return torch.from_numpy(scaled).to(device, dtype)
 
     def labels(rows: NDArray[np.int64]) -> torch.Tensor:
         return torch.from_numpy(shared.labels[rows].astype(np.int64)).to(device)
 
     train, val = shared.split
     pixels = shared.scaler.trained_pixels()
+    train_images = np.take(shared.images[train], pixels, axis=1)
     return TrainingData(
-        train_images=images(train, pixels),
+        train_images=images(shared.scaler.of_pixels(pixels).scale(train_images)),
         train_labels=labels(train),
         pixels=torch.from_numpy(pixels).to(device),
-        val_images=images(val, np.arange(shared.images.shape[1])),
+        val_images=images(shared.scaler.scale(shared.images[val])),
         val_labels=labels(val),
     )

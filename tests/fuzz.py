@@ -3,8 +3,10 @@
     python -m tests.fuzz --files 20000 --seed 0
 
 A damaged file may be refused in one line, named and set aside, or left out. It must never raise
-anything else, and nothing of a study's results may come out changed. (The saved model carries no
-digest, so that other programs can write it: a bit that flips within a weight cannot be seen.)
+anything else, and no result may come out changed: what stacks measured, predicted and learned,
+checkpoints, labels and what the winner makes of the images. (The question, notes of failures,
+timings and the saved model are for people and other programs to read and write, and carry no
+digest: another number in them, where one may stand, cannot be seen.)
 """
 
 import argparse
@@ -24,14 +26,17 @@ from rich.console import Console
 from digitrec.checkpoint import read_checkpoint, write_checkpoint
 from digitrec.classifier import load_classifier
 from digitrec.errors import InputError
-from digitrec.model import StackedMLP, init_mlp
+from digitrec.model import init_mlp
 from digitrec.results.arrays import DamagedError
 from digitrec.results.outcome import conclude
 from digitrec.results.question import Question, write_question
 from digitrec.results.record import Record, read_record
 from digitrec.results.stacks import read_weights, write_failure, write_stack
+from digitrec.results.summary import summarise
 from digitrec.results.timings import Timings
 from digitrec.results.validation import write_labels, write_validation
+from digitrec.results.verdict import reach_verdict
+from digitrec.space import EpochRecord
 from digitrec.storage import Storage
 from digitrec.study import open_study
 from digitrec.train import Training
@@ -53,9 +58,9 @@ def make_study(directory: Path) -> tuple[Storage, Record]:
     study.prepare()
     write_question(study, made.question)
     for result in made.results:
-        weights = {member.trial: make_tensors() for member in result.stack.members}
+        weights = {member.trial: weights_of(member.trial) for member in result.stack.members}
         write_stack(study, key, result, weights)
-    write_checkpoint(study, key, "in-training", Training.of(make_model()))
+    write_checkpoint(study, key, "in-training", make_training())
     write_failure(study, "lost", list(made.failures), "RuntimeError: no room")
     write_labels(study, made.question, LABELS, np.arange(len(LABELS)))
     assert made.validation is not None, "it was asked for"
@@ -70,9 +75,31 @@ def make_study(directory: Path) -> tuple[Storage, Record]:
     return study, read_record(study)
 
 
-def make_model() -> StackedMLP:
-    """Return the initial weights of two trials."""
-    return init_mlp(SIZES, seed=0, members=2)
+def weights_of(trial: str) -> dict[str, Any]:
+    """Return weights that no other trial has."""
+    return {name: values + len(trial) / 64 for name, values in make_tensors().items()} | {
+        "name": np.frombuffer(trial.encode(), np.uint8).astype(np.float32)
+    }
+
+
+def make_training() -> Training:
+    """Return two trials in the middle of their second epoch."""
+    model = init_mlp(SIZES, seed=0, members=2)
+    for values in (*model.weights, *model.biases):
+        values[1] += 1
+    training = Training.of(model)
+    training.history.append([EpochRecord(1, 5, 0.5, 0.8, 0.6, 0.7, 0.1) for _ in range(2)])
+    training.totals.loss += 3
+    training.totals.correct += 4
+    training.totals.images, training.seconds = 8, 0.25
+    return training
+
+
+def state_of(training: Training) -> Any:
+    """Return all of a training that its checkpoint keeps."""
+    model, totals = training.model, training.totals
+    kept = [model.weights, model.biases, training.history, totals.loss, totals.correct]
+    return content_of([*kept, totals.images, training.seconds])
 
 
 def damage(content: bytes, chance: random.Random, others: Sequence[bytes]) -> bytes:
@@ -123,14 +150,20 @@ def change_value(content: bytes, chance: random.Random) -> bytes:
     return json.dumps(values).encode()
 
 
-def read_all(study: Storage, whole: Record, *, draw: bool) -> str:
+def read_all(study: Storage, whole: Record, *, text: bool, draw: bool) -> str:
     """Read a study as `digitrec report`, `predict` and `tune` do; returns what came of it.
+
+    Args:
+        study: with a damaged file.
+        whole: what it held before.
+        text: whether to reach the verdict and write the report's text as well.
+        draw: whether to draw the figures as well.
 
     Raises:
         Wrong: what was read is not what was written.
     """
     told = [
-        check_record(study, whole, draw=draw),
+        check_record(study, whole, draw=draw, text=text),
         check_model(study),
         check_weights(study, whole),
         check_opening(study, whole.question),
@@ -138,7 +171,7 @@ def read_all(study: Storage, whole: Record, *, draw: bool) -> str:
     return next((outcome for outcome in told if outcome), "of no consequence")
 
 
-def check_record(study: Storage, whole: Record, *, draw: bool) -> str:
+def check_record(study: Storage, whole: Record, *, text: bool, draw: bool) -> str:
     """Read the record; returns what is said of it."""
     try:
         record = read_record(study)
@@ -146,6 +179,10 @@ def check_record(study: Storage, whole: Record, *, draw: bool) -> str:
         check_line(error)
         return "refused in one line"
     compare(record, whole)
+    if len(record.results) + len(record.damaged) < len(whole.results):
+        raise Wrong("a stack is missing, and nothing is said of it")
+    if text:
+        summarise(record, reach_verdict(record))
     if draw:
         conclude(study)
     if record.damaged:
@@ -191,15 +228,15 @@ def check_weights(study: Storage, whole: Record) -> str:
             check_line(error)
             said = "named"
             continue
-        if any(content_of(one) != content_of(make_tensors()) for one in found):
+        if content_of(found) != content_of([weights_of(trial) for trial in trials]):
             raise Wrong(f"weights of {result.key} were read with other content")
-    model = make_model()
     try:
-        read_checkpoint(study, key, "in-training", model)
+        model = init_mlp(SIZES, seed=1, members=2)
+        training = read_checkpoint(study, key, "in-training", model)
     except DamagedError as error:
         check_line(error)
         return "named"
-    if content_of(model.member(1)) != content_of(make_model().member(1)):
+    if state_of(training) != state_of(make_training()):
         raise Wrong("a checkpoint was read with other content")
     return said
 
@@ -252,15 +289,21 @@ def fuzz(files: int, seed: int, folder: Path) -> Counter[str]:
         if path.is_file()
     )
     contents = {name: (folder / "whole" / name).read_bytes() for name in names}
-    chance, outcomes = random.Random(seed), Counter[str]()
+    chance, outcomes, others = random.Random(seed), Counter[str](), list(contents.values())
     for number in range(files):
         name = chance.choice(names)
-        damaged = damage(contents[name], chance, list(contents.values()))
+        while (damaged := damage(contents[name], chance, others)) == contents[name]:
+            continue
         place = folder / "damaged"
         shutil.copytree(folder / "whole", place)
         (place / name).write_bytes(damaged)
         try:
-            came = read_all(Storage.at(place), whole, draw=number % DRAWN_EVERY == 0)
+            came = read_all(
+                Storage.at(place),
+                whole,
+                text=name.suffix == ".json",
+                draw=number % DRAWN_EVERY == 0,
+            )
         except Exception as error:
             kept = Path(tempfile.mkdtemp(prefix="fuzz-")) / name.name
             kept.write_bytes(damaged)
@@ -280,7 +323,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         outcomes = fuzz(options.files, options.seed, Path(folder))
     for outcome, count in sorted(outcomes.items()):
         print(f"{count:7,} {outcome}")
-    print(f"{outcomes.total():7,} damaged files, none used as if it were whole, no traceback")
+    print(f"{outcomes.total():7,} damaged files: no result changed, no traceback")
     return 0
 
 

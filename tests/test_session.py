@@ -8,6 +8,8 @@ import pytest
 
 PROGRAM = """
 import io, json, sys
+from contextlib import suppress
+
 import psutil
 import ray
 from ray.tune.execution.class_cache import _ActorClassCache
@@ -27,8 +29,12 @@ with Session(None, Console(file=io.StringIO()), Timings(), preload=sys.argv[1] =
     keep_environment()
     trial = _ActorClassCache().get(Trial).options(num_cpus=1).remote()
     imported = ray.get(trial.look.remote())
-    commands = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
-left = psutil.Process().children(recursive=True)
+    children = psutil.Process().children(recursive=True)
+    commands = []
+    for child in children:
+        with suppress(psutil.NoSuchProcess):
+            commands.append(" ".join(child.cmdline()))
+_, left = psutil.wait_procs(children, timeout=60)
 print(json.dumps([imported, commands, len(left)]))
 """
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from digitrec import products as products_module
 from digitrec import train as train_module
+from digitrec.data import SharedData, fit_scaler, split_rows
 from digitrec.model import StackedMLP, init_mlp
 from digitrec.products import (
     Bfloat16Products,
@@ -22,6 +23,7 @@ from digitrec.products import (
 )
 from digitrec.space import EpochRecord, layer_sizes
 from digitrec.train import TrainingData, epochs, shuffled
+from digitrec.trainable import prepare
 
 SIZES = (12, 8, 6, 10)
 LRS = (0.01, 0.1, 0.5, 1.0, 2.0)
@@ -160,6 +162,19 @@ def test_pixels_that_training_never_sees_change_nothing_but_their_own_part(
     for ours, theirs in zip(records, all_records, strict=True):
         for mine, wide in zip(ours, theirs, strict=True):
             assert mine[:-1] == pytest.approx(wide[:-1], rel=1e-10)
+
+
+@pytest.mark.parametrize("pixels", [1, 2, 40])
+def test_images_that_are_all_the_same_train(pixels: int) -> None:
+    images = np.full((20, pixels), 7, dtype=np.uint8)
+    labels = (np.arange(20) % 2).astype(np.uint8)
+    split = split_rows(labels)
+    scaler = fit_scaler(images[split.train])
+    shared = SharedData(key="same", images=images, labels=labels, split=split, scaler=scaler)
+    data = prepare(shared, torch.device("cpu"), "float32")
+    model = init_mlp(layer_sizes(pixels), seed=0, members=2)
+    *_, last = epochs(model, (0.1, 0.5), data, batch_size=4, seed=0, epochs=2)
+    assert all(math.isfinite(record.val_loss) for record in last)
 
 
 def onednn_or_skip() -> Products:

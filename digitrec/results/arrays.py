@@ -52,20 +52,14 @@ def unpack(kind: str, content: bytes) -> tuple[dict[str, Any], Arrays]:
         arrays: Arrays = load(content)
         about = json.loads(arrays.pop("about").tobytes())
         found, version, digest = about.pop("kind"), about["format"], about.pop("digest")
-    except (
-        SafetensorError,
-        KeyError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-    ) as error:
+        whole = digest == _digest({"kind": found, **about}, arrays)
+    except _NOT_OURS as error:
         raise DamagedError("it is cut short, damaged or not one of digitrec's") from error
     if found != kind:
         raise DamagedError(f"it holds {found}, not {kind}")
     if version != FORMAT:
         raise DamagedError(f"it has format {version}; this digitrec reads {FORMAT}")
-    if digest != _digest({"kind": kind, **about}, arrays):
+    if not whole:
         raise DamagedError("its content has changed since it was written")
     return about, arrays
 

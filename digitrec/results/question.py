@@ -105,10 +105,18 @@ def _check(question: Question) -> None:
         ValueError, TypeError, KeyError: something is missing or of another kind.
     """
     question.configurations()
-    for number in ("rows", "train_rows", "val_rows", "pixels"):
-        if int(question.data[number]) < 1:
-            raise ValueError(f"no {number}")
-    str(question.data["source"])
+    counts = [question.data[name] for name in ("rows", "train_rows", "val_rows", "pixels")]
+    if not all(type(count) is int and count >= 1 for count in [*counts, *question.layer_sizes]):
+        raise ValueError("a count is not a whole number above 0")
+    texts = [question.data["source"], question.data["fingerprint"], question.precision]
+    texts += [*question.versions.keys(), *question.versions.values()]
+    texts += [
+        text for text in (question.test_data, question.data.get("location")) if text is not None
+    ]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("a text is none")
+    if not isinstance(question.refit, bool) or type(question.epochs) is not int:
+        raise TypeError("a value of another kind")
     if not (question.key and question.epochs >= 1 and 0 < question.val_fraction < 1):
         raise ValueError("values out of their range")
 
