@@ -4,6 +4,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from digitrec.products import (
     Products,
     TorchProducts,
     choose_products,
+    onednn_is_faster,
 )
 from digitrec.space import EpochRecord, layer_sizes
 from digitrec.train import TrainingData, epochs, shuffled
@@ -288,6 +290,31 @@ def test_products_follow_the_machine_not_the_moment() -> None:
     assert len(kinds) == 1
     assert type(choose_products(cpu, double, double)) is TorchProducts
     assert type(choose_products(cpu, single, half)) is Bfloat16Products
+
+
+AMD = "vendor_id\t: AuthenticAMD\ncpu family\t: {}\nmodel\t\t: 17\n"
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "expected"),
+    [
+        pytest.param(AMD.format(26), True, id="Zen 5"),
+        pytest.param(AMD.format(25), False, id="Zen 4"),
+        pytest.param("vendor_id\t: GenuineIntel\ncpu family\t: 26\n", False, id="Intel"),
+        pytest.param("", False, id="empty"),
+        pytest.param(None, False, id="not Linux"),
+    ],
+)
+def test_onednn_is_for_the_processors_that_it_was_measured_on(
+    cpuinfo: str | None, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onednn_or_skip()
+    file = tmp_path / "cpuinfo"
+    if cpuinfo is not None:
+        file.write_text(cpuinfo)
+    monkeypatch.setattr(products_module, "CPUINFO", file)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    assert onednn_is_faster() is expected
 
 
 def test_bfloat16_products_train_float32_weights_to_nearly_the_same(
