@@ -137,7 +137,11 @@ def test_a_killed_worker_costs_what_came_after_its_last_checkpoint(
 def test_a_node_that_joins_gets_work_and_its_loss_costs_only_its_stacks(
     head: Head, whole: Path, tmp_path: Path
 ) -> None:
-    with start_study(head, tmp_path, *GRID) as study, start_node(head, cpus=1) as third:
+    program = meeting(tmp_path / "meeting", workers=4)  # one on each CPU
+    with (
+        start_study(head, tmp_path, *GRID, program=program) as study,
+        start_node(head, cpus=1) as third,
+    ):
         study.wait_until(lambda: any(map(third.owns, epochs_by_worker(head))))
         third.kill()
         output = study.finish()

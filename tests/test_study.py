@@ -437,7 +437,7 @@ def test_a_study_is_kept_under_the_name_of_its_data() -> None:
 
 def start(out: Path) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "digitrec", "tune", "--out", str(out), "--stack-size", "1"]
-    command += ["--lr", "0.1,0.5", "--batch-size", "16,32", "--epochs", "12"]
+    command += ["--lr", "0.1,0.2,0.3,0.5", "--batch-size", "16,32,64", "--epochs", "6"]
     return subprocess.Popen(
         command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ
     )
