@@ -58,7 +58,7 @@ test: $(READY) ## run the tests
 soak: $(READY) ## cut a study at 200 points and compare; an hour or two: ARGS="--cuts 50 --minutes 15"
 	@$(BIN)/python -m tests.soak $(ARGS)
 
-fuzz: $(READY) ## damage the files of a study 20,000 times and read them; ten minutes: ARGS="--files 500"
+fuzz: $(READY) ## damage the files of a study 20,000 times and read them; a quarter of an hour: ARGS="--files 500"
 	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 bench: $(READY) ## race the plain loop and Ray Tune as usually written: DATA=..., ARGS="--rounds 3"

@@ -61,7 +61,7 @@ class Session:
             console: shows what takes long.
             timings: gets the time that the start and the end take.
             preload: whether each core will get a trial, so that a worker for each is worth its
-                memory (about 0.3 GB) before there is something to do.
+                memory (about 0.4 GB) before there is something to do.
         """
         self.preload = preload
         self.address = address or os.environ.get("RAY_ADDRESS") or "local"
