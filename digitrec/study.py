@@ -31,6 +31,7 @@ from digitrec.results.stacks import (
 from digitrec.results.timings import Timings
 from digitrec.results.validation import write_labels
 from digitrec.rounds import Rounds
+from digitrec.signals import sigint_put_off
 from digitrec.space import (
     Space,
     layer_sizes,
@@ -70,11 +71,12 @@ def run_study(request: Request, console: Console) -> "Outcome":
         if request.confirm:
             question = rounds.confirm(question)
         refitted = rounds.refit(question) if request.refit else None
-        rounds.end()
-        from digitrec.results.outcome import conclude
+        with sigint_put_off():  # what is finished gets its tables
+            rounds.end()
+            from digitrec.results.outcome import conclude
 
-        outcome = conclude(study, Holdings(shared, refitted, test), timings)
-        timings.write(study)
+            outcome = conclude(study, Holdings(shared, refitted, test), timings)
+            timings.write(study)
     return outcome
 
 
