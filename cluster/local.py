@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 
-from digitrec.cli import COMPLETE, WRONG_INPUT, OneLineParser
+from digitrec.cli.main import COMPLETE, WRONG_INPUT, OneLineParser
 from digitrec.errors import InputError
 from digitrec.signals import sigterm_as_sigint
 

@@ -30,9 +30,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import yaml
 
 from cluster.local import running_head
-from digitrec.cli import COMPLETE, UNFINISHED, WRONG_INPUT, OneLineParser, make_parser, make_request
+from digitrec.cli.main import (
+    COMPLETE,
+    UNFINISHED,
+    WRONG_INPUT,
+    OneLineParser,
+    make_parser,
+    make_request,
+)
 from digitrec.errors import InputError
-from digitrec.storage import OBJECT_STORES
+from digitrec.store.folder import OBJECT_STORES
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient

@@ -9,7 +9,7 @@ from digitrec.errors import STOPPED
 def run() -> int:
     """Run the command line; a Ctrl-C while it is imported is one line as well."""
     try:
-        from digitrec.cli import main
+        from digitrec.cli.main import main
 
         code = main()
     except KeyboardInterrupt:

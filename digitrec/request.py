@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from digitrec.errors import InputError
-from digitrec.space import Precision, Space
-from digitrec.storage import Storage
+from digitrec.space.hyperparameters import Precision
+from digitrec.space.points import Space
+from digitrec.store.folder import Folder
 
 IN_A_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # which Ray sets for the entry point
 
@@ -59,10 +60,10 @@ class Request:
         _ = self.directory  # refuses what is no place
 
     @property
-    def directory(self) -> Storage:
+    def directory(self) -> Folder:
         """The study directory, absolute: workers run elsewhere."""
         name = Path(self.data).name.split(".")[0]
-        return Storage.at(self.out or Path("results") / name)
+        return Folder.at(self.out or Path("results") / name)
 
 
 def _check_share(name: str, share: float, in_range: bool) -> None:

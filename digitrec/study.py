@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
-from digitrec.data import (
+from digitrec.data.digits import (
     Digits,
     SharedData,
     Split,
@@ -18,35 +18,30 @@ from digitrec.data import (
     split_rows,
 )
 from digitrec.errors import InputError
-from digitrec.lock import check_free, locked
 from digitrec.request import Request
-from digitrec.results.arrays import DamagedError
-from digitrec.results.damage import find_damage
-from digitrec.results.holdings import Holdings
-from digitrec.results.question import NAME, Question, read_question
-from digitrec.results.stacks import (
-    Damage,
-    set_aside,
-)
-from digitrec.results.timings import Timings
-from digitrec.results.validation import write_labels
-from digitrec.rounds import Rounds
 from digitrec.signals import sigint_put_off
-from digitrec.space import (
-    Space,
-    layer_sizes,
-)
-from digitrec.storage import LocalStorage, Storage
+from digitrec.space.points import Space
+from digitrec.space.shape import layer_sizes
+from digitrec.store.arrays import DamagedError
+from digitrec.store.damage import find_damage
+from digitrec.store.folder import Folder, LocalFolder
+from digitrec.store.lock import check_free, locked
+from digitrec.store.spec import NAME, StudySpec, read_spec
+from digitrec.store.stacks import Damage, set_aside
+from digitrec.store.timings import Timings
+from digitrec.store.validation import write_labels
+from digitrec.tuning.rounds import StudyRunner
+from digitrec.winner.inputs import WinnerInputs
 
 if TYPE_CHECKING:
-    from digitrec.results.outcome import Outcome
+    from digitrec.results.outcome import StudyResult
 
 PACKAGED = ("sample", "openml")  # sources that are no files
 MOST_LEAKED = 0.01  # of the test images: some digits of two collections are the same by chance
 SPLIT_SEED = 42  # of the plain training loop, whose validation rows these are
 
 
-def run_study(request: Request, console: Console) -> "Outcome":
+def run_study(request: Request, console: Console) -> "StudyResult":
     """Train what the study directory does not hold yet, then write its tables, model and figures.
 
     Raises:
@@ -64,7 +59,7 @@ def run_study(request: Request, console: Console) -> "Outcome":
         question = ask(request, digits, split)
         shared = share(digits, split, question)
     _prepare(study)
-    with locked(study) as lock, Rounds(request, shared, console, timings, lock) as rounds:
+    with locked(study) as lock, StudyRunner(request, shared, console, timings, lock) as rounds:
         open_study(study, question, console)
         write_labels(study, question, digits.labels[split.val], split.val)
         rounds.train(question, question.configurations())
@@ -75,12 +70,12 @@ def run_study(request: Request, console: Console) -> "Outcome":
             rounds.end()
             from digitrec.results.outcome import conclude
 
-            outcome = conclude(study, Holdings(shared, refitted, test), timings)
+            outcome = conclude(study, WinnerInputs(shared, refitted, test), timings)
             timings.write(study)
     return outcome
 
 
-def share(digits: Digits, split: Split, question: Question) -> SharedData:
+def share(digits: Digits, split: Split, question: StudySpec) -> SharedData:
     """Return what all trials of a study share; the scaler is fitted on the training rows."""
     return SharedData(
         key=question.key,
@@ -91,10 +86,10 @@ def share(digits: Digits, split: Split, question: Question) -> SharedData:
     )
 
 
-def ask(request: Request, digits: Digits, split: Split) -> Question:
+def ask(request: Request, digits: Digits, split: Split) -> StudySpec:
     """Return the question that a request asks of its data."""
     rows, pixels = digits.images.shape
-    return Question(
+    return StudySpec(
         data={
             "source": digits.source,
             "location": absolute(request.data),
@@ -128,18 +123,18 @@ def absolute(source: str) -> str:
     return str(Path(source).expanduser().absolute())
 
 
-def open_study(study: Storage, question: Question, console: Console) -> None:
+def open_study(study: Folder, question: StudySpec, console: Console) -> None:
     """Check that a directory can hold the study of a question; set aside what is damaged.
 
     Raises:
         InputError: it holds another study.
     """
-    if isinstance(study, LocalStorage):
+    if isinstance(study, LocalFolder):
         study.remove_temporaries()
     damaged = []
     if NAME in study.names():
         try:
-            differences = read_question(study).differences(question)
+            differences = read_spec(study).differences(question)
         except DamagedError as error:
             damaged.append(Damage("", NAME, str(error)))
         else:
@@ -153,7 +148,7 @@ def open_study(study: Storage, question: Question, console: Console) -> None:
             console.print(f"[yellow]set aside[/yellow] {damage}", highlight=False, soft_wrap=True)
 
 
-def _prepare(study: Storage) -> None:
+def _prepare(study: Folder) -> None:
     try:
         study.prepare()
     except (FileExistsError, NotADirectoryError) as error:

@@ -15,8 +15,8 @@ import pytest
 import ray
 import torch
 
-from digitrec.session import local_runtime_env
-from digitrec.train import TrainingData
+from digitrec.engine.train import TrainingData
+from digitrec.tuning.session import local_runtime_env
 
 
 @pytest.fixture(scope="session")

@@ -23,23 +23,23 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from digitrec.checkpoint import read_checkpoint, write_checkpoint
-from digitrec.classifier import load_classifier
+from digitrec.engine.checkpoint import read_checkpoint, write_checkpoint
+from digitrec.engine.model import init_mlp
+from digitrec.engine.train import Training
 from digitrec.errors import InputError
-from digitrec.model import init_mlp
-from digitrec.results.arrays import DamagedError
+from digitrec.results.analysis.verdict import reach_verdict
 from digitrec.results.outcome import conclude
-from digitrec.results.question import Question, write_question
-from digitrec.results.record import Record, read_record
-from digitrec.results.stacks import read_weights, write_failure, write_stack
-from digitrec.results.summary import summarise
-from digitrec.results.timings import Timings
-from digitrec.results.validation import write_labels, write_validation
-from digitrec.results.verdict import reach_verdict
-from digitrec.space import EpochRecord
-from digitrec.storage import Storage
+from digitrec.results.report.summary import summarise
+from digitrec.space.records import EpochRecord
+from digitrec.store.arrays import DamagedError
+from digitrec.store.folder import Folder
+from digitrec.store.record import StudyRecord, read_record
+from digitrec.store.spec import StudySpec, write_spec
+from digitrec.store.stacks import read_weights, write_failure, write_stack
+from digitrec.store.timings import Timings
+from digitrec.store.validation import write_labels, write_validation
 from digitrec.study import open_study
-from digitrec.train import Training
+from digitrec.winner.classifier import load_classifier
 from tests.made_study import LABELS, make_record
 from tests.saved_model import make_tensors, write_model
 
@@ -51,12 +51,12 @@ class Wrong(Exception):
     """A promise was not kept; the text says which."""
 
 
-def make_study(directory: Path) -> tuple[Storage, Record]:
+def make_study(directory: Path) -> tuple[Folder, StudyRecord]:
     """Write a study with a file of every kind; returns it and what it holds."""
     made = make_record(directory, failed=(1.0,), best={})
-    study, key = Storage.at(directory), made.question.key
+    study, key = Folder.at(directory), made.question.key
     study.prepare()
-    write_question(study, made.question)
+    write_spec(study, made.question)
     for result in made.results:
         weights = {member.trial: weights_of(member.trial) for member in result.stack.members}
         write_stack(study, key, result, weights)
@@ -150,7 +150,7 @@ def change_value(content: bytes, chance: random.Random) -> bytes:
     return json.dumps(values).encode()
 
 
-def read_all(study: Storage, whole: Record, *, text: bool, draw: bool) -> str:
+def read_all(study: Folder, whole: StudyRecord, *, text: bool, draw: bool) -> str:
     """Read a study as `digitrec report`, `predict` and `tune` do; returns what came of it.
 
     Args:
@@ -171,7 +171,7 @@ def read_all(study: Storage, whole: Record, *, text: bool, draw: bool) -> str:
     return next((outcome for outcome in told if outcome), "of no consequence")
 
 
-def check_record(study: Storage, whole: Record, *, text: bool, draw: bool) -> str:
+def check_record(study: Folder, whole: StudyRecord, *, text: bool, draw: bool) -> str:
     """Read the record; returns what is said of it."""
     try:
         record = read_record(study)
@@ -192,7 +192,7 @@ def check_record(study: Storage, whole: Record, *, text: bool, draw: bool) -> st
     return "left out" if any(gone) else ""
 
 
-def compare(record: Record, whole: Record) -> None:
+def compare(record: StudyRecord, whole: StudyRecord) -> None:
     """Check that what is read of the results is what was written."""
     written = {result.key: result for result in whole.results}
     for result in record.results:
@@ -206,7 +206,7 @@ def compare(record: Record, whole: Record) -> None:
         raise Wrong("the winner's validation was read with other content")
 
 
-def check_model(study: Storage) -> str:
+def check_model(study: Folder) -> str:
     """Read the model; returns what is said of it."""
     try:
         load_classifier(study / "best")
@@ -216,7 +216,7 @@ def check_model(study: Storage) -> str:
     return ""
 
 
-def check_weights(study: Storage, whole: Record) -> str:
+def check_weights(study: Folder, whole: StudyRecord) -> str:
     """Read every trial's weights and the checkpoint, as a study that grows does."""
     key = whole.question.key
     said = ""
@@ -241,7 +241,7 @@ def check_weights(study: Storage, whole: Record) -> str:
     return said
 
 
-def check_opening(study: Storage, question: Question) -> str:
+def check_opening(study: Folder, question: StudySpec) -> str:
     """Open the study to train what is missing; nothing may be damaged afterwards."""
     before = {str(path) for path in Path(str(study)).rglob("*") if path.is_file()}
     try:
@@ -249,7 +249,7 @@ def check_opening(study: Storage, question: Question) -> str:
     except InputError as error:
         check_line(error)
         return "refused in one line"
-    write_question(study, question)
+    write_spec(study, question)
     if left := read_record(study).damaged:
         raise Wrong(f"still damaged after it was opened: {left}")
     after = {str(path) for path in Path(str(study)).rglob("*") if path.is_file()}
@@ -299,7 +299,7 @@ def fuzz(files: int, seed: int, folder: Path) -> Counter[str]:
         (place / name).write_bytes(damaged)
         try:
             came = read_all(
-                Storage.at(place),
+                Folder.at(place),
                 whole,
                 text=name.suffix == ".json",
                 draw=number % DRAWN_EVERY == 0,

@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from digitrec.results.question import Question
-from digitrec.results.record import Record
-from digitrec.results.stacks import Run, StackResult
-from digitrec.results.tables import make_tables, rank
-from digitrec.results.validation import WinnerValidation
-from digitrec.space import Configuration, EpochRecord, Stack
-from digitrec.storage import Storage
+from digitrec.results.analysis.ranking import rank
+from digitrec.space.hyperparameters import Configuration
+from digitrec.space.records import EpochRecord
+from digitrec.space.stacks import Stack
+from digitrec.store.folder import Folder
+from digitrec.store.record import StudyRecord
+from digitrec.store.spec import StudySpec
+from digitrec.store.stacks import Run, StackResult
+from digitrec.store.tables import make_tables
+from digitrec.store.validation import WinnerValidation
 
 LRS, BATCH_SIZES = (0.01, 0.1, 1.0), (32, 128)
 TRAIN_ROWS, VAL_ROWS, PIXELS = 400, 100, 16
@@ -34,7 +37,7 @@ def make_record(
     with_validation: bool = True,
     confirmed: Collection[float] = (),
     best: dict[str, Any] | None = None,
-) -> Record:
+) -> StudyRecord:
     """The higher the rate and the smaller the batch, the better.
 
     Args:
@@ -58,8 +61,8 @@ def make_record(
                 if c.lr in failed}  # fmt: skip
     tables = make_tables(configurations, epochs, results, failures)
     winners = rank(tables.trials, question.confirmed_trials)["trial"].head(1)
-    return Record(
-        directory=Storage.at(directory),
+    return StudyRecord(
+        directory=Folder.at(directory),
         question=question,
         results=results,
         tables=tables,
@@ -79,9 +82,9 @@ def _question(
     epochs: int,
     source: str,
     confirmed: Collection[float],
-) -> Question:
+) -> StudySpec:
     data: dict[str, Any] = {"source": source, "fingerprint": "0123456789abcdef", "pixels": PIXELS}
-    return Question(
+    return StudySpec(
         data=data | {"rows": 500, "train_rows": TRAIN_ROWS, "val_rows": VAL_ROWS},
         space={"lr": list(lrs), "batch_size": list(batch_sizes), "seed": [0]},
         epochs=epochs,

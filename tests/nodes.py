@@ -20,7 +20,7 @@ from pathlib import Path
 
 import ray
 
-from digitrec import search, session
+from digitrec.tuning import search, session
 from digitrec.cli import main
 from digitrec.trainable import train_stack
 
@@ -34,7 +34,7 @@ search.train_stack = change
 session.SILENCE_SECONDS = 3
 sys.exit(main(sys.argv[1:]))
 """  # digitrec with something that its workers do first, and little patience with a lost head
-CHECKPOINTS = """from digitrec import checkpoint
+CHECKPOINTS = """from digitrec.engine import checkpoint
     checkpoint.INTERVAL = 0.1"""  # of epochs that are too short to be worth it
 MEETING = """with Path({place!r}).open("a") as file:
         file.write(f"{{ray.get_gpu_ids()}}\\n")

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from digitrec.classifier import Classifier
-from digitrec.data import Scaler, fit_scaler
+from digitrec.data.digits import Scaler, fit_scaler
+from digitrec.winner.classifier import Classifier
 
 SIZES = (6, 5, 4, 10)
 Tensors = dict[str, NDArray[Any]]

@@ -31,9 +31,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from digitrec.results.question import NAME as QUESTION
-from digitrec.results.record import read_record
-from digitrec.storage import Storage
+from digitrec.store.folder import Folder
+from digitrec.store.record import read_record
+from digitrec.store.spec import NAME as QUESTION
 from tests.head import Head, start_head
 
 ROOT = Path(__file__).parent.parent
@@ -427,7 +427,7 @@ def told_in_one_line(error: str, said: str) -> bool:
 def check_readable(study: Path) -> None:
     """Check that what is there of a study can be read, as long as it has begun."""
     if (study / QUESTION).exists():
-        record = read_record(Storage.at(study))
+        record = read_record(Folder.at(study))
         if record.damaged:
             raise Broken(f"damaged files: {record.damaged}")
 

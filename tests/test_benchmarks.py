@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 import torch
 
-from digitrec.model import StackedMLP, init_mlp
-from digitrec.products import OneDNNProducts, Products, TorchProducts
-from digitrec.space import layer_sizes
-from digitrec.train import Totals, train_on
+from digitrec.engine.model import StackedMLP, init_mlp
+from digitrec.engine.products import OneDNNProducts, Products, TorchProducts
+from digitrec.engine.train import Totals, train_on
+from digitrec.space.shape import layer_sizes
 from tests.benchmarks import bench, engine, machine, plain_loop
 from tests.benchmarks.data_file import csv_of
 

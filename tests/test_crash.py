@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from digitrec import cli
+from digitrec.cli import main as cli
 from tests import soak
 from tests.soak import Bench, Cut, Fault, Figures
 

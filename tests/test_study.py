@@ -19,32 +19,33 @@ import torch
 from rich.console import Console
 from safetensors.numpy import load_file
 
-from digitrec import cli, rounds, search
-from digitrec.address import check_address
-from digitrec.classifier import load_classifier
-from digitrec.data import fit_scaler, read_digits, split_rows
+from digitrec.cli import main as cli
+from digitrec.data.digits import fit_scaler, read_digits, split_rows
 from digitrec.errors import InputError
 from digitrec.request import Request
-from digitrec.results.outcome import Outcome
-from digitrec.results.stacks import write_failure
-from digitrec.results.timings import Timings
-from digitrec.session import Session, count_workers, local_runtime_env
-from digitrec.space import Space
-from digitrec.storage import Storage
+from digitrec.results.outcome import StudyResult
+from digitrec.space.points import Space
+from digitrec.store.folder import Folder
+from digitrec.store.stacks import write_failure
+from digitrec.store.timings import Timings
 from digitrec.study import run_study
-from digitrec.trainable import train_stack
+from digitrec.tuning import rounds, search
+from digitrec.tuning.address import check_address
+from digitrec.tuning.session import Session, count_workers, local_runtime_env
+from digitrec.tuning.trainable import train_stack
+from digitrec.winner.classifier import load_classifier
 from tune_jobs import mnist_grid
 
 SMALL = Space(lrs=(0.1, 0.5), batch_sizes=(256, 512))
 TIMES = ["seconds"]
 
 
-def run(out: Path, space: Space = SMALL, epochs: int = 2, **options: object) -> Outcome:
+def run(out: Path, space: Space = SMALL, epochs: int = 2, **options: object) -> StudyResult:
     request = Request(space=space, epochs=epochs, out=str(out), **options)  # type: ignore[arg-type]
     return run_study(request, Console(file=io.StringIO()))
 
 
-def folder(outcome: Outcome) -> Path:
+def folder(outcome: StudyResult) -> Path:
     assert outcome.directory.path is not None
     return outcome.directory.path
 
@@ -54,11 +55,11 @@ def untimed(directory: Path, name: str) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def finished(two_cpus: None, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+def finished(two_cpus: None, tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
     return run(tmp_path_factory.mktemp("finished") / "study")
 
 
-def test_a_study_leaves_what_the_contract_says(finished: Outcome) -> None:
+def test_a_study_leaves_what_the_contract_says(finished: StudyResult) -> None:
     there = {str(p.relative_to(folder(finished))) for p in folder(finished).rglob("*")}
     assert there >= {
         "study.json",
@@ -77,7 +78,7 @@ def test_a_study_leaves_what_the_contract_says(finished: Outcome) -> None:
     assert finished.tables.complete
 
 
-def test_the_saved_winner_has_the_validation_accuracy_of_its_row(finished: Outcome) -> None:
+def test_the_saved_winner_has_the_validation_accuracy_of_its_row(finished: StudyResult) -> None:
     digits = read_digits("sample")
     val = split_rows(digits.labels).val
     classifier = load_classifier(folder(finished) / "best")
@@ -87,7 +88,7 @@ def test_the_saved_winner_has_the_validation_accuracy_of_its_row(finished: Outco
 
 
 def test_predictions_of_the_validation_rows_have_the_accuracy_of_the_winner(
-    finished: Outcome, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished: StudyResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     digits = read_digits("sample")
     val = split_rows(digits.labels).val
@@ -101,7 +102,7 @@ def test_predictions_of_the_validation_rows_have_the_accuracy_of_the_winner(
     assert f"{accuracy:.2%} of the images recognised" in capsys.readouterr().out
 
 
-def test_the_saved_winner_loads_into_a_plain_sequential(finished: Outcome) -> None:
+def test_the_saved_winner_loads_into_a_plain_sequential(finished: StudyResult) -> None:
     tensors = load_file(folder(finished) / "best" / "model.safetensors")
     model = torch.nn.Sequential(
         torch.nn.Linear(784, 256),
@@ -117,7 +118,7 @@ def test_the_saved_winner_loads_into_a_plain_sequential(finished: Outcome) -> No
     assert np.array_equal(tensors["scaler.data_max"], scaler.data_max)
 
 
-def test_same_seed_gives_the_same_table(finished: Outcome, tmp_path: Path) -> None:
+def test_same_seed_gives_the_same_table(finished: StudyResult, tmp_path: Path) -> None:
     run(tmp_path)
     for name in ("trials.csv", "epochs.csv"):
         pd.testing.assert_frame_equal(
@@ -126,7 +127,7 @@ def test_same_seed_gives_the_same_table(finished: Outcome, tmp_path: Path) -> No
 
 
 def test_one_trial_per_configuration_gives_the_same_table_up_to_rounding(
-    finished: Outcome, tmp_path: Path
+    finished: StudyResult, tmp_path: Path
 ) -> None:
     run(tmp_path, stack_size=1)
     assert len(list((tmp_path / "stacks").glob("*.safetensors"))) == 4
@@ -136,7 +137,7 @@ def test_one_trial_per_configuration_gives_the_same_table_up_to_rounding(
 
 
 def test_a_finished_study_trains_nothing(
-    finished: Outcome, monkeypatch: pytest.MonkeyPatch
+    finished: StudyResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("a finished study was trained")
@@ -170,7 +171,7 @@ def test_a_narrower_grid_shows_fewer_rows_and_trains_nothing(
 
 
 def test_a_grown_study_equals_one_that_was_asked_at_once(
-    two_cpus: None, finished: Outcome, tmp_path: Path
+    two_cpus: None, finished: StudyResult, tmp_path: Path
 ) -> None:
     first = run(tmp_path, Space(lrs=(0.1,), batch_sizes=(256,)), epochs=1, stack_size=1)
     written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("stacks/*.safetensors")}
@@ -232,7 +233,7 @@ def test_growth_without_the_earlier_weights_says_so_and_trains_anew(
 
 @pytest.mark.parametrize("content", [b"", b"garbage \xff", b'{"format": 99}'])
 def test_a_damaged_question_is_set_aside_and_its_results_are_kept(
-    content: bytes, finished: Outcome, tmp_path: Path
+    content: bytes, finished: StudyResult, tmp_path: Path
 ) -> None:
     study = tmp_path / "study"
     shutil.copytree(folder(finished), study)
@@ -261,17 +262,17 @@ def test_a_study_of_which_every_trial_diverged_says_what_to_try(
 
 
 def test_a_stack_whose_worker_was_lost_after_its_last_write_has_not_failed(
-    finished: Outcome, tmp_path: Path
+    finished: StudyResult, tmp_path: Path
 ) -> None:
     study = tmp_path / "study"
     shutil.copytree(folder(finished), study)
-    write_failure(Storage.at(study), "any", ["lr0.1-bs256-seed0"], "its worker was lost")
+    write_failure(Folder.at(study), "any", ["lr0.1-bs256-seed0"], "its worker was lost")
     outcome = run(study)
     assert outcome.failures == {}
     assert outcome.complete
 
 
-def test_a_refused_command_leaves_the_study_as_it_is(finished: Outcome) -> None:
+def test_a_refused_command_leaves_the_study_as_it_is(finished: StudyResult) -> None:
     before = (folder(finished) / "study.json").read_bytes()
     with pytest.raises(InputError, match="asks for 64 CPUs"):
         run(folder(finished), Space(lrs=(0.1, 0.7), batch_sizes=(256,)), cpus_per_trial=64)
@@ -292,7 +293,7 @@ def test_a_class_too_small_to_split_is_refused_by_file_and_label(tmp_path: Path)
     assert str(caught.value).startswith(f"{path}: labels: label 2 has 1 row, too small to split")
 
 
-def test_rays_own_logs_carry_each_member_by_name(finished: Outcome) -> None:
+def test_rays_own_logs_carry_each_member_by_name(finished: StudyResult) -> None:
     trials = {path.parent.name: path for path in folder(finished).glob("ray/*/*/result.json")}
     assert all(name.startswith("bs") and "-seed0-lr" in name for name in trials)
     for path in trials.values():
@@ -323,7 +324,7 @@ def test_the_job_is_the_same_study(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_another_study_in_the_directory_is_refused_by_its_differences(
-    finished: Outcome,
+    finished: StudyResult,
 ) -> None:
     with pytest.raises(InputError) as caught:
         run(folder(finished), precision="bf16", val_fraction=0.3)
@@ -429,8 +430,8 @@ def test_an_empty_ray_address_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_study_is_kept_under_the_name_of_its_data() -> None:
-    assert Request().directory == Storage.at(Path.cwd() / "results" / "sample")
-    assert Request(data="/data/train.csv.gz").directory == Storage.at(
+    assert Request().directory == Folder.at(Path.cwd() / "results" / "sample")
+    assert Request(data="/data/train.csv.gz").directory == Folder.at(
         Path.cwd() / "results" / "train"
     )
 

@@ -17,7 +17,7 @@ rate of 0.01 is too low for three epochs at any of the batch sizes, and 1.0 is u
 import sys
 from collections.abc import Sequence
 
-from digitrec.cli import main as digitrec
+from digitrec.cli.main import main as digitrec
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,1 +1,1 @@
-"""The study directory as tables, figures and a verdict; needs neither Ray nor torch."""
+"""What a finished or half-finished study shows; needs neither Ray nor torch."""

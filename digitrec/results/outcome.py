@@ -5,26 +5,28 @@ from typing import Any
 
 import pandas as pd
 
-from digitrec.results import plots, tables
-from digitrec.results.best import write_best
-from digitrec.results.holdings import Holdings
-from digitrec.results.record import Record, read_record
-from digitrec.results.report import write_report
-from digitrec.results.timings import Timings
-from digitrec.results.verdict import Finding, reach_verdict
-from digitrec.storage import Storage
+from digitrec.results.analysis import ranking
+from digitrec.results.analysis.verdict import Finding, reach_verdict
+from digitrec.results.figures import plots
+from digitrec.results.report.write import write_report
+from digitrec.store import tables
+from digitrec.store.folder import Folder
+from digitrec.store.record import StudyRecord, read_record
+from digitrec.store.timings import Timings
+from digitrec.winner.best import write_best
+from digitrec.winner.inputs import WinnerInputs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class StudyResult:
     """What a study directory holds."""
 
-    record: Record
+    record: StudyRecord
     ranked: pd.DataFrame  # the completed trials, best first
     findings: list[Finding]  # the verdict
 
     @property
-    def directory(self) -> Storage:
+    def directory(self) -> Folder:
         """The study directory."""
         return self.record.directory
 
@@ -47,9 +49,9 @@ class Outcome:
     def cells(self) -> pd.DataFrame:
         """The configurations without their seeds, best mean first; none where each has one seed.
 
-        See `tables.rank_confirmed`.
+        See `ranking.rank_confirmed`.
         """
-        cells = tables.rank_confirmed(self.tables.trials, self.record.question.confirmed_trials)
+        cells = ranking.rank_confirmed(self.tables.trials, self.record.question.confirmed_trials)
         several = bool((cells["seeds"] > 1).any() or self.record.question.confirmed)
         return cells[cells["compared"] & several]
 
@@ -66,8 +68,8 @@ class Outcome:
 
 
 def conclude(
-    directory: Storage, holdings: Holdings | None = None, timings: Timings | None = None
-) -> Outcome:
+    directory: Folder, holdings: WinnerInputs | None = None, timings: Timings | None = None
+) -> StudyResult:
     """Write the tables, figures and report of what a study directory holds now.
 
     Args:
@@ -81,7 +83,7 @@ def conclude(
     timings = timings or Timings()
     with timings.part("write tables and model"):
         record = read_record(directory)
-        ranked = tables.rank(record.tables.trials, record.question.confirmed_trials)
+        ranked = ranking.rank(record.tables.trials, record.question.confirmed_trials)
         winner = None if ranked.empty else str(ranked["trial"].iloc[0])
         tables.write_tables(directory, record.tables)
         if holdings is not None:
@@ -91,4 +93,4 @@ def conclude(
     with timings.part("write the report"):
         findings = reach_verdict(record)
         write_report(replace(record, timings=timings.parts or record.timings), findings)
-    return Outcome(record=record, ranked=ranked, findings=findings)
+    return StudyResult(record=record, ranked=ranked, findings=findings)

@@ -28,7 +28,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 import torch
 
-from digitrec.space import Space, plan_stacks
+from digitrec.space.points import Space
+from digitrec.space.stacks import plan_stacks
 from tests.benchmarks import engine
 from tests.benchmarks.data_file import csv_of
 from tests.benchmarks.machine import PeakMemory, describe_machine

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from digitrec.data import read_digits
+from digitrec.data.digits import read_digits
 
 
 def csv_of(data: str, folder: Path, rows: int | None = None) -> Path:

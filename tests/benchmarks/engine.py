@@ -22,10 +22,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from digitrec.model import StackedMLP, init_mlp
-from digitrec.products import OneDNNProducts, Products, TorchProducts
-from digitrec.space import Space, Stack, layer_sizes, plan_stacks
-from digitrec.train import Totals, TrainingData, train_on
+from digitrec.engine.model import StackedMLP, init_mlp
+from digitrec.engine.products import OneDNNProducts, Products, TorchProducts
+from digitrec.engine.train import Totals, TrainingData, train_on
+from digitrec.space.points import Space
+from digitrec.space.shape import layer_sizes
+from digitrec.space.stacks import Stack, plan_stacks
 from tests.benchmarks.plain_loop import floats, integers
 
 SIZES = layer_sizes(784)

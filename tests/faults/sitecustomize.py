@@ -95,12 +95,12 @@ def counted(record: Callable[..., Any]) -> Callable[..., Any]:
 def change(module: ModuleType) -> None:
     """Put the faults into a module of digitrec's that was just imported."""
     values: Any = module
-    if module.__name__ == "digitrec.storage":
-        storage = values.LocalStorage
+    if module.__name__ == "digitrec.store.folder":
+        storage = values.LocalFolder
         storage.write = faulty_write(storage.write)
-    elif module.__name__ == "digitrec.checkpoint":
+    elif module.__name__ == "digitrec.engine.checkpoint":
         values.INTERVAL = CHECKPOINT_SECONDS
-    elif module.__name__ == "digitrec.train":
+    elif module.__name__ == "digitrec.engine.train":
         values.SUMS_BETWEEN_PAUSES = 1
         values._record = counted(values._record)
 

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from digitrec.results.figures.canvas import ACCENT, break_label, listed, new_figure, prepare, share
-from digitrec.results.plots import LOG_RATIO, TEXT_SIZE, log_ticks, set_accuracies
+from digitrec.results.figures.plots import LOG_RATIO, TEXT_SIZE, log_ticks, set_accuracies
 
 MOST_LINEAR = 30  # trials; above, the steps that matter are the first ones
 

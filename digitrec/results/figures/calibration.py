@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
 from digitrec.results.figures.canvas import ACCENT, QUIET, new_figure, prepare, share
-from digitrec.results.plots import TEXT_SIZE, percent
+from digitrec.results.figures.plots import TEXT_SIZE, percent
 
 BINS = 10
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from digitrec.results.plots import DPI, LOG_RATIO, TEXT_SIZE, TICK_SIZE, log_ticks
+from digitrec.results.figures.plots import DPI, LOG_RATIO, TEXT_SIZE, TICK_SIZE, log_ticks
 
 HYPERPARAMETERS = {"lr": "learning rate", "batch_size": "batch size"}
 ACCENT, QUIET, RULE_GREY = "#6a00a8", "#b9a3cf", "#dddddd"

@@ -6,10 +6,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from digitrec.results.compare import wilson_interval
+from digitrec.results.analysis.statistics import wilson_interval
 from digitrec.results.figures.canvas import ACCENT, new_figure, prepare, share
-from digitrec.results.plots import TEXT_SIZE, percent
-from digitrec.space import CLASSES
+from digitrec.results.figures.plots import TEXT_SIZE, percent
+from digitrec.space.shape import CLASSES
 
 
 def summarise_classes(labels: NDArray[np.uint8], predictions: NDArray[np.uint8]) -> pd.DataFrame:

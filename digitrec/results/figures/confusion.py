@@ -10,8 +10,8 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from digitrec.results.figures.canvas import ACCENT, listed, new_figure
-from digitrec.results.plots import EMPTY_GREY, TEXT_SIZE, TICK_SIZE
-from digitrec.space import CLASSES
+from digitrec.results.figures.plots import EMPTY_GREY, TEXT_SIZE, TICK_SIZE
+from digitrec.space.shape import CLASSES
 
 MISTAKE_COLOURS = LinearSegmentedColormap.from_list("mistakes", ["#f7f0fc", ACCENT])
 

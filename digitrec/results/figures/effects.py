@@ -16,7 +16,7 @@ from digitrec.results.figures.canvas import (
     set_values,
     share,
 )
-from digitrec.results.plots import Keys, count, set_accuracies, summarise_heatmap
+from digitrec.results.figures.plots import Keys, count, set_accuracies, summarise_heatmap
 
 
 def summarise_effects(trials: pd.DataFrame) -> pd.DataFrame:

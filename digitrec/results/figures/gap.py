@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from digitrec.results.figures.canvas import new_figure
-from digitrec.results.plots import (
+from digitrec.results.figures.plots import (
     CONFIGURATION,
     TEXT_SIZE,
     Keys,

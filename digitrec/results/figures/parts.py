@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from digitrec.results.figures.canvas import ACCENT, listed, new_figure, prepare
-from digitrec.results.plots import TEXT_SIZE
+from digitrec.results.figures.plots import TEXT_SIZE
 
 
 def summarise_parts(timings: Mapping[str, float]) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from digitrec.results.figures.canvas import (
     set_values,
     share,
 )
-from digitrec.results.plots import TEXT_GREY, Keys, count, set_accuracies
+from digitrec.results.figures.plots import TEXT_GREY, Keys, count, set_accuracies
 
 # How high, as a share of the panel, the cross of a trial without a finite epoch stands.
 FOOT = 0.03

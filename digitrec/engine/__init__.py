@@ -1,0 +1,1 @@
+"""Training in pure torch: model, products, epoch loop and checkpoint."""

@@ -1,0 +1,104 @@
+"""A stack of MLPs: shapes, initial weights, forward pass.
+
+Letters: K trials of a stack, B images of a batch, D = 784 pixels, C = 10 classes,
+I inputs and O outputs of a layer.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from digitrec.engine.products import Products
+
+
+@dataclass(frozen=True, slots=True)
+class StackedMLP:
+    """K MLPs of one shape, ReLU between layers; layer l of all of them is one tensor."""
+
+    weights: list[Tensor]  # per layer (K, O, I)
+    biases: list[Tensor]  # per layer (K, O)
+
+    def __len__(self) -> int:
+        return len(self.weights[0])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.weights[0].device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the weights are."""
+        return self.weights[0].dtype
+
+    def layer_inputs(self, images: Tensor, products: Products) -> list[Tensor]:
+        """Return the input of every layer: the images (B, D), then activations (K, O, B)."""
+        inputs = [images]
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            inputs.append(products.linear(weight, bias, inputs[-1]).relu_())
+        return inputs
+
+    def logits(self, last_input: Tensor, products: Products) -> Tensor:
+        """Return the logits (K, C, B) of the last layer's input."""
+        return products.linear(self.weights[-1], self.biases[-1], last_input)
+
+    def of_pixels(self, pixels: Tensor) -> "StackedMLP":
+        """Return the MLPs with these inputs, int64 (P,), alone.
+
+        The weights of the first layer are a copy, to be returned with `take_pixels`; the others
+        are shared.
+        """
+        first, *others = self.weights
+        return StackedMLP([first.index_select(2, pixels), *others], self.biases)
+
+    def take_pixels(self, pixels: Tensor, narrow: "StackedMLP") -> None:
+        """Take over the weights of `narrow`, which `of_pixels(pixels)` returned."""
+        self.weights[0].index_copy_(2, pixels, narrow.weights[0])
+
+    def member(self, k: int) -> dict[str, Tensor]:
+        """Return trial k's parameters, named as in `torch.nn.Sequential(Linear, ReLU, ...)`."""
+        named = {}
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            named[f"{2 * layer}.weight"] = weight[k]
+            named[f"{2 * layer}.bias"] = bias[k]
+        return named
+
+
+def init_mlp(
+    sizes: Sequence[int],
+    *,
+    seed: int,
+    members: int = 1,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> StackedMLP:
+    """Return `members` MLPs that all start from the weights that `seed` gives.
+
+    They are the weights that `torch.manual_seed(seed)` followed by `torch.nn.Linear` for each
+    layer in turn would give: uniform in +-1/sqrt(I), weight before bias.
+
+    Args:
+        sizes: widths from input to output.
+        seed: of the weights.
+        members: K.
+        device: where to.
+        dtype: the weights are drawn as float32, then converted.
+
+    Source: `torch.nn.Linear.reset_parameters`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int, inputs: int) -> Tensor:
+        bound = 1 / math.sqrt(inputs)
+        values = torch.empty(shape).uniform_(-bound, bound, generator=generator)
+        return values.to(device, dtype).repeat(members, *(1 for _ in shape))
+
+    weights, biases = [], []
+    for inputs, outputs in itertools.pairwise(sizes):
+        weights.append(draw(outputs, inputs, inputs=inputs))
+        biases.append(draw(outputs, inputs=inputs))
+    return StackedMLP(weights, biases)

@@ -1,0 +1,327 @@
+"""The epoch loop of a stack: a generator of per-epoch metrics, in pure torch.
+
+Letters: K trials of a stack, N images, B images of a batch, D = 784 pixels, P of them that training
+can learn from, C = 10 classes.
+
+Plain SGD on the mean cross-entropy of a batch, with the gradient written out: autograd would keep
+a graph, allocate a gradient for every weight and read each weight once more to apply it. Here the
+gradient of the logits, softmax minus one-hot, is scaled by each trial's own learning rate over B at
+once; everything below is linear in it, so the products that form the weights' gradients can be
+subtracted from the weights as they come.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from digitrec.engine.model import StackedMLP
+from digitrec.engine.products import Products, choose_products
+from digitrec.space.records import EpochRecord
+from digitrec.space.shape import CLASSES
+
+IMAGES_AT_ONCE = 1024  # of an evaluation; bounds its memory
+SUMS_BETWEEN_PAUSES = 16  # of totals; a stack can pause only where nothing waits to be summed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingData:
+    """Scaled images and their labels, resident on the device that trains."""
+
+    train_images: Tensor  # (N, P): all other pixels of the training images are 0
+    train_labels: Tensor  # int64 (N,)
+    pixels: Tensor  # int64 (P,): which those are of the D pixels
+    val_images: Tensor  # (N', D)
+    val_labels: Tensor  # int64 (N',)
+
+
+class Means(NamedTuple):
+    """One trial's means over images."""
+
+    loss: float  # nats per image
+    accuracy: float  # fraction
+
+
+DIVERGED = Means(math.nan, math.nan)
+
+
+class Totals:
+    """Loss and correct predictions of K trials, summed over images.
+
+    The sums stay on the device until an epoch is over, and logits are kept until there are enough
+    of them to be worth a pass, which spares small batches several calls each.
+    """
+
+    def __init__(self, model: StackedMLP) -> None:
+        self.loss = torch.zeros(len(model), dtype=torch.float64, device=model.device)  # nats
+        self.correct = torch.zeros(len(model), dtype=torch.int64, device=model.device)
+        self.images = 0
+        self._kept: list[tuple[Tensor, Tensor]] = []
+        self._kept_images = 0
+
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        """Add a batch: `logits` (K, C, B), `labels` (B,); neither may change afterwards."""
+        self._kept.append((logits, labels))
+        self._kept_images += len(labels)
+        if self._kept_images >= IMAGES_AT_ONCE:
+            self._sum_up()
+
+    def means(self) -> list[Means]:
+        """Return each trial's means over the images added."""
+        self._sum_up()
+        sums = zip(self.loss.tolist(), self.correct.tolist(), strict=True)
+        return [Means(loss / self.images, correct / self.images) for loss, correct in sums]
+
+    def _sum_up(self) -> None:
+        if not self._kept:
+            return
+        logits = torch.cat([batch for batch, _ in self._kept], dim=2)
+        labels = torch.cat([batch for _, batch in self._kept])
+        of_label = labels.expand(len(logits), 1, -1)
+        self.loss -= logits.log_softmax(1).gather(1, of_label).sum((1, 2), dtype=torch.float64)
+        self.correct += (logits.argmax(1) == labels).sum(1)
+        self.images += len(labels)
+        self._kept, self._kept_images = [], 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Training:
+    """A stack in training: all that it takes to go on, to the last bit.
+
+    Plain SGD has no state but the weights.
+    """
+
+    model: StackedMLP
+    history: list[list[EpochRecord]] = field(default_factory=list)  # of the finished epochs
+    totals: Totals  # of the epoch in progress; they count the images that it has come to
+    seconds: float = 0.0  # spent on the epoch in progress
+
+    @classmethod
+    def of(cls, model: StackedMLP) -> "Training":
+        """Return a training that has not begun."""
+        return cls(model=model, totals=Totals(model))
+
+
+def epochs(
+    model: StackedMLP,
+    lrs: tuple[float, ...],
+    data: TrainingData,
+    *,
+    batch_size: int,
+    seed: int,
+    epochs: int,
+    predictions: Tensor | None = None,
+    products: Products | None = None,
+) -> Iterator[list[EpochRecord]]:
+    """Train a stack in place and yield, after each epoch, one record per trial; see `train`."""
+    for training in train(
+        Training.of(model),
+        lrs,
+        data,
+        batch_size=batch_size,
+        seed=seed,
+        epochs=epochs,
+        predictions=predictions,
+        products=products,
+    ):
+        yield training.history[-1]
+
+
+def train(
+    training: Training,
+    lrs: tuple[float, ...],
+    data: TrainingData,
+    *,
+    batch_size: int,
+    seed: int,
+    epochs: int,
+    pause_after: float = math.inf,
+    predictions: Tensor | None = None,
+    products: Products | None = None,
+) -> Iterator[Training]:
+    """Train a stack in place and yield it after each epoch, and where a pause is due.
+
+    A trial whose training or validation loss is no longer finite has diverged: from that epoch on
+    its metrics are NaN and its updates stand still. The other trials of its stack never notice.
+
+    Args:
+        training: K MLPs and how far they have come, changed in place.
+        lrs: K learning rates.
+        data: what to train on and what to validate on, on the model's device.
+        batch_size: images per update; a shorter last batch is used as well.
+        seed: gives, with the epoch's number alone, the order of the images.
+        epochs: how many in all.
+        pause_after: seconds of an epoch's training after which to yield within it; whoever goes on
+            from there, now or from a copy, comes to the same numbers.
+        predictions: uint8 (K, N'), overwritten with the predicted labels of each validation.
+        products: None chooses the fastest for the device.
+    """
+    model = training.model
+    products = products or choose_products(model.device, model.dtype, data.train_images.dtype)
+    rates = torch.tensor(lrs, dtype=model.dtype, device=model.device).view(-1, 1, 1)
+    images = len(data.train_labels)
+    while len(training.history) < epochs:
+        epoch = len(training.history) + 1
+        before = training.history[-1] if training.history else [None] * len(model)
+        if all(record and record.diverged for record in before):
+            measured = [(DIVERGED, DIVERGED)] * len(model)
+        else:
+            order = shuffled(images, seed=seed, epoch=epoch).to(model.device)
+            narrow = model.of_pixels(data.pixels)
+            for _ in _train_epoch(
+                training, narrow, rates, data, order, batch_size, products, pause_after
+            ):
+                model.take_pixels(data.pixels, narrow)
+                yield training
+            model.take_pixels(data.pixels, narrow)
+            start = time.perf_counter()
+            trained = training.totals.means()
+            validated = evaluate(model, data.val_images, data.val_labels, products, predictions)
+            measured = list(zip(trained, validated.means(), strict=True))
+            training.seconds += time.perf_counter() - start
+        updates = epoch * math.ceil(images / batch_size)
+        seconds = training.seconds / len(model)
+        training.history.append(
+            [
+                _record(epoch, updates, *means, seconds, previous)
+                for means, previous in zip(measured, before, strict=True)
+            ]
+        )
+        training.totals, training.seconds = Totals(model), 0.0
+        yield training
+
+
+def _record(
+    epoch: int,
+    updates: int,
+    train: Means,
+    val: Means,
+    seconds: float,
+    previous: EpochRecord | None,
+) -> EpochRecord:
+    if previous is not None and previous.diverged:
+        updates, train, val = previous.updates, DIVERGED, DIVERGED
+    elif not (math.isfinite(train.loss) and math.isfinite(val.loss)):
+        train, val = DIVERGED, DIVERGED
+    return EpochRecord(epoch, updates, *train, *val, seconds)
+
+
+def shuffled(images: int, *, seed: int, epoch: int) -> Tensor:
+    """Return the order of the images, int64 (N,), in one epoch of all trials of a seed."""
+    return torch.from_numpy(np.random.default_rng((seed, epoch)).permutation(images))
+
+
+def _train_epoch(
+    training: Training,
+    model: StackedMLP,
+    rates: Tensor,
+    data: TrainingData,
+    order: Tensor,
+    batch_size: int,
+    products: Products,
+    pause_after: float,
+) -> Iterator[None]:
+    """Go on with an epoch to its end, with the model of the training images' pixels.
+
+    Yields where a pause is due.
+    """
+    between = SUMS_BETWEEN_PAUSES * math.ceil(IMAGES_AT_ONCE / batch_size) * batch_size
+    last_pause = training.seconds
+    for place in range(training.totals.images, len(order), between):
+        if training.seconds - last_pause >= pause_after:
+            last_pause = training.seconds
+            yield
+        start = time.perf_counter()
+        rows = order[place : place + between]
+        train_on(model, rates, data, rows, batch_size, products, training.totals)
+        training.seconds += time.perf_counter() - start
+
+
+def train_on(
+    model: StackedMLP,
+    rates: Tensor,
+    data: TrainingData,
+    order: Tensor,
+    batch_size: int,
+    products: Products,
+    totals: Totals,
+) -> None:
+    """Update the model with batch after batch of training images.
+
+    Args:
+        model: K MLPs of P pixels, changed in place.
+        rates: learning rates, (K, 1, 1).
+        data: what the order indexes.
+        order: row numbers, int64 (N,).
+        batch_size: B; the last batch may be shorter.
+        products: how to multiply.
+        totals: get the loss and the correct predictions of each batch, as seen before its update.
+    """
+    with torch.inference_mode():
+        labels = data.train_labels.index_select(0, order)
+        one_hot = torch.nn.functional.one_hot(labels, CLASSES).t().to(model.dtype)  # (C, N)
+        batches = (torch.split(part, batch_size) for part in (order, labels))
+        targets = torch.split(one_hot, batch_size, dim=1)
+        for rows, batch_labels, target in zip(*batches, targets, strict=True):
+            images = data.train_images.index_select(0, rows)
+            totals.add(update(model, rates, images, target, products), batch_labels)
+
+
+def update(
+    model: StackedMLP, rates: Tensor, images: Tensor, target: Tensor, products: Products
+) -> Tensor:
+    """Make one SGD step of all K trials on a batch, in place.
+
+    Args:
+        model: K MLPs.
+        rates: learning rates, (K, 1, 1).
+        images: (B, P).
+        target: the labels as one-hot, (C, B).
+        products: how to multiply.
+
+    Returns:
+        The logits before the step, (K, C, B).
+    """
+    inputs = model.layer_inputs(images, products)
+    logits = model.logits(inputs[-1], products).to(model.dtype)
+    grad = logits.softmax(1).sub_(target).mul_(rates / len(images))  # of the logits, times lr
+    for layer in reversed(range(len(inputs))):
+        weight, x = model.weights[layer], inputs[layer]
+        below = products.input_gradient(weight, grad, x) if layer > 0 else grad
+        products.descend(weight, grad, x)
+        model.biases[layer].sub_(grad.sum(2))
+        grad = below
+    return logits
+
+
+def evaluate(
+    model: StackedMLP,
+    images: Tensor,
+    labels: Tensor,
+    products: Products,
+    predictions: Tensor | None = None,
+) -> Totals:
+    """Return loss and correct predictions over `images` (N, D), `labels` (N,).
+
+    Args:
+        model: K MLPs.
+        images: scaled.
+        labels: int64.
+        products: how to multiply.
+        predictions: uint8 (K, N), overwritten with the predicted labels.
+    """
+    totals = Totals(model)
+    with torch.inference_mode():
+        for start in range(0, len(labels), IMAGES_AT_ONCE):
+            rows = slice(start, start + IMAGES_AT_ONCE)
+            last_input = model.layer_inputs(images[rows], products)[-1]
+            logits = model.logits(last_input, products).to(model.dtype)
+            totals.add(logits, labels[rows])
+            if predictions is not None:
+                predictions[:, rows] = logits.argmax(1)
+    return totals

@@ -1,0 +1,1 @@
+"""Ranking, statistics, evidence and the verdict."""

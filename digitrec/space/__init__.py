@@ -1,0 +1,1 @@
+"""Hyperparameters, points and stacks; standard library only."""

@@ -1,0 +1,1 @@
+"""The study directory: folders, lock, arrays, stacks and tables."""

@@ -1,0 +1,80 @@
+"""Everything that a study directory holds, read once; what tables, figures and verdict work from.
+
+Letters: N' validation images.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from digitrec.errors import InputError
+from digitrec.store.arrays import DamagedError
+from digitrec.store.best import read_best
+from digitrec.store.folder import Folder
+from digitrec.store.spec import NAME, StudySpec, read_spec
+from digitrec.store.stacks import Damage, StackResult, read_failures, read_stacks, results_after
+from digitrec.store.tables import Tables, make_tables
+from digitrec.store.timings import read_timings
+from digitrec.store.validation import WinnerValidation, read_labels, read_validation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyRecord:
+    """What a study directory holds."""
+
+    directory: Folder
+    question: StudySpec
+    results: list[StackResult]
+    tables: Tables
+    failures: dict[str, str]  # trial -> error
+    predictions: dict[str, NDArray[np.uint8]]  # trial -> labels after its last epoch, (N',)
+    labels: NDArray[np.uint8] | None  # of the validation images, (N',); None: they are not kept
+    best: dict[str, Any] | None  # `best/model.json`; None: there is no model yet
+    validation: WinnerValidation | None  # of the model in `best/`
+    timings: dict[str, float]  # part of the last run -> seconds
+    damaged: list[Damage]  # files that are not what they should be, and so are not used
+
+    @property
+    def runs(self) -> pd.DataFrame:
+        """Where and when each trial was trained; see `tables.RUN_COLUMNS`."""
+        return self.tables.runs
+
+
+def read_record(directory: Folder) -> StudyRecord:
+    """Read a study directory; it need not be finished.
+
+    Raises:
+        InputError: there is no study in it, or `study.json` is damaged.
+    """
+    try:
+        question = read_spec(directory)
+    except DamagedError as error:
+        raise InputError(
+            f"{directory / NAME}: {error}. The `digitrec tune` command of this study writes it anew"
+        ) from error
+    results, damaged = read_stacks(directory, question.key)
+    found = list(results_after(question.epochs, results))
+    done = {member.trial for member, _, _ in found}  # by a worker that was lost just afterwards
+    wanted = set(question.configurations())
+    missing = {member.trial for member in wanted} - done
+    failures = {
+        trial: error for trial, error in read_failures(directory).items() if trial in missing
+    }
+    return StudyRecord(
+        directory=directory,
+        question=question,
+        results=results,
+        tables=make_tables(question.configurations(), question.epochs, results, failures),
+        failures=failures,
+        predictions={
+            member.trial: result.predictions[k] for member, result, k in found if member in wanted
+        },
+        labels=read_labels(directory, question),
+        best=read_best(directory),
+        validation=read_validation(directory, question),
+        timings=read_timings(directory),
+        damaged=damaged,
+    )

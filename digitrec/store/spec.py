@@ -1,0 +1,126 @@
+"""The question that a study asks: `study.json`."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from digitrec.errors import InputError
+from digitrec.space.hyperparameters import Configuration
+from digitrec.space.points import Space
+from digitrec.store.arrays import FORMAT, DamagedError
+from digitrec.store.folder import Folder
+
+NAME = "study.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudySpec:
+    """What a study asks; `study.json`."""
+
+    data: dict[str, Any]  # source, fingerprint, rows, train_rows, val_rows, pixels
+    space: dict[str, list[float] | list[int]]  # lr, batch_size, seed
+    epochs: int
+    val_fraction: float
+    split_seed: int  # random_state of the split
+    layer_sizes: list[int]  # of the MLP, from input to output
+    precision: str  # of the factors of the matrix products
+    refit: bool = False  # whether the winner is trained on all rows
+    test_data: str | None = None  # what the winner is scored on
+    confirmed: list[dict[str, Any]] = field(default_factory=list)  # configurations beyond the space
+    versions: dict[str, str] = field(default_factory=dict)  # of what computed it
+    format: int = FORMAT
+
+    @property
+    def key(self) -> str:
+        """What all results of a directory must share: data, split, model and arithmetic."""
+        shared = [
+            self.data["fingerprint"],
+            self.val_fraction,
+            self.split_seed,
+            self.layer_sizes,
+            self.precision,
+        ]
+        return hashlib.sha256(json.dumps(shared).encode()).hexdigest()[:16]
+
+    @property
+    def confirmed_trials(self) -> list[str]:
+        """The trials that train the leaders again."""
+        return [Configuration(**point).trial for point in self.confirmed]
+
+    def configurations(self) -> tuple[Configuration, ...]:
+        """Return the points of the grid, then those that confirm its leaders."""
+        space = Space(
+            lrs=tuple(self.space["lr"]),
+            batch_sizes=tuple(int(size) for size in self.space["batch_size"]),
+            seeds=tuple(int(seed) for seed in self.space["seed"]),
+        )
+        return space.configurations() + tuple(Configuration(**point) for point in self.confirmed)
+
+    def differences(self, other: "StudySpec") -> list[str]:
+        """Return in words in what `other` cannot share a directory with this question."""
+        pairs = [
+            ("val_fraction", self.val_fraction, other.val_fraction),
+            ("split_seed", self.split_seed, other.split_seed),
+            ("layer_sizes", self.layer_sizes, other.layer_sizes),
+            ("precision", self.precision, other.precision),
+        ]
+        if self.data["fingerprint"] != other.data["fingerprint"]:
+            pairs.insert(0, ("data", _described(self.data), _described(other.data)))
+        return [
+            f"its {name} is {there}, not {asked}" for name, there, asked in pairs if there != asked
+        ]
+
+
+def write_spec(study: Folder, question: StudySpec) -> None:
+    """Write `study.json`."""
+    text = json.dumps(asdict(question), indent=2, ensure_ascii=False) + "\n"
+    study.write(NAME, text.encode())
+
+
+def read_spec(study: Folder) -> StudySpec:
+    """Return the question of a study directory.
+
+    Raises:
+        InputError: there is none.
+        DamagedError: `study.json` is not one that this digitrec can read.
+    """
+    try:
+        values = study.read_json(NAME)
+        version = values.pop("format")
+        if version != FORMAT:
+            raise DamagedError(f"it has format {version}; this digitrec reads {FORMAT}")
+        question = StudySpec(**values)
+        _check(question)
+    except FileNotFoundError as error:
+        raise InputError(f"{study} holds no study (no {NAME})") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DamagedError("it is cut short, damaged or not one of digitrec's") from error
+    return question
+
+
+def _check(question: StudySpec) -> None:
+    """Touch everything that the rest of the code relies on.
+
+    Raises:
+        ValueError, TypeError, KeyError: something is missing or of another kind.
+    """
+    question.configurations()
+    counts = [question.data[name] for name in ("rows", "train_rows", "val_rows", "pixels")]
+    if not all(type(count) is int and count >= 1 for count in [*counts, *question.layer_sizes]):
+        raise ValueError("a count is not a whole number above 0")
+    texts = [question.data["source"], question.data["fingerprint"], question.precision]
+    texts += [*question.versions.keys(), *question.versions.values()]
+    texts += [
+        text for text in (question.test_data, question.data.get("location")) if text is not None
+    ]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("a text is none")
+    if not isinstance(question.refit, bool) or type(question.epochs) is not int:
+        raise TypeError("a value of another kind")
+    if not (question.key and question.epochs >= 1 and 0 < question.val_fraction < 1):
+        raise ValueError("values out of their range")
+
+
+def _described(data: dict[str, Any]) -> str:
+    return f"{data['source']} ({data['rows']} rows, fingerprint {data['fingerprint']})"

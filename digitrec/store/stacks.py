@@ -1,0 +1,261 @@
+"""The files of a study's stacks: what their trials measured, predicted and learned.
+
+Letters: K trials of a stack, E epochs, N' validation images.
+
+    stacks/<key>.safetensors        a finished stack; immutable, and the mark that it is finished:
+                                    `records` float64 (E, K, 7), one `EpochRecord` in the last axis;
+                                    `predictions` uint8 (K, N'), labels predicted after epoch E
+    weights/<key>.safetensors       what it learned, `<trial>/<parameter>`; written before the above
+    checkpoints/<key>.safetensors   the state of a stack in training, where that takes long
+    stacks/<key>.failed.json        a stack that failed, and why
+
+Each file carries the key of its question (data, split, model), so that a file that strayed here
+from another study is never taken for this one's.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from digitrec.space.hyperparameters import Configuration
+from digitrec.space.records import EpochRecord
+from digitrec.space.stacks import Stack
+from digitrec.store.arrays import SUFFIX, Arrays, DamagedError, pack, unpack
+from digitrec.store.folder import Folder
+
+FAILED = ".failed.json"
+FOLDERS = {"stack": "stacks", "weights": "weights", "checkpoint": "checkpoints"}  # of each kind
+Parameters = dict[str, NDArray[np.float32]]  # parameter -> values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Where and when a stack was trained."""
+
+    node: str  # address of the node
+    pid: int  # of the worker
+    started: float  # Unix seconds
+    ended: float  # Unix seconds
+    node_id: str = ""  # Ray's; nodes that share a machine share its address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackResult:
+    """A finished stack."""
+
+    stack: Stack
+    epochs: list[list[EpochRecord]]  # [epoch][member]
+    predictions: NDArray[np.uint8]  # (K, N'), after the last epoch
+    run: Run
+
+    @property
+    def key(self) -> str:
+        """The name of its files."""
+        return result_key(self.stack, len(self.epochs))
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A file that is not what it should be."""
+
+    folder: str  # within the study directory; empty: directly in it
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.folder}/{self.name}: {self.reason}".removeprefix("/")
+
+
+def result_key(stack: Stack, epochs: int) -> str:
+    """Return the name of the files of a stack that was trained for so many epochs."""
+    return f"{stack.key}-{epochs}epochs"
+
+
+def write_stack(
+    study: Folder, question: str, result: StackResult, weights: Mapping[str, Parameters]
+) -> None:
+    """Write a finished stack: its weights first, since the other file says that it is finished.
+
+    Args:
+        study: the study directory.
+        question: the key of the study's question.
+        result: what the trials measured and predicted.
+        weights: trial -> parameters.
+    """
+    arrays: Arrays = {
+        f"{trial}/{name}": values
+        for trial, parameters in weights.items()
+        for name, values in parameters.items()
+    }
+    name = result.key + SUFFIX
+    (study / "weights").write(name, pack("weights", {"question": question}, arrays))
+    about = {
+        "question": question,
+        "members": [asdict(member) for member in result.stack.members],
+        "run": asdict(result.run),
+    }
+    arrays = {"records": as_array(result.epochs), "predictions": result.predictions}
+    (study / "stacks").write(name, pack("stack", about, arrays))
+
+
+def read_stack(study: Folder, question: str, name: str) -> StackResult:
+    """Return what `write_stack` wrote, but for the weights (see `read_weights`).
+
+    Raises:
+        DamagedError: the file is not one of this study.
+    """
+    about, arrays = read_arrays(study, "stack", question, name)
+    try:
+        result = StackResult(
+            stack=Stack(tuple(Configuration(**member) for member in about["members"])),
+            epochs=as_records(arrays["records"]),
+            predictions=arrays["predictions"],
+            run=Run(**about["run"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedError(f"it holds no stack: {error}") from error
+    if result.key + SUFFIX != name:
+        raise DamagedError(f"it is that of {result.key}")
+    return result
+
+
+def read_stacks(study: Folder, question: str) -> tuple[list[StackResult], list[Damage]]:
+    """Return the finished stacks of a study in the order of their file names, and what is damaged.
+
+    Args:
+        study: the study directory.
+        question: the key of its question.
+    """
+    results, damaged = [], []
+    for name in (study / "stacks").names(SUFFIX):
+        try:
+            results.append(read_stack(study, question, name))
+        except DamagedError as error:
+            damaged.append(Damage("stacks", name, str(error)))
+    return results, damaged
+
+
+def set_aside(study: Folder, damage: Damage) -> bool:
+    """Move a damaged file to `damaged/`, where nothing reads it.
+
+    Returns:
+        Whether it was there: a worker of a run that was killed just now may have removed it.
+    """
+    folder = study / damage.folder if damage.folder else study
+    name = f"{damage.folder}-{damage.name}".removeprefix("-")
+    try:
+        folder.move(damage.name, study / "damaged", name)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def results_after(
+    epochs: int, results: Iterable[StackResult]
+) -> Iterator[tuple[Configuration, StackResult, int]]:
+    """Yield each configuration that was trained for exactly so many epochs, its stack and place."""
+    seen: set[Configuration] = set()
+    for result in results:
+        if len(result.epochs) != epochs:
+            continue
+        for k, member in enumerate(result.stack.members):
+            if member not in seen:
+                seen.add(member)
+                yield member, result, k
+
+
+def read_weights(study: Folder, question: str, key: str, trials: Sequence[str]) -> list[Parameters]:
+    """Return the parameters of some trials of a finished stack.
+
+    Raises:
+        DamagedError: the file of the weights is not what it should be, or there is none.
+    """
+    _, arrays = read_arrays(study, "weights", question, key + SUFFIX)
+    found: list[Parameters] = []
+    for trial in trials:
+        prefix = f"{trial}/"
+        mine = {name for name in arrays if name.startswith(prefix)}
+        if not mine:
+            raise DamagedError(f"it holds no weights of {trial}")
+        found.append({name.removeprefix(prefix): arrays[name] for name in sorted(mine)})
+    return found
+
+
+def read_arrays(
+    study: Folder, kind: str, question: str, name: str
+) -> tuple[dict[str, Any], Arrays]:
+    """Return `about` and the arrays of one of a study's files.
+
+    Args:
+        study: the study directory.
+        kind: stack, weights or checkpoint, which also names the folder.
+        question: the key of the study's question.
+        name: of the file.
+
+    Raises:
+        DamagedError: it is damaged, missing, or of another study.
+    """
+    try:
+        about, arrays = unpack(kind, (study / FOLDERS[kind]).read(name))
+    except FileNotFoundError as error:
+        raise DamagedError("there is no such file") from error
+    if about.get("question") != question:
+        raise DamagedError("it belongs to a study of other data, split or model")
+    return about, arrays
+
+
+def write_failure(study: Folder, stack_key: str, trials: Sequence[str], error: str) -> None:
+    """Record that a stack failed, so that its trials keep their rows."""
+    text = json.dumps({"trials": list(trials), "error": error}, indent=2) + "\n"
+    (study / "stacks").write(f"{stack_key}{FAILED}", text.encode())
+
+
+def read_failures(study: Folder) -> dict[str, str]:
+    """Return trial -> error for the trials whose stack failed when it was last tried."""
+    failures: dict[str, str] = {}
+    for name in (study / "stacks").names(FAILED):
+        failures |= _read_failure(study, name)
+    return failures
+
+
+def clear_failures(study: Folder, trials: Set[str]) -> None:
+    """Forget the failures of these trials, because they are about to be tried again."""
+    folder = study / "stacks"
+    for name in folder.names(FAILED):
+        failed = _read_failure(study, name)
+        if not failed or not trials.isdisjoint(failed):
+            folder.remove(name)
+
+
+def _read_failure(study: Folder, name: str) -> dict[str, str]:
+    """Return trial -> error of one note; nothing if it is damaged."""
+    try:
+        failure = (study / "stacks").read_json(name)
+        return dict.fromkeys(failure["trials"], str(failure["error"]))
+    except (ValueError, KeyError, TypeError):
+        return {}
+
+
+def as_array(epochs: Sequence[Sequence[EpochRecord]]) -> NDArray[np.float64]:
+    """Return records [epoch][member] as an array (E, K, 7)."""
+    return np.array(epochs, np.float64)
+
+
+def as_records(array: NDArray[np.float64]) -> list[list[EpochRecord]]:
+    """Return an array (E, K, 7) as records [epoch][member].
+
+    Raises:
+        ValueError: the array has another shape.
+    """
+    if array.ndim != 3 or array.shape[2] != len(EpochRecord._fields):
+        raise ValueError(f"records of shape {array.shape}")
+    return [[_record(values) for values in epoch] for epoch in array.tolist()]
+
+
+def _record(values: list[float]) -> EpochRecord:
+    epoch, updates, *metrics = values
+    return EpochRecord(int(epoch), int(updates), *metrics)

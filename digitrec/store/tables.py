@@ -1,0 +1,106 @@
+"""The tables of a study, derived from its finished stacks.
+
+Columns, once released, do not change; `README.md` describes them with their units.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+
+from digitrec.space.hyperparameters import Configuration
+from digitrec.space.records import EpochRecord
+from digitrec.store.folder import Folder
+from digitrec.store.stacks import StackResult, results_after
+
+TRIAL_COLUMNS = [
+    "trial", "lr", "batch_size", "seed", "status", "epochs", "updates", "train_loss",
+    "train_accuracy", "val_loss", "val_accuracy", "best_val_accuracy", "best_epoch", "seconds",
+]  # fmt: skip
+EPOCH_COLUMNS = [
+    "trial", "lr", "batch_size", "seed", "epoch", "updates", "train_loss", "train_accuracy",
+    "val_loss", "val_accuracy", "seconds",
+]  # fmt: skip
+RUN_COLUMNS = ["trial", "stack", "node", "pid", "started", "ended", "node_id"]
+METRICS = ["train_loss", "train_accuracy", "val_loss", "val_accuracy"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The study as frames, in the order of the grid."""
+
+    trials: pd.DataFrame  # TRIAL_COLUMNS
+    epochs: pd.DataFrame  # EPOCH_COLUMNS
+    runs: pd.DataFrame  # RUN_COLUMNS: where and when; a row per trial that has a result
+
+    @property
+    def complete(self) -> bool:
+        """Whether every trial was trained to its end (or to its divergence)."""
+        return bool(self.trials["status"].isin(["completed", "diverged"]).all())
+
+
+def make_tables(
+    configurations: Iterable[Configuration],
+    epochs: int,
+    results: Iterable[StackResult],
+    failures: dict[str, str],
+) -> Tables:
+    """Return the tables of a grid; a trial without a result is failed, or else stopped.
+
+    Args:
+        configurations: the rows, in their order.
+        epochs: how many each is trained for; other results are left out.
+        results: finished stacks.
+        failures: trial -> error.
+    """
+    found = {member: (result, k) for member, result, k in results_after(epochs, results)}
+    trial_rows, epoch_rows, run_rows = [], [], []
+    for configuration in configurations:
+        history: list[EpochRecord] = []
+        if configuration in found:
+            result, k = found[configuration]
+            history = [records[k] for records in result.epochs]
+            where = {"trial": configuration.trial, "stack": result.stack.name}
+            run_rows.append(where | asdict(result.run))
+        trial_rows.append(_trial_row(configuration, history, failures))
+        epoch_rows += [_identity(configuration) | record._asdict() for record in history]
+    trials = pd.DataFrame(trial_rows, columns=TRIAL_COLUMNS)
+    return Tables(
+        trials.astype({"best_epoch": "Int64"}),  # empty for a trial without a finite epoch
+        pd.DataFrame(epoch_rows, columns=EPOCH_COLUMNS),
+        pd.DataFrame(run_rows, columns=RUN_COLUMNS),
+    )
+
+
+def write_tables(study: Folder, tables: Tables) -> None:
+    """Write `trials.csv`, `epochs.csv`, `runs.csv`; an empty cell is a value that there is not."""
+    frames = {"trials": tables.trials, "epochs": tables.epochs, "runs": tables.runs}
+    for name, frame in frames.items():
+        study.write(f"{name}.csv", frame.to_csv(index=False, lineterminator="\n").encode())
+
+
+def _identity(configuration: Configuration) -> dict[str, Any]:
+    return {"trial": configuration.trial, **asdict(configuration)}
+
+
+def _trial_row(
+    configuration: Configuration, history: list[EpochRecord], failures: dict[str, str]
+) -> dict[str, Any]:
+    row = _identity(configuration)
+    if not history:
+        status = "failed" if configuration.trial in failures else "stopped"
+        return row | {"status": status, "epochs": 0, "updates": 0, "seconds": 0.0}
+    last = history[-1]
+    finite = [record for record in history if not record.diverged]
+    best = max(finite, key=lambda record: record.val_accuracy, default=None)
+    return row | {
+        "status": "diverged" if last.diverged else "completed",
+        "epochs": min(len(finite) + 1, len(history)),
+        "updates": last.updates,
+        **{metric: getattr(last, metric) for metric in METRICS},
+        "best_val_accuracy": best.val_accuracy if best else math.nan,
+        "best_epoch": best.epoch if best else pd.NA,
+        "seconds": sum(record.seconds for record in history),
+    }

@@ -1,0 +1,1 @@
+"""Everything that knows Ray: the trainable, the search, the session and the progress."""

@@ -1,0 +1,303 @@
+"""What a person sees while a study runs: a live display in a terminal, plain lines in a log."""
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ray import cloudpickle, tune
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from digitrec.space.stacks import Stack
+from digitrec.store.folder import describe_error
+from digitrec.tuning.metrics import PUBLISH_INTERVAL, Measurements, Metrics
+from digitrec.tuning.trainable import STORAGE_ERROR, describe_failure, stack_of
+
+CHECK_INTERVAL = 1.0  # seconds
+LOG_INTERVAL = 10.0  # seconds between two plain lines, at least
+MOST_STACKS_SHOWN = 8
+PACE_REPORTS = 32  # reports that the pace of training is taken over
+SLOW_PRECISION = "this machine has no bfloat16 in hardware; --precision float32 is faster here"
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a study has come."""
+
+    configurations: int  # of the study, those of earlier runs included
+    configurations_done: int  # now, those of earlier runs included
+    epochs_wanted: int  # of all configurations of this run
+    epochs: int  # per configuration
+    images_per_epoch: int  # of a configuration, trained on
+    work: dict[str, float]  # stack key -> its share of this run's training time
+    clock: Callable[[], float] = time.monotonic
+    epochs_done: int = 0  # of all configurations of this run
+    accuracies: dict[str, float] = field(default_factory=dict)  # trial -> last validation accuracy
+    running: dict[str, tuple[Stack, int]] = field(default_factory=dict)  # key -> epochs done
+    reported: dict[str, int] = field(default_factory=dict)  # key -> last epoch that is counted
+    failures: int = 0  # stacks that ended with an error, those trained again included
+    work_done: float = 0.0
+    started: float = field(init=False)
+    first_report: tuple[float, float] | None = None  # seconds elapsed and work done at that time
+    epochs_trained: int = 0  # epochs_done less those that were kept before
+    paces: deque[tuple[float, int]] = field(  # seconds elapsed, epochs trained, at each report
+        default_factory=lambda: deque(maxlen=PACE_REPORTS)
+    )
+
+    def __post_init__(self) -> None:
+        self.started = self.clock()
+
+    def start(self, stack: Stack) -> None:
+        """Note that a stack is being trained."""
+        self.running.setdefault(stack.key, (stack, 0))
+
+    def report(self, stack: Stack, metrics: dict[str, Any]) -> None:
+        """Note an epoch of a stack, as `trainable.epoch_metrics` has it.
+
+        An epoch that is trained again, since its worker was lost, counts once. A stack that goes on
+        from a checkpoint has done the epochs before.
+        """
+        epoch = int(metrics["epoch"])
+        self.running[stack.key] = (stack, epoch)
+        for member in stack.members:
+            self.accuracies[member.trial] = metrics[f"val_accuracy/lr{member.lr!r}"]
+        new = epoch - self.reported.get(stack.key, 0)
+        if new > 0:
+            self.reported[stack.key] = epoch
+            self.epochs_done += new * len(stack.members)
+            self.work_done += new * self.work[stack.key] / self.epochs
+            self.first_report = self.first_report or (self.elapsed(), self.work_done)
+            self.epochs_trained += len(stack.members)
+            self.paces.append((self.elapsed(), self.epochs_trained))
+            if epoch == self.epochs:
+                self.configurations_done += len(stack.members)
+
+    def fail(self, stack: Stack) -> None:
+        """Note that a stack ended with an error, whether or not it is trained again."""
+        self.failures += 1
+        self.end(stack)
+
+    def end(self, stack: Stack) -> None:
+        """Note that a stack is no longer being trained, for whatever reason."""
+        self.running.pop(stack.key, None)
+
+    def best(self) -> tuple[float, str] | None:
+        """Return the highest last validation accuracy and its trial; None: none is finite."""
+        finite = [(a, trial) for trial, a in self.accuracies.items() if not math.isnan(a)]
+        return max(finite, default=None, key=lambda pair: pair[0])
+
+    def fraction(self) -> float:
+        """Return the share of this run's training that is done, 0 to 1."""
+        return self.work_done / (sum(self.work.values()) or 1)
+
+    def elapsed(self) -> float:
+        """Return the seconds since the start of the run's training."""
+        return self.clock() - self.started
+
+    def seconds_left(self) -> float | None:
+        """Return an estimate, or None while there is nothing to go by.
+
+        The pace is that since the first report, which leaves the start of the workers out.
+        """
+        if self.first_report is None or self.work_done == self.first_report[1]:
+            return None
+        seconds, work = (
+            self.elapsed() - self.first_report[0],
+            self.work_done - self.first_report[1],
+        )
+        return (sum(self.work.values()) - self.work_done) * seconds / work
+
+    def epochs_per_second(self) -> float:
+        """Return the pace of the last reports, of all configurations; NaN: not known yet."""
+        if len(self.paces) < 2:
+            return math.nan
+        elapsed, epochs_trained = self.paces[0]
+        return (self.epochs_trained - epochs_trained) / (self.elapsed() - elapsed)
+
+    def measure(self) -> Measurements:
+        """Return the numbers to publish."""
+        best = self.best()
+        return Measurements(
+            configurations=self.configurations,
+            configurations_done=self.configurations_done,
+            epochs_done=self.epochs_done,
+            best_val_accuracy=best[0] if best else math.nan,
+            images_per_second=self.epochs_per_second() * self.images_per_epoch,
+            failures=self.failures,
+        )
+
+    def describe(self) -> str:
+        """Return one line: configurations, epochs, time, best so far.
+
+        The best comes last: the dashboard of Ray greys all that follows a per cent sign in a log.
+        """
+        left = self.seconds_left() if self.running else None
+        time_left = "" if left is None else f", {format_seconds(left)} left"
+        parts = [
+            f"{self.configurations_done}/{self.configurations} configurations",
+            f"{self.epochs_done}/{self.epochs_wanted} epochs",
+            f"{format_seconds(self.elapsed())}{time_left}",
+        ]
+        if best := self.best():
+            parts.append(f"best {best[0]:.2%} ({best[1]})")
+        return " | ".join(parts)
+
+
+class ProgressCallback(tune.Callback):
+    """Follows Ray Tune's trials, shows a study's progress and publishes its metrics.
+
+    Args:
+        progress: is kept up to date.
+        console: shows it.
+        metrics: publish it.
+        check: is called about every second; what it raises ends the search.
+        keep_failure: gets a stack that has failed for good, and its error.
+    """
+
+    def __init__(
+        self,
+        progress: Progress,
+        console: Console,
+        metrics: Metrics | None = None,
+        check: Callable[[], None] | None = None,
+        keep_failure: Callable[[Stack, Exception], None] | None = None,
+    ) -> None:
+        self.progress = progress
+        self.console = console
+        self.metrics = metrics
+        self.check = check
+        self.keep_failure = keep_failure
+        self._storage_error: str | None = None  # of a worker
+        self._last_check = -math.inf
+        self._live: Live | None = None
+        self._last_line = -math.inf
+        self._last_published = -math.inf
+        self._told_slow = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray Tune pickles its callbacks to restore a search, which digitrec never does."""
+        return {}
+
+    def __enter__(self) -> "ProgressCallback":
+        if self.console.is_terminal:
+            self._live = Live(
+                get_renderable=lambda: render(self.progress),
+                console=self.console,
+                refresh_per_second=4,
+                transient=True,
+            )
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+        self.progress.running.clear()
+        self._publish()
+        self.console.print(self.progress.describe(), highlight=False, soft_wrap=True)
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Ray Tune's hook, several times a second; what it raises ends the search."""
+        if self._storage_error is not None:
+            raise OSError(self._storage_error)
+        if self.check and self.progress.elapsed() - self._last_check >= CHECK_INTERVAL:
+            self._last_check = self.progress.elapsed()
+            self.check()
+        if self.progress.elapsed() - self._last_published >= PUBLISH_INTERVAL:
+            self._publish()
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Ray Tune's hook."""
+        self.progress.start(stack_of(trial.config))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Ray Tune's hook."""
+        if STORAGE_ERROR in result:
+            self._storage_error = str(result[STORAGE_ERROR])
+            return
+        self.progress.report(stack_of(trial.config), result)
+        if result.get("slow_precision") and not self._told_slow:
+            self._told_slow = True
+            self.console.print("[yellow]note[/yellow] " + SLOW_PRECISION, highlight=False)
+        self._log()
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Ray Tune's hook."""
+        self.progress.end(stack_of(trial.config))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Ray Tune's hook: an error is said when it happens."""
+        stack = stack_of(trial.config)
+        self.progress.fail(stack)
+        self._tell("[red]failed[/red]", trial)
+        if self.keep_failure:
+            try:
+                self.keep_failure(stack, error_of(trial))
+            except OSError as error:
+                self._storage_error = describe_error(error)
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Ray Tune's hook: an error after which the stack is trained again."""
+        self.progress.fail(stack_of(trial.config))
+        self._tell("[yellow]again[/yellow]", trial)
+
+    def _tell(self, what: str, trial: Any) -> None:
+        """Print what became of a trial, and why."""
+        line = f"{stack_of(trial.config).name}: {describe_failure(error_of(trial))}"
+        self.console.print(what, escape(line), highlight=False, soft_wrap=True)
+
+    def _publish(self) -> None:
+        self._last_published = self.progress.elapsed()
+        if self.metrics:
+            self.metrics.publish(self.progress.measure())
+
+    def _log(self) -> None:
+        now = self.progress.elapsed()
+        if self._live is None and now - self._last_line >= LOG_INTERVAL:
+            self._last_line = now
+            self.console.print(self.progress.describe(), highlight=False, soft_wrap=True)
+
+
+def error_of(trial: Any) -> Exception:
+    """Return why a trial of Ray Tune ended with an error."""
+    if trial.pickled_error_file:
+        error: Exception = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+        return error
+    return trial.get_error() or RuntimeError("Ray Tune kept no error")
+
+
+def render(progress: Progress) -> Table:
+    """Return the live display: a bar, the line of `Progress.describe`, the running stacks."""
+    running = Table.grid(padding=(0, 2))
+    for stack, epoch in list(progress.running.values())[:MOST_STACKS_SHOWN]:
+        lrs = ", ".join(map(repr, stack.lrs))
+        epochs = f"epoch {epoch}/{progress.epochs}"
+        running.add_row(f"  batch size {stack.batch_size}", epochs, f"lr {lrs}")
+    hidden = len(progress.running) - MOST_STACKS_SHOWN
+    if hidden > 0:
+        running.add_row(f"  and {hidden} more")
+    lines = Table.grid()
+    lines.add_row(ProgressBar(total=1.0, completed=progress.fraction(), width=60))
+    lines.add_row(Text(progress.describe()))
+    lines.add_row(running)
+    return lines
+
+
+def format_seconds(seconds: float) -> str:
+    """Return `12 s`, `3 min 05 s` or `2 h 07 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"

@@ -1,0 +1,341 @@
+"""The connection to Ray: a cluster's, or a fresh Ray on this machine's cores.
+
+Starting Ray takes seconds in which the cores are mostly idle, since it waits for one process after
+the other. What is imported later anyway is imported meanwhile: by this process what the search
+takes, by the workers that Ray starts for its cores what a trial takes (see `OF_A_TRIAL`).
+"""
+
+import functools
+import importlib
+import inspect
+import logging
+import math
+import os
+import shlex
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator, MutableMapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from types import ModuleType, TracebackType
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+from rich.console import Console
+
+from digitrec.errors import InputError
+from digitrec.signals import sigint_put_off
+from digitrec.store.folder import Folder, brief
+from digitrec.store.timings import Timings
+from digitrec.tuning.address import answers, check_address
+
+LOOK_SECONDS = 2.0  # between two looks at whether the head of the cluster is there
+LOOK_PATIENCE = 120.0  # seconds for the nodes to look for the study directory
+SILENCE_SECONDS = 50.0  # of the head, after which the study ends; 60 would end Ray, without a word
+UNFINISHED = 1  # exit code
+# What Ray's idle workers import while Ray itself still starts; `search.keep_environment` sees to it
+# that trials run in them.
+OF_A_TRIAL = [
+    "torch",
+    "ray.tune",
+    "digitrec.tuning.trainable",
+    "digitrec.engine.checkpoint",
+    "digitrec.engine.train",
+]
+Node = dict[str, float]  # resource -> how much of it there is
+
+
+class Session:
+    """A connection to Ray for the length of a `with` block.
+
+    An address, or being inside a Ray job, names a cluster; otherwise a fresh Ray is started, and
+    ended afterwards. A Ray that this process is connected to already is used as it is.
+
+    Raises:
+        InputError: there is no cluster at the address.
+    """
+
+    def __init__(
+        self, address: str | None, console: Console, timings: Timings, *, preload: bool = False
+    ) -> None:
+        """Start nothing yet.
+
+        Args:
+            address: of a cluster.
+            console: shows what takes long.
+            timings: gets the time that the start and the end take.
+            preload: whether each core will get a trial, so that a worker for each is worth its
+                memory (about 0.4 GB) before there is something to do.
+        """
+        self.preload = preload
+        self.address = address or os.environ.get("RAY_ADDRESS") or "local"
+        self.console = console
+        self.timings = timings
+        self._ours = not ray.is_initialized()
+        self._ending: threading.Thread | None = None
+        self._ended = threading.Event()
+
+    def __enter__(self) -> "Session":
+        if self._ours:
+            try:
+                with sigint_put_off():  # half of a Ray, or of an import, is hard to clear away
+                    self._start_and_import()
+            except BaseException:
+                self.__exit__(None, None, None)
+                raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.end()
+        if self._ending:
+            self._ending.join()
+
+    def nodes(self) -> list[Node]:
+        """Return the resources of each node that is alive."""
+        return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+    def check_shared(self, study: Folder) -> None:
+        """Check that every node sees the study directory.
+
+        Raises:
+            InputError: it is a directory of this node alone, or not open to all.
+        """
+        alive = [node for node in ray.nodes() if node["Alive"]]
+        if len(alive) == 1:
+            return
+        name = f".seen-by-all-{uuid.uuid4().hex}"
+        study.write(name, b"")
+        try:
+            blind = nodes_without(study, name, [node["NodeID"] for node in alive])
+        finally:
+            study.remove(name)
+        if blind:
+            remedy = (
+                "give --out a directory that all nodes share, or a URI such as s3://bucket/study"
+                if study.path
+                else "give those nodes a role or credentials that may read and write it"
+            )
+            raise InputError(
+                f"{study} is not there on {len(blind)} of {len(alive)} nodes "
+                f"({', '.join(blind)}); {remedy}"
+            )
+
+    def end(self) -> None:
+        """Begin to end a Ray that was started here; leaving the block waits for it."""
+        if self._ours and self._ending is None:
+            self._ending = threading.Thread(target=self._end)
+            self._ending.start()
+
+    def _start_and_import(self) -> None:
+        _import_tensorboardx()
+        imports = threading.Thread(
+            target=importlib.import_module, args=("digitrec.tuning.search",), daemon=True
+        )
+        imports.start()
+        with self.timings.part("start Ray"), self.console.status("Starting Ray"):
+            self._start()
+        imports.join()
+
+    def _start(self) -> None:
+        check_address(self.address)
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints at verbose=0 as well
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        local = self.address == "local"
+        try:
+            with _bare_start(preload=self.preload) if local else nullcontext():
+                ray.init(
+                    self.address,
+                    include_dashboard=False if local else None,
+                    runtime_env=local_runtime_env() if local else None,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
+        except (ConnectionError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"no Ray cluster answers at {self.address}: {reason}") from error
+        except Exception as error:  # Ray raises no narrower one
+            reason = brief(error).rstrip(".") or type(error).__name__
+            raise OSError(f"Ray did not start: {reason}") from error
+        if not local:
+            address = ray.get_runtime_context().gcs_address
+            threading.Thread(target=self._watch, args=(address,), daemon=True).start()
+
+    def _watch(self, address: str) -> None:
+        """End this process when the head of the cluster stays away.
+
+        There is no other way out: the calls into Ray wait for the head, and nothing but the end of
+        the process interrupts them.
+        """
+        last_seen = time.monotonic()
+        while not self._ended.wait(LOOK_SECONDS):
+            if answers(address):
+                last_seen = time.monotonic()
+            elif time.monotonic() - last_seen > SILENCE_SECONDS:
+                self.console.show_cursor()  # which a live display hides
+                print(
+                    f"digitrec: the head of the cluster, {address}, has not answered for "
+                    f"{SILENCE_SECONDS:.0f} s. What was finished is kept; on a cluster that "
+                    "answers, the same command goes on.",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                os._exit(UNFINISHED)
+
+    def _end(self) -> None:
+        self._ended.set()
+        with self.timings.part("end Ray"):
+            ray.shutdown()
+
+
+def nodes_without(study: Folder, name: str, node_ids: Sequence[str]) -> list[str]:
+    """Return the addresses of the nodes on which a folder has no file of this name.
+
+    Args:
+        study: the folder.
+        name: of a file in it.
+        node_ids: as Ray has them; a node that is gone or does not answer is left out.
+
+    Raises:
+        InputError: a node cannot run digitrec.
+    """
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    @ray.remote(num_cpus=0, max_retries=0)
+    def look() -> tuple[str, bool]:
+        try:
+            study.read(name)
+        except OSError:
+            return str(ray.util.get_node_ip_address()), False
+        return "", True
+
+    places = [NodeAffinitySchedulingStrategy(node_id, soft=False) for node_id in node_ids]
+    asked = [look.options(scheduling_strategy=place).remote() for place in places]
+    there, _ = ray.wait(asked, num_returns=len(asked), timeout=LOOK_PATIENCE)
+    seen = [answer for answer in map(_answer, there) if answer is not None]
+    return [address for address, is_there in seen if not is_there]
+
+
+def _answer(task: "ray.ObjectRef[tuple[str, bool]]") -> tuple[str, bool] | None:
+    """Return what a node answers; None: it is gone, which Ray notices late.
+
+    Raises:
+        InputError: it cannot run digitrec.
+    """
+    try:
+        return ray.get(task)
+    except RayTaskError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise InputError(f"a node of the cluster cannot run digitrec: {reason}") from error
+    except RayError:
+        return None
+
+
+def local_runtime_env() -> dict[str, str] | None:
+    """Return what Ray needs to start workers with this Python.
+
+    Ray runs its path through a shell unquoted: with a space in it, no worker would ever start.
+    """
+    quoted = shlex.quote(sys.executable)
+    return None if quoted == sys.executable else {"py_executable": quoted}
+
+
+def count_workers(nodes: Sequence[Node], cpus: float, gpus: float) -> int:
+    """Return how many trials of so many CPUs and GPUs the nodes can train at a time.
+
+    Raises:
+        InputError: not even one.
+    """
+
+    def of_node(node: Node) -> int:
+        by_cpu = node.get("CPU", 0) / cpus
+        return math.floor(min(by_cpu, node.get("GPU", 0) / gpus) if gpus else by_cpu)
+
+    workers = sum(of_node(node) for node in nodes)
+    if workers == 0:
+        have = "; ".join(
+            f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes
+        )
+        raise InputError(
+            f"a trial asks for {cpus:g} CPUs and {gpus:g} GPUs, which no node has: {have}. "
+            "Lower --cpus-per-trial or --gpus-per-trial"
+        )
+    return workers
+
+
+@contextmanager
+def _bare_start(*, preload: bool) -> Iterator[None]:
+    """Have Ray start only the processes that a study on this machine has a use for.
+
+    No autoscaler, for there are no nodes to add, and no monitor of the logs, for they are not
+    shown; without them, Ray is up a second earlier, and ended a second earlier. No dashboard at
+    all, as where only ray[tune] is installed: with include_dashboard=False Ray still starts a
+    process that sends usage statistics, which are off here, waits for it, and loads what its agent
+    could tell a dashboard. A Ray that has not the names below starts as it does by itself.
+
+    Args:
+        preload: whether its idle workers import what a trial takes.
+    """
+    parameters = getattr(_private("parameter"), "RayParams", None)
+    known = inspect.signature(parameters).parameters if parameters else ()
+    fewer = {"no_monitor": True, "include_log_monitor": False}
+    fewer = {name: value for name, value in fewer.items() if name in known}
+    changes: list[tuple[MutableMapping[str, Any], str, Any]]
+    changes = [(sys.modules, "ray.dashboard.optional_deps", None)]
+    if preload:
+        changes.append((os.environ, "RAY_preload_python_modules", ",".join(OF_A_TRIAL)))
+    if parameters:
+        bare = functools.partial(parameters, **fewer)
+        changes.append((vars(_private("parameter")), "RayParams", bare))
+    if hasattr(_private("services"), "start_api_server"):
+        changes.append(
+            (vars(_private("services")), "start_api_server", lambda *_, **__: (None, None))
+        )
+    with ExitStack() as restored:
+        for mapping, name, value in changes:
+            restored.enter_context(_changed(mapping, name, value))
+        yield
+
+
+@contextmanager
+def _changed(mapping: MutableMapping[str, Any], name: str, value: Any) -> Iterator[None]:
+    """Let a name have another value in this block."""
+    there, before = name in mapping, mapping.get(name)
+    mapping[name] = value
+    try:
+        yield
+    finally:
+        if there:
+            mapping[name] = before
+        else:
+            mapping.pop(name, None)
+
+
+def _private(name: str) -> ModuleType | None:
+    """Return a module of Ray's that is not made for others; None: this Ray has none."""
+    try:
+        return importlib.import_module(f"ray._private.{name}")
+    except ImportError:
+        return None
+
+
+def _import_tensorboardx() -> None:
+    """Import what Ray Tune logs through, without torch.
+
+    It imports torch wherever there is one, to log models with it; that would cost the driver a
+    second.
+    """
+    if "torch" in sys.modules:
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        importlib.import_module("tensorboardX")
+    finally:
+        del sys.modules["torch"]

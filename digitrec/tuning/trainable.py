@@ -1,0 +1,311 @@
+"""One Ray Tune trial: trains a stack and reports every epoch of all its members.
+
+torch is imported in the functions that run in a worker: it takes seconds, and the driver, which
+imports this module as well, has no use for it.
+"""
+
+import math
+import os
+import sys
+import textwrap
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+from ray import tune
+from ray.exceptions import ActorUnavailableError, RayActorError
+
+from digitrec.data.digits import SharedData
+from digitrec.space.hyperparameters import Configuration, Precision
+from digitrec.space.records import EpochRecord
+from digitrec.space.stacks import Stack, Task
+from digitrec.store.arrays import SUFFIX, DamagedError
+from digitrec.store.folder import Folder, describe_error
+from digitrec.store.stacks import Run, StackResult, read_stack, result_key, write_stack
+
+if TYPE_CHECKING:
+    import torch
+
+    from digitrec.engine.model import StackedMLP
+    from digitrec.engine.train import Training, TrainingData
+
+
+STORAGE_ERROR = "storage_error"  # reported in place of an epoch: why nothing can be kept
+
+
+def train_stack(
+    config: dict[str, Any],
+    *,
+    shared: SharedData,
+    layer_sizes: tuple[int, ...],
+    epochs_wanted: int,
+    precision: Precision,
+    study: Folder,
+    question: str,
+) -> None:
+    """Train one stack; the function that Ray Tune runs in a worker.
+
+    The stack's files are written before the last epoch is reported, so a trial that Ray Tune calls
+    terminated is kept. A trial that Ray Tune tries again, its worker lost, goes on from what was
+    kept last. Where the study directory can no longer be used, trying again would not help: that
+    is reported, and ends the search.
+
+    Args:
+        config: `stack` is what `task_config` returned.
+        shared: the data.
+        layer_sizes: widths of the MLP, from input to output.
+        epochs_wanted: how many to train.
+        precision: of the factors of the matrix products.
+        study: the study directory.
+        question: the key of the study's question.
+    """
+    task = task_of(config)
+    try:
+        for metrics in reports(
+            task, shared, layer_sizes, epochs_wanted, precision, study, question
+        ):
+            tune.report(metrics)
+    except OSError as error:
+        tune.report({STORAGE_ERROR: describe_error(error)})
+
+
+def reports(
+    task: Task,
+    shared: SharedData,
+    layer_sizes: tuple[int, ...],
+    epochs_wanted: int,
+    precision: Precision,
+    study: Folder,
+    question: str,
+) -> Iterator[dict[str, Any]]:
+    """Train a stack and yield what to report of each epoch; see `train_stack`.
+
+    Raises:
+        OSError: the study directory cannot be read or written.
+    """
+    stack, key = task.stack, result_key(task.stack, epochs_wanted)
+    try:
+        last = read_stack(study, question, key + SUFFIX).epochs[-1]
+    except DamagedError:  # there is none, as a rule
+        pass
+    else:
+        yield epoch_metrics(stack, last)
+        return
+    import torch
+
+    from digitrec.engine.checkpoint import INTERVAL, remove_checkpoint, weights_of, write_checkpoint
+    from digitrec.engine.model import init_mlp
+    from digitrec.engine.products import bfloat16_is_fast
+    from digitrec.engine.train import train
+
+    started = time.time()
+    device = claim_resources()
+    data = _resident(shared, device, precision)
+    slow = precision == "bf16" and not bfloat16_is_fast(device)
+    model = init_mlp(layer_sizes, seed=stack.seed, members=len(stack.members), device=device)
+    predictions = torch.zeros(len(model), len(data.val_labels), dtype=torch.uint8, device=device)
+    kept = time.monotonic()
+    epochs_reported = 0
+    for training in train(
+        resume(study, question, task, key, model),
+        stack.lrs,
+        data,
+        batch_size=stack.batch_size,
+        seed=stack.seed,
+        epochs=epochs_wanted,
+        pause_after=INTERVAL,
+        predictions=predictions,
+    ):
+        history = training.history
+        if len(history) == epochs_wanted:
+            labels, run = predictions.cpu().numpy(), describe_run(started)
+            result = StackResult(stack=stack, epochs=history, predictions=labels, run=run)
+            write_stack(study, question, result, weights_of(stack, model))
+            remove_checkpoint(study, key)
+        elif time.monotonic() - kept >= INTERVAL:
+            write_checkpoint(study, question, key, training)
+            kept = time.monotonic()
+        if training.totals.images == 0 and len(history) > epochs_reported:
+            epochs_reported = len(history)
+            log(describe_epoch(stack, history[-1], epochs_wanted, len(data.train_labels)))
+            yield epoch_metrics(stack, history[-1]) | {"slow_precision": slow}
+
+
+def resume(study: Folder, question: str, task: Task, key: str, model: "StackedMLP") -> "Training":
+    """Return a task's training where it was kept last, or else at its beginning.
+
+    Args:
+        study: the study directory.
+        question: the key of the study's question.
+        task: what to train.
+        key: of its result.
+        model: initial weights; gets the kept ones.
+    """
+    from digitrec.engine.checkpoint import read_checkpoint, read_finished
+    from digitrec.engine.train import Training
+
+    try:
+        training = read_checkpoint(study, question, key, model)
+    except DamagedError:  # the driver has set aside what was damaged: there is none
+        if task.continues is None:
+            return Training.of(model)
+        try:
+            return read_finished(study, question, task.continues, task.stack, model)
+        except DamagedError as error:  # which the driver sees on a local file system only
+            log(f"{task.stack.name} begins anew: {task.continues}: {error}")
+            return Training.of(model)
+    log(f"{task.stack.name} goes on after epoch {len(training.history)}")
+    return training
+
+
+def log(line: str) -> None:
+    """Write a line to the worker's log: to stderr, which Ray's dashboard shows first."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def describe_epoch(stack: Stack, records: Sequence[EpochRecord], epochs: int, images: int) -> str:
+    """Return an epoch as one line for the worker's log.
+
+    Args:
+        stack: what was trained.
+        records: one per member.
+        epochs: to train in all.
+        images: trained on in an epoch.
+    """
+    seconds = sum(record.seconds for record in records)
+    members = zip(stack.lrs, records, strict=True)
+    best = max(
+        ((record.val_accuracy, lr) for lr, record in members if not record.diverged), default=None
+    )
+    diverged = sum(record.diverged for record in records)
+    parts = [
+        f"{stack.name} epoch {records[0].epoch}/{epochs}",
+        f"best val accuracy {best[0]:.2%} (lr {best[1]!r})" if best else "all diverged",
+        f"{seconds:.1f} s, {len(records) * images / max(seconds, 1e-9):,.0f} images/s",
+    ]
+    return " | ".join([*parts, *([f"{diverged} diverged"] if best and diverged else [])])
+
+
+def describe_failure(error: Exception) -> str:
+    """Return in one line why a trial of Ray Tune failed: it raised, or its worker was lost."""
+    last = str(error).strip().splitlines()[-1]
+    if isinstance(error, ActorUnavailableError):
+        return "its worker no longer answers"
+    if not isinstance(error, RayActorError):
+        return last
+    detail = last.partition(" Some common causes")[0].rpartition("Worker exit detail: ")[2]
+    return textwrap.shorten(f"its worker was lost: {detail}", 200, placeholder=" ...")
+
+
+def failure_text(error: Exception) -> str:
+    """Return the whole error of a trial of Ray Tune; its last line says why the trial failed."""
+    text, line = str(error).rstrip(), describe_failure(error)
+    return text if text.endswith(line) else f"{text}\n{line}"
+
+
+def task_config(task: Task) -> dict[str, Any]:
+    """Return a task as a Ray Tune configuration: plain values, readable in Ray's own logs."""
+    stack = task.stack
+    plan = {"batch_size": stack.batch_size, "seed": stack.seed, "lrs": list(stack.lrs)}
+    return plan if task.continues is None else plan | {"continues": task.continues}
+
+
+def task_of(config: dict[str, Any]) -> Task:
+    """Return the task of a trial's configuration; the inverse of `task_config`."""
+    return Task(stack_of(config), config["stack"].get("continues"))
+
+
+def stack_of(config: dict[str, Any]) -> Stack:
+    """Return the stack of a trial's configuration."""
+    plan = config["stack"]
+    size, seed = plan["batch_size"], plan["seed"]
+    return Stack(tuple(Configuration(lr=lr, batch_size=size, seed=seed) for lr in plan["lrs"]))
+
+
+def epoch_metrics(stack: Stack, records: list[EpochRecord]) -> dict[str, float]:
+    """Return one epoch as flat metrics: `val_accuracy/lr0.1` and so on, and the stack's best.
+
+    TensorBoard draws one chart per name, so the same learning rate at other batch sizes (other
+    trials of Ray Tune) shares a chart.
+    """
+    accuracies = [record.val_accuracy for record in records if not record.diverged]
+    metrics: dict[str, float] = {
+        "epoch": records[0].epoch,
+        "best_val_accuracy": max(accuracies, default=math.nan),
+        "diverged": sum(record.diverged for record in records),
+    }
+    for lr, record in zip(stack.lrs, records, strict=True):
+        for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy"):
+            metrics[f"{name}/lr{lr!r}"] = getattr(record, name)
+    return metrics
+
+
+def claim_resources() -> "torch.device":
+    """Set torch's threads from the trial's CPUs and return the device from the trial's GPUs.
+
+    Raises:
+        RuntimeError: Ray gave the trial a GPU that this torch cannot use.
+    """
+    import torch
+
+    resources = tune.get_context().get_trial_resources().required_resources
+    torch.set_num_threads(max(1, int(resources.get("CPU", 1))))
+    if not resources.get("GPU", 0):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise RuntimeError(
+            f"Ray gave this trial a GPU, but torch {torch.__version__} cannot use one here; "
+            "install a build of torch for this machine's GPUs, or run with --gpus-per-trial 0"
+        )
+    return torch.device("cuda")
+
+
+def describe_run(started: float) -> Run:
+    """Return where this worker trained what it started at that time, in Unix seconds."""
+    return Run(
+        node=ray.util.get_node_ip_address(),
+        node_id=ray.get_runtime_context().get_node_id(),
+        pid=os.getpid(),
+        started=started,
+        ended=time.time(),
+    )
+
+
+_prepared: dict[tuple[str, str, str], "TrainingData"] = {}  # at most one entry: the study at work
+
+
+def _resident(shared: SharedData, device: "torch.device", precision: Precision) -> "TrainingData":
+    """Return the scaled data on the device, prepared once per worker."""
+    key = (shared.key, str(device), precision)
+    if key not in _prepared:
+        _prepared.clear()
+        _prepared[key] = prepare(shared, device, precision)
+    return _prepared[key]
+
+
+def prepare(shared: SharedData, device: "torch.device", precision: Precision) -> "TrainingData":
+    """Return the scaled training and validation images, of the precision, on the device."""
+    import torch
+
+    from digitrec.engine.train import TrainingData
+
+    def images(scaled: NDArray[np.float32]) -> torch.Tensor:
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        return torch.from_numpy(scaled).to(device, dtype)
+
+    def labels(rows: NDArray[np.int64]) -> torch.Tensor:
+        return torch.from_numpy(shared.labels[rows].astype(np.int64)).to(device)
+
+    train, val = shared.split
+    pixels = shared.scaler.trained_pixels()
+    train_images = np.take(shared.images[train], pixels, axis=1)
+    return TrainingData(
+        train_images=images(shared.scaler.of_pixels(pixels).scale(train_images)),
+        train_labels=labels(train),
+        pixels=torch.from_numpy(pixels).to(device),
+        val_images=images(shared.scaler.scale(shared.images[val])),
+        val_labels=labels(val),
+    )

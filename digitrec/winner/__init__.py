@@ -1,0 +1,1 @@
+"""The saved model: written, loaded, used for predictions and exported; numpy only."""

@@ -1,0 +1,130 @@
+"""The winner as files: `best/model.safetensors`, weights and scaler, and `best/model.json`.
+
+Letters: N' validation images, C = 10 classes.
+"""
+
+import json
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save
+
+from digitrec.data.digits import Digits, SharedData
+from digitrec.store.best import ABOUT, MODEL
+from digitrec.store.folder import Folder
+from digitrec.store.record import StudyRecord
+from digitrec.store.spec import StudySpec
+from digitrec.store.stacks import Parameters, StackResult, read_stacks, read_weights, results_after
+from digitrec.store.tables import METRICS
+from digitrec.store.validation import WinnerValidation, write_validation
+from digitrec.winner.classifier import Classifier
+from digitrec.winner.inputs import Refit, WinnerInputs
+
+MOST_MISTAKES = 30  # that are kept as images
+
+
+def write_best(record: StudyRecord, winner: str | None, holdings: WinnerInputs) -> StudyRecord:
+    """Write the winner of a study, and what it makes of the validation images.
+
+    Weights are named as those of `torch.nn.Sequential(Linear, ReLU, ..., Linear)`, the scaler's
+    arrays as scikit-learn's `MinMaxScaler` names them. Without a winner, an earlier model goes.
+
+    Returns:
+        The record with what was written.
+
+    Raises:
+        DamagedError: the file of the winner's weights is not what it should be.
+    """
+    best, shared = record.directory / "best", holdings.shared
+    if winner is None:
+        for name in best.names():
+            best.remove(name)
+        return replace(record, best=None, validation=None)
+    weights = weights_of(record.directory, record.question, record.results, winner)
+    validated = Classifier.from_parameters(weights, shared.scaler)
+    validation = validate(winner, validated, shared)
+    write_validation(record.directory, record.question, validation)
+    about, scaler = describe_best(record, winner), shared.scaler
+    refit = holdings.refit
+    if refit is not None and refit.trial == winner:
+        weights, scaler = _weights_of_refit(refit), refit.scaler
+        about["refit"] = {"rows": refit.question.data["train_rows"]}
+    if holdings.test is not None:
+        about["test"] = score(Classifier.from_parameters(weights, scaler), holdings.test)
+    tensors = weights | {f"scaler.{name}": values for name, values in asdict(scaler).items()}
+    best.write(MODEL, save(tensors))
+    best.write(ABOUT, (json.dumps(about, indent=2, ensure_ascii=False) + "\n").encode())
+    return replace(record, best=about, validation=validation)
+
+
+def validate(trial: str, classifier: Classifier, shared: SharedData) -> WinnerValidation:
+    """Return what a model makes of the validation images, and its most confident mistakes."""
+    rows = shared.split.val
+    probabilities = np.exp(classifier.log_probabilities(shared.images[rows]))  # (N', C)
+    labels = shared.labels[rows]
+    wrong = np.flatnonzero(probabilities.argmax(1) != labels)
+    confident = np.argsort(-probabilities[wrong].max(1), kind="stable")
+    mistakes = wrong[confident[:MOST_MISTAKES]]
+    return WinnerValidation(
+        trial=trial,
+        probabilities=probabilities,
+        mistakes=mistakes,
+        mistake_images=shared.images[rows[mistakes]],
+        mistake_rows=rows[mistakes],
+    )
+
+
+def score(classifier: Classifier, test: Digits) -> dict[str, Any]:
+    """Return a model's accuracy and loss on labelled digits that no choice was made by."""
+    log_probabilities = classifier.log_probabilities(test.images)  # (N, C)
+    of_label = log_probabilities[np.arange(len(test.labels)), test.labels]
+    return {
+        "source": test.source,
+        "rows": len(test.labels),
+        "accuracy": float((log_probabilities.argmax(1) == test.labels).mean()),
+        "loss": float(-of_label.mean(dtype=np.float64)),
+    }
+
+
+def weights_of(
+    study: Folder, question: StudySpec, results: list[StackResult], trial: str
+) -> Parameters:
+    """Return the parameters of a trial after its last epoch.
+
+    Raises:
+        DamagedError: the file that holds them is not what it should be.
+    """
+    found = results_after(question.epochs, results)
+    keys = {member.trial: result.key for member, result, _ in found}
+    return read_weights(study, question.key, keys[trial], [trial])[0]
+
+
+def describe_best(record: StudyRecord, winner: str) -> dict[str, Any]:
+    """Return what `model.json` says of a model."""
+    question, trials = record.question, record.tables.trials
+    row = trials[trials["trial"] == winner].to_dict("records")[0]
+    return {
+        "format": 1,
+        "trial": winner,
+        "layer_sizes": question.layer_sizes,
+        "activation": "relu",
+        "configuration": {
+            "lr": float(row["lr"]),
+            "batch_size": int(row["batch_size"]),
+            "seed": int(row["seed"]),
+            "epochs": question.epochs,
+            "precision": question.precision,
+            "optimizer": "SGD",
+        },
+        "metrics": {name: float(row[name]) for name in METRICS},
+        "data": question.data,
+        "val_fraction": question.val_fraction,
+        "split_seed": question.split_seed,
+        "versions": question.versions,
+    }
+
+
+def _weights_of_refit(refit: Refit) -> Parameters:
+    results, _ = read_stacks(refit.study, refit.question.key)
+    return weights_of(refit.study, refit.question, results, refit.trial)

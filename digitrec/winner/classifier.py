@@ -1,0 +1,215 @@
+"""The saved model, an MLP with the scaling that it was trained on, in plain numpy.
+
+Letters: N images, B images of a block, D pixels, C = 10 classes, I inputs and O outputs of a layer.
+"""
+
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load
+
+from digitrec.data.digits import Scaler
+from digitrec.errors import InputError
+from digitrec.space.shape import CLASSES
+from digitrec.store.best import ABOUT, MODEL
+from digitrec.store.folder import Folder
+
+FORMAT = 1  # of model.json
+BLOCK_ROWS = 2048  # B: 10 MB of scaled pixels and activations
+
+Parameters = Mapping[str, NDArray[np.float32]]
+"""Name -> values; named as those of `torch.nn.Sequential(Linear, ReLU, ..., Linear)`."""
+
+
+class Layer(NamedTuple):
+    """A linear layer."""
+
+    weight: NDArray[np.float32]  # (O, I)
+    bias: NDArray[np.float32]  # (O,)
+
+
+@dataclass(frozen=True, slots=True)
+class Classifier:
+    """A trained MLP, ReLU between its layers, with the scaling that it was trained on."""
+
+    layers: tuple[Layer, ...]
+    scaler: Scaler
+
+    @classmethod
+    def from_parameters(cls, parameters: Parameters, scaler: Scaler) -> "Classifier":
+        """Return the classifier of these parameters.
+
+        Raises:
+            InputError: a parameter is missing or foreign, is not finite float32, or does not fit
+                the layer before it or the scaler.
+        """
+        _check_scaler(scaler)
+        numbers = range(0, len(parameters), 2)  # every second entry of the Sequential is a ReLU
+        expected = [f"{number}.{kind}" for number in numbers for kind in ("weight", "bias")]
+        if not parameters or set(expected) != set(parameters):
+            raise InputError(f"the parameters are {_listed(parameters)}, not those of an MLP")
+        for name, values in parameters.items():
+            _check_floats(name, values)
+        layers = tuple(
+            Layer(parameters[f"{number}.weight"], parameters[f"{number}.bias"])
+            for number in numbers
+        )
+        _check_shapes(layers, len(scaler.data_min))
+        return cls(layers, scaler)
+
+    @property
+    def pixels(self) -> int:
+        """D, the number of pixels of an image."""
+        return len(self.scaler.data_min)
+
+    @property
+    def layer_sizes(self) -> list[int]:
+        """The widths from input to output."""
+        return [self.pixels, *(len(layer.bias) for layer in self.layers)]
+
+    def log_probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the log-probabilities, (N, C), of unscaled images, (N, D).
+
+        Memory beyond the result does not grow with N.
+
+        Raises:
+            InputError: the images have another number of pixels than the model.
+        """
+        if images.ndim != 2 or images.shape[1] != self.pixels:
+            shape = " x ".join(map(str, images.shape))
+            raise InputError(f"images of shape {shape}; the model takes rows x {self.pixels}")
+        result = np.empty((len(images), len(self.layers[-1].bias)), dtype=np.float32)
+        for start in range(0, len(images), BLOCK_ROWS):
+            block = slice(start, start + BLOCK_ROWS)
+            result[block] = _log_softmax(self._logits(self.scaler.scale(images[block])))
+        return result
+
+    def _logits(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the logits (B, C) of scaled images (B, D)."""
+        for layer in self.layers[:-1]:
+            x = x @ layer.weight.T  # (B, O)
+            x += layer.bias
+            np.maximum(x, 0, out=x)
+        return x @ self.layers[-1].weight.T + self.layers[-1].bias
+
+
+def load_classifier(directory: Folder | Path) -> Classifier:
+    """Return the model in a study's `best/` directory; nothing in it is executed.
+
+    Args:
+        directory: where `model.safetensors` and `model.json` are.
+
+    Raises:
+        InputError: there is no such model, or it is damaged or of another program.
+    """
+    folder = Folder.at(directory) if isinstance(directory, Path) else directory
+    path = folder / MODEL
+    tensors = _read_tensors(path, _read(folder, MODEL))
+    layer_sizes = _read_layer_sizes(folder / ABOUT, _read(folder, ABOUT))
+    try:
+        scaler = Scaler(
+            data_min=tensors.pop("scaler.data_min"), data_max=tensors.pop("scaler.data_max")
+        )
+    except KeyError as error:
+        raise InputError(f"{path}: no {error.args[0]}; it is not a model of digitrec") from error
+    try:
+        classifier = Classifier.from_parameters(tensors, scaler)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    if classifier.layer_sizes != layer_sizes:
+        raise InputError(
+            f"{path}: layers of {classifier.layer_sizes}, but {ABOUT} tells of "
+            f"{layer_sizes!r:.60}; they are not of one model"
+        )
+    return classifier
+
+
+def _read_tensors(path: Folder, content: bytes) -> dict[str, NDArray[Any]]:
+    try:
+        return load(content)
+    except (SafetensorError, KeyError, ValueError) as error:  # KeyError: a type numpy lacks
+        raise InputError(
+            f"{path}: not a readable safetensors file; it is damaged, cut short or of another "
+            "format"
+        ) from error
+
+
+def _read_layer_sizes(path: Folder, content: bytes) -> Any:
+    try:
+        about = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not readable JSON; it is damaged or cut short") from error
+    if not isinstance(about, dict) or (about.get("format"), about.get("activation")) != (
+        FORMAT,
+        "relu",
+    ):
+        raise InputError(
+            f"{path}: not of a model that this digitrec reads: format {FORMAT}, activation relu"
+        )
+    return about.get("layer_sizes")
+
+
+def _read(folder: Folder, name: str) -> bytes:
+    try:
+        return folder.read(name)
+    except FileNotFoundError as error:
+        raise InputError(f"{folder / name}: no such model; `digitrec tune` writes it") from error
+    except OSError as error:
+        raise InputError(f"{folder / name}: {error.strerror or error}") from error
+
+
+def _check_scaler(scaler: Scaler) -> None:
+    lowest, highest = scaler.data_min, scaler.data_max
+    for name, values in (("scaler.data_min", lowest), ("scaler.data_max", highest)):
+        _check_floats(name, values)
+        if values.ndim != 1:
+            raise InputError(f"{name} has shape {_shape(values)}; expected one number per pixel")
+    if lowest.shape != highest.shape:
+        raise InputError(f"the scaler is of {len(lowest)} and of {len(highest)} pixels")
+    if (lowest > highest).any():
+        pixel = int((lowest > highest).argmax())
+        raise InputError(f"the scaler's lowest value of pixel {pixel} is above its highest")
+
+
+def _check_floats(name: str, values: NDArray[Any]) -> None:
+    if values.dtype != np.float32:
+        raise InputError(f"{name} holds {values.dtype}; expected float32")
+    if not np.isfinite(values).all():
+        raise InputError(f"{name} holds a number that is not finite")
+
+
+def _check_shapes(layers: tuple[Layer, ...], pixels: int) -> None:
+    """Check that the shapes chain, from the pixels to the classes."""
+    inputs = pixels
+    for number, (weight, bias) in zip(itertools.count(0, 2), layers, strict=False):
+        if weight.ndim != 2 or weight.shape[1] != inputs:
+            raise InputError(
+                f"{number}.weight has shape {_shape(weight)}; expected outputs x {inputs}"
+            )
+        if bias.shape != weight.shape[:1]:
+            raise InputError(f"{number}.bias has shape {_shape(bias)}; expected {len(weight)}")
+        inputs = len(bias)
+    if inputs != CLASSES:
+        raise InputError(f"the last layer has {inputs} outputs; expected {CLASSES}, one per digit")
+
+
+def _shape(values: NDArray[Any]) -> str:
+    return " x ".join(map(str, values.shape)) or "()"
+
+
+def _listed(parameters: Parameters) -> str:
+    names = [ascii(name[:40]).strip("'") for name in sorted(parameters)]
+    return ", ".join(names if len(names) <= 8 else [*names[:8], "..."]) or "none"
+
+
+def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    shifted: NDArray[np.float32] = logits - logits.max(axis=1, keepdims=True)
+    shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return shifted

@@ -1,0 +1,210 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from digitrec.cli import main as cli
+from digitrec.errors import InputError
+from digitrec.request import Request
+from digitrec.space.points import Space
+from digitrec.space.records import EpochRecord
+from digitrec.space.stacks import Stack
+from digitrec.store.folder import Folder
+from digitrec.store.spec import StudySpec, write_spec
+from digitrec.store.stacks import Run, StackResult, write_stack
+
+WRONG_OPTIONS = [
+    (["--lr", "0.1,x"], "digitrec tune: argument --lr: 'x' is not a number"),
+    (["--lr", ""], "digitrec: no learning rate is given; at least one is needed"),
+    (["--lr", ","], "digitrec: no learning rate is given; at least one is needed"),
+    (["--lr"], "digitrec tune: argument --lr: expected one argument"),
+    (["--lr", "0.1,1e-1"], "digitrec: learning rate 0.1 is given more than once"),
+    (["--lr=-0.1"], "digitrec: learning rate -0.1 is not a finite number above 0"),
+    (["--lr", "inf"], "digitrec: learning rate inf is not a finite number above 0"),
+    (["--lr", "1e999"], "digitrec: learning rate inf is not a finite number above 0"),
+    (["--lr", "0"], "digitrec: learning rate 0.0 is not a finite number above 0"),
+    (["--lr", "nan"], "digitrec: learning rate nan is not a finite number above 0"),
+    (["--batch-size", "3.5"], "digitrec tune: argument --batch-size: '3.5' is not a whole number"),
+    (["--batch-size", ""], "digitrec: no batch size is given; at least one is needed"),
+    (["--batch-size", "0"], "digitrec: batch size 0 is not a whole number above 0"),
+    (["--batch-size=-32"], "digitrec: batch size -32 is not a whole number above 0"),
+    (["--batch-size", "32,32"], "digitrec: batch size 32 is given more than once"),
+    (["--seeds", ""], "digitrec: no seed is given; at least one is needed"),
+    (["--seeds", "1,01"], "digitrec: seed 1 is given more than once"),
+    (["--seeds", "4294967296"], "digitrec: seed 4294967296 is not a whole number from 0 to 2**32"),
+    (["--seeds", "-1"], "digitrec: seed -1 is not a whole number from 0 to 2**32 - 1"),
+    (["--epochs", "0"], "digitrec: epochs 0 is not a whole number above 0"),
+    (["--epochs", "-3"], "digitrec: epochs -3 is not a whole number above 0"),
+    (["--epochs", "2.5"], "digitrec tune: argument --epochs: invalid int value: '2.5'"),
+    (["--epochs", "many"], "digitrec tune: argument --epochs: invalid int value: 'many'"),
+    (["--val-fraction", "0"], "digitrec: val-fraction 0.0 is not within 0 and 1"),
+    (["--val-fraction", "1"], "digitrec: val-fraction 1.0 is not within 0 and 1"),
+    (["--val-fraction=-0.2"], "digitrec: val-fraction -0.2 is not within 0 and 1"),
+    (["--val-fraction", "20"], "digitrec: val-fraction 20.0 is not within 0 and 1"),
+    (["--val-fraction", "nan"], "digitrec: val-fraction nan is not within 0 and 1"),
+    (["--val-fraction", "20%"], "digitrec tune: argument --val-fraction: invalid float value"),
+    (["--precision", "float16"], "digitrec tune: argument --precision: invalid choice: 'float16'"),
+    (["--confirm", "-1"], "digitrec: confirm -1 is less than 0"),
+    (["--confirm-seeds", "0"], "digitrec: confirm-seeds 0 is not a whole number above 0"),
+    (["--max-failures", "-1"], "digitrec: max-failures -1 is less than 0"),
+    (["--stack-size", "0"], "digitrec: stack-size 0 is neither 'auto' nor a whole number above 0"),
+    (["--stack-size", "1.5"], "digitrec tune: argument --stack-size: '1.5' is not a whole number"),
+    (
+        ["--stack-size", "none"],
+        "digitrec tune: argument --stack-size: 'none' is not a whole number",
+    ),
+    (["--cpus-per-trial", "0"], "digitrec: cpus-per-trial 0 is neither a fraction up to 1 nor a"),
+    (["--cpus-per-trial", "nan"], "digitrec: cpus-per-trial nan is neither a fraction up to 1 nor"),
+    (["--gpus-per-trial", "inf"], "digitrec: gpus-per-trial inf is neither a fraction up to 1 nor"),
+    (["--out", "ftp://host/study"], "digitrec: ftp://host/study: neither a path nor one of s3://"),
+    (["--gpus-per-trial", "-1"], "digitrec: gpus-per-trial -1 is neither a fraction up to 1 nor a"),
+    (["more"], "digitrec: unrecognized arguments: more"),
+    (["--nonsense"], "digitrec: unrecognized arguments: --nonsense"),
+    (["--data", "no.csv"], "digitrec: no.csv: No such file or directory; expected"),
+]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), WRONG_OPTIONS, ids=[" ".join(options) for options, _ in WRONG_OPTIONS]
+)
+def test_a_wrong_option_is_one_line_and_exit_code_2(
+    options: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = cli.main(["tune", *options])
+    except SystemExit as exit_:
+        code = int(str(exit_.code))
+    said = capsys.readouterr()
+    assert code == 2
+    assert said.out == ""
+    assert said.err.startswith(message)
+    assert said.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_option_is_said_before_the_data_is_looked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["tune", "--data", "no.csv", "--epochs", "0"]) == 2
+    assert capsys.readouterr().err == "digitrec: epochs 0 is not a whole number above 0\n"
+
+
+def test_wrong_options_are_said_before_torch_and_ray_are_imported() -> None:
+    code = (
+        "import sys; from digitrec.cli.main import main; assert main(['tune', '--epochs', '0']) == 2; "
+        "assert not {'torch', 'ray', 'pandas'} & set(sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_without_a_command_the_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 0
+    assert "tune" in capsys.readouterr().out
+
+
+def test_options_left_out_make_the_default_study() -> None:
+    request = cli.make_request(cli.make_parser().parse_args(["tune"]))
+    assert request == Request()
+
+
+def test_options_reach_the_request() -> None:
+    options = "tune --data d.csv --lr 0.1,1e-3 --batch-size 8 --seeds 1,2 --epochs 4 --out o"
+    options += " --val-fraction 0.3 --stack-size 2 --cpus-per-trial 2 --gpus-per-trial 0.5"
+    options += " --address auto --precision bf16"
+    assert cli.make_request(cli.make_parser().parse_args(options.split())) == Request(
+        data="d.csv",
+        space=Space(lrs=(0.1, 1e-3), batch_sizes=(8,), seeds=(1, 2)),
+        epochs=4,
+        precision="bf16",
+        out="o",
+        val_fraction=0.3,
+        stack_size=2,
+        cpus_per_trial=2,
+        gpus_per_trial=0.5,
+        address="auto",
+    )
+
+
+@pytest.fixture
+def half_a_study(tmp_path: Path) -> Path:
+    """One of two trials is finished."""
+    question = StudySpec(
+        data={
+            "source": "sample",
+            "fingerprint": "ff",
+            "rows": 5,
+            "train_rows": 4,
+            "val_rows": 1,
+            "pixels": 2,
+        },
+        space={"lr": [0.1, 0.5], "batch_size": [32], "seed": [0]},
+        epochs=1,
+        val_fraction=0.2,
+        split_seed=42,
+        layer_sizes=[2, 3, 10],
+        precision="float32",
+    )
+    study = Folder.at(tmp_path)
+    write_spec(study, question)
+    stack = Stack(Space(lrs=(0.5,), batch_sizes=(32,)).configurations())
+    record = EpochRecord(1, 10, 0.5, 0.8, 0.4, 0.9, 0.1)
+    result = StackResult(
+        stack=stack,
+        epochs=[[record]],
+        predictions=np.zeros((1, 4), np.uint8),
+        run=Run(node="127.0.0.1", pid=1, started=0.0, ended=1.0),
+    )
+    write_stack(study, question.key, result, {})
+    return tmp_path
+
+
+def test_report_ranks_an_unfinished_study_and_exits_with_1(
+    half_a_study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["report", str(half_a_study)]) == 1
+    said = capsys.readouterr().out
+    assert "Winner: lr 0.5, batch size 32, seed 0: 90.00% of the validation images" in said
+    assert "1 of 2 trials stopped." in said
+    assert "The same `digitrec tune` command goes on with what is missing." in said
+    assert "model" not in said
+    assert (half_a_study / "trials.csv").exists()
+    assert (half_a_study / "plots" / "comparison.png").exists()
+
+
+def test_report_of_no_study_is_one_line_and_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["report", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"digitrec: {tmp_path} holds no study (no study.json)\n"
+
+
+def test_ctrl_c_is_exit_code_1_and_says_how_to_go_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "run_report", interrupted)
+    assert cli.main(["report", "anywhere"]) == 1
+    assert "The same command goes on" in capsys.readouterr().err
+
+
+def test_bad_data_is_one_line_and_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text("label,pixel0\n3,17\n4,256\n")
+    assert cli.main(["tune", "--data", str(path), "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.startswith(f"digitrec: {path}: row 2, column pixel0: '256'")
+    assert not (tmp_path / "out").exists()
+
+
+def test_input_errors_are_value_errors() -> None:
+    assert issubclass(InputError, ValueError)

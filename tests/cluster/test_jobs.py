@@ -1,0 +1,351 @@
+"""The cluster to practise on and jobs to it, as a person uses them: in processes of their own."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+import pytest
+import yaml
+
+from cluster import submit
+from digitrec.errors import InputError
+
+ROOT = Path(__file__).parents[2]
+TOKEN = "0123456789abcdef" * 4
+SMALL = ["--lr", "0.1", "--batch-size", "512", "--epochs", "1"]
+LONG = ["--lr", "0.1", "--batch-size", "32", "--epochs", "1000"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """A cluster that `cluster.local` has started, with files of its own."""
+
+    address: str
+    env: dict[str, str]
+
+    def run(self, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run one of the two programs to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=ROOT,
+            env=self.env | variables,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def follow(self, *options: str) -> "subprocess.Popen[str]":
+        """Submit a study and return the process that follows it."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "cluster.submit", *options],
+            cwd=ROOT,
+            env=self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def ask(self, path: str, method: str = "GET", token: str = TOKEN) -> Any:
+        """Ask the dashboard."""
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        question = urllib.request.Request(self.address + path, method=method, headers=headers)
+        with urllib.request.urlopen(question, timeout=10) as answer:
+            return json.load(answer)
+
+    @property
+    def head(self) -> dict[str, Any]:
+        """What is recorded about the head."""
+        path = Path(self.env["XDG_CACHE_HOME"]) / "digitrec" / "cluster.json"
+        return dict(json.loads(path.read_text()))
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """One cluster for this file, in a short folder: the paths of Ray's sockets are limited."""
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))
+    (folder / "token").write_text(TOKEN)
+    ours = {"XDG_CACHE_HOME": str(folder), "RAY_AUTH_TOKEN_PATH": str(folder / "token")}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    port = free_port()
+    started = Cluster(address=f"http://127.0.0.1:{port}", env=inherited | ours)
+    ray = ["--num-cpus", "1", "--temp-dir", str(folder / "r"), "--object-store-memory", "100000000"]
+    said = started.run("cluster.local", "start", "--dashboard-port", str(port), *ray)
+    assert said.returncode == 0, said.stderr
+    yield started
+    started.run("cluster.local", "stop")
+    shutil.rmtree(folder)
+
+
+def wait_for_line(process: "subprocess.Popen[str]", start: str) -> str:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(start):
+            return line
+    raise AssertionError(f"it ended without saying {start!r}")
+
+
+def test_a_submitted_study_ends_with_tables(cluster: Cluster, tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    said = cluster.run("cluster.submit", *SMALL, "--out", str(out))
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert said.stderr == ""
+    assert "Winner: lr 0.1" in said.stdout
+    assert pd.read_csv(out / "trials.csv")["status"].tolist() == ["completed"]
+    (job,) = (job for job in cluster.ask("/api/jobs/") if job["metadata"].get("study") == str(out))
+    assert job["submission_id"].startswith("digitrec-study-")
+    assert job["metadata"]["data"] == "sample"
+    assert job["metadata"]["configurations"] == "1"
+
+
+def test_a_job_that_fails_gives_its_exit_code(cluster: Cluster, tmp_path: Path) -> None:
+    data = tmp_path / "digits.csv"
+    data.write_text("label,pixel0\n1,x\n")
+    said = cluster.run("cluster.submit", "--data", str(data), "--out", str(tmp_path / "study"))
+    assert said.returncode == 2
+    assert f"digitrec: {data}: row" in said.stdout
+    assert said.stdout.rstrip().endswith("failed")
+
+
+def test_a_job_that_is_stopped_is_no_success(cluster: Cluster, tmp_path: Path) -> None:
+    following = cluster.follow(*LONG, "--out", str(tmp_path / "study"))
+    name = wait_for_line(following, "job ").split()[1].rstrip(",")
+    wait_for_line(following, "4,000 digits to train on")
+    cluster.ask(f"/api/jobs/{name}/stop", "POST")
+    said, _ = following.communicate(timeout=60)
+    assert following.returncode == 1
+    assert said.rstrip().endswith(f"{name} stopped")
+    assert pd.read_csv(tmp_path / "study" / "trials.csv")["status"].tolist() == ["stopped"]
+
+
+def test_ctrl_c_leaves_the_job_and_says_how_to_stop_it(cluster: Cluster, tmp_path: Path) -> None:
+    following = cluster.follow(*LONG, "--out", str(tmp_path / "study"))
+    name = wait_for_line(following, "job ").split()[1].rstrip(",")
+    wait_for_line(following, "Running entrypoint")
+    following.send_signal(signal.SIGINT)
+    _, said = following.communicate(timeout=30)
+    assert following.returncode == 1
+    assert "The job goes on." in said
+    assert f"ray job stop --address {cluster.address} {name}" in said
+    assert cluster.ask(f"/api/jobs/{name}")["status"] == "RUNNING"
+    cluster.ask(f"/api/jobs/{name}/stop", "POST")
+
+
+WRONG = [
+    (["--address", "http://127.0.0.1:9"], {}, "no Ray dashboard answers at http://127.0.0.1:9"),
+    (["--address", "ray://head:10001"], {}, "ray://head:10001 is not the address of a dashboard"),
+    (["--address", "http://h:x"], {}, "http://h:x is not the address of a dashboard"),
+    ([], {"RAY_AUTH_TOKEN_PATH": ""}, "asks for a token, and there is none here"),
+    ([], {"RAY_AUTH_TOKEN_PATH": "/no/file"}, "RAY_AUTH_TOKEN_PATH: there is no token in /no/file"),
+    ([], {"RAY_AUTH_TOKEN": "wrong"}, "does not take the token of RAY_AUTH_TOKEN"),
+    (["--data", "/no/file.csv"], {}, "/no/file.csv: there is no such file"),
+]
+
+
+@pytest.mark.parametrize(("options", "variables", "message"), WRONG)
+def test_what_keeps_a_job_from_being_submitted_is_one_line(
+    cluster: Cluster, tmp_path: Path, options: list[str], variables: dict[str, str], message: str
+) -> None:
+    home = {"HOME": str(tmp_path)}  # where there is no token
+    said = cluster.run("cluster.submit", "--out", "/study", *options, **variables, **home)
+    assert said.returncode == 2
+    assert said.stdout == ""
+    assert said.stderr.startswith("submit: ")
+    assert message in said.stderr
+    assert said.stderr.count("\n") == 1
+
+
+def test_what_is_no_dashboard_is_said_within_seconds(cluster: Cluster) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        said = cluster.run("cluster.submit", "--out", "/study", "--address", address)
+    assert said.returncode == 2
+    assert "what answers there is not a Ray dashboard" in said.stderr
+
+
+def test_the_dashboard_refuses_whoever_has_no_token(cluster: Cluster) -> None:
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        cluster.ask("/api/jobs/", token="")
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        cluster.ask("/api/jobs/", token="wrong")
+
+
+def test_the_dashboard_listens_on_this_machine_alone(cluster: Cluster) -> None:
+    port = int(cluster.address.rsplit(":", 1)[1])
+    tree = psutil.Process(cluster.head["pid"]).children(recursive=True)
+    listening = {
+        connection.laddr.ip
+        for process in tree
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+    }
+    assert listening == {"127.0.0.1"}
+
+
+def test_a_second_start_says_that_one_runs_and_starts_none(cluster: Cluster) -> None:
+    before = cluster.head
+    said = cluster.run("cluster.local", "start", "--dashboard-port", str(free_port()))
+    assert said.returncode == 0
+    assert "running already" in said.stdout
+    assert cluster.address in said.stdout
+    assert cluster.head == before
+
+
+def test_stop_ends_every_process_that_start_began(cluster: Cluster, tmp_path: Path) -> None:
+    following = cluster.follow(*LONG, "--out", str(tmp_path / "study"))
+    wait_for_line(following, "Running entrypoint")
+    head = psutil.Process(cluster.head["pid"])
+    tree = [head, *head.children(recursive=True)]
+    assert any("tune_jobs.mnist_grid" in process.cmdline() for process in tree)
+    said = cluster.run("cluster.local", "stop")
+    assert said.returncode == 0
+    assert cluster.address in said.stdout
+    _, alive = psutil.wait_procs(tree, timeout=10)
+    assert alive == []
+    _, why = following.communicate(timeout=30)
+    assert following.returncode == 1
+    assert "submit: lost the connection" in why
+    assert "No cluster" in cluster.run("cluster.local", "stop").stdout
+
+
+def test_a_process_that_has_the_pid_by_chance_is_never_ended(tmp_path: Path) -> None:
+    alone = Cluster(address="", env=dict(os.environ) | {"XDG_CACHE_HOME": str(tmp_path)})
+    (tmp_path / "digitrec").mkdir()
+    with subprocess.Popen(["sleep", "60"]) as other:
+        head = {"pid": other.pid, "started": time.time() - 3600, "address": "http://x", "log": "x"}
+        (tmp_path / "digitrec" / "cluster.json").write_text(json.dumps(head))
+        said = alone.run("cluster.local", "stop")
+        assert other.poll() is None
+        other.kill()
+    assert said.returncode == 0
+    assert "No cluster" in said.stdout
+
+
+def test_a_port_that_is_taken_is_said_before_ray_starts(tmp_path: Path) -> None:
+    alone = Cluster(address="", env=dict(os.environ) | {"XDG_CACHE_HOME": str(tmp_path)})
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = alone.run("cluster.local", "start", "--dashboard-port", str(port))
+    assert said.returncode == 2
+    assert said.stderr.startswith(f"cluster: port {port} cannot be used for the dashboard")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_reason_why_ray_does_not_start_is_said(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    ours = {"XDG_CACHE_HOME": str(tmp_path), "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
+    alone = Cluster(address="", env=dict(os.environ) | ours)
+    port = str(free_port())
+    said = alone.run("cluster.local", "start", "--dashboard-port", port, "--num-cpu", "many")
+    assert said.returncode == 2
+    assert said.stderr.startswith("cluster: Ray does not start: ")
+    assert said.stderr.count("\n") == 1
+    assert not (tmp_path / "digitrec" / "cluster.json").exists()
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with a package, data that git keeps and data that it ignores."""
+    folder = tmp_path / "project"
+    for name in ("digitrec/cli.py", "tune_jobs/grid.py", "digitrec/__pycache__/cli.pyc"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x")
+    for name in ("kept.csv", "notes.txt", "my data [1]/#kept.csv", "results/old.csv", ".env"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x")
+    (folder / ".gitignore").write_text("/results/\n")
+    monkeypatch.setattr(submit, "PROJECT", folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def submission(data: str, *, on_this_machine: bool = False) -> submit.Submission:
+    return submit.make_submission(data, "/shared/study", [], on_this_machine=on_this_machine)
+
+
+CODE = {"digitrec/cli.py", "tune_jobs/grid.py"}
+
+
+@pytest.mark.parametrize(
+    ("data", "uploaded"),
+    [
+        ("sample", CODE),
+        ("/elsewhere/train.csv", CODE),
+        ("s3://bucket/train.csv", CODE),
+        ("kept.csv", CODE | {"kept.csv"}),
+        ("my data [1]/#kept.csv", CODE | {"my data [1]/#kept.csv"}),
+    ],
+)
+def test_only_the_code_and_a_named_file_of_the_project_are_uploaded(
+    project: Path, data: str, uploaded: set[str]
+) -> None:
+    job = submission(data)
+    assert set(submit.uploaded_files(job.runtime_env)) == uploaded
+    assert job.metadata["data"] == data
+
+
+def test_test_data_goes_to_the_head_as_data_does(project: Path) -> None:
+    job = submit.make_submission(
+        "kept.csv", "/shared/study", [], test_data="notes.txt", on_this_machine=False
+    )
+    assert job.entrypoint.endswith("--test-data notes.txt")
+    assert set(submit.uploaded_files(job.runtime_env)) == CODE | {"kept.csv", "notes.txt"}
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("results/old.csv", "results/old.csv: is git-ignored, so Ray would not upload it; name"),
+        ("no.csv", "no.csv: there is no such file here"),
+        ("../outside.csv", "../outside.csv: lies outside the project"),
+        ("large.csv", "large.csv: its 11 MiB are too much to upload with a job"),
+        ("https://host/train.csv", "https://host/train.csv: cannot be read; DATA is"),
+    ],
+)
+def test_data_that_the_head_could_not_read_is_refused(
+    project: Path, data: str, message: str
+) -> None:
+    (project.parent / "outside.csv").write_text("x")
+    with (project / "large.csv").open("wb") as large:
+        large.truncate(11 * 2**20)
+    with pytest.raises(InputError, match=f"^{message.replace('.', '[.]')}"):
+        submission(data)
+
+
+@pytest.mark.parametrize("out", [None, "results/study"])
+def test_a_study_directory_that_not_all_nodes_have_is_refused(out: str | None) -> None:
+    with pytest.raises(InputError, match="name one that all nodes share by an absolute path"):
+        submit.make_submission("sample", out, [], on_this_machine=False)
+
+
+def test_a_study_on_this_machine_needs_no_directory_named() -> None:
+    job = submit.make_submission("sample", None, [], on_this_machine=True)
+    assert job.metadata["study"] == str(submit.PROJECT / "results" / "sample")
+
+
+def test_the_project_uploads_its_two_packages_and_no_more() -> None:
+    runtime_env = yaml.safe_load(submit.RUNTIME_ENV.read_text()) | {"working_dir": str(ROOT)}
+    files = submit.uploaded_files(runtime_env)
+    assert {"digitrec/cli.py", "tune_jobs/mnist_grid.py"} <= set(files)
+    assert {file.split("/")[0] for file in files} == {"digitrec", "tune_jobs"}
+    assert sum(files.values()) < 2**20

@@ -1,0 +1,228 @@
+"""Studies on several nodes: real raylets on one machine, killed as workers and machines die."""
+
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.conftest import S3Server
+from tests.head import Head, start_head
+from tests.nodes import (
+    CHECKPOINTS,
+    Node,
+    Study,
+    changed,
+    epochs_by_worker,
+    kill_worker,
+    meeting,
+    start_node,
+    start_study,
+    worker_logs,
+)
+
+GRID = ("--lr=0.1,0.5", "--batch-size=32,64", "--epochs=12", "--stack-size=1")
+SMALL = ("--lr=0.1,0.5", "--batch-size=256,512", "--epochs=1", "--stack-size=1")
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory, s3_server: S3Server) -> Iterator[Head]:
+    """A head of one CPU that asks for a token, and has keys of its own for S3."""
+    token = tmp_path_factory.mktemp("token") / "token"
+    token.write_text("0123456789abcdef" * 4)
+    with start_head(cpus=1, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(token)) as head:
+        yield head
+
+
+@pytest.fixture(scope="module")
+def second(head: Head) -> Iterator[Node]:
+    """A second node, of two CPUs and what it says is a GPU."""
+    with start_node(head, cpus=2, gpus=1) as node:
+        yield node
+
+
+@pytest.fixture(scope="module")
+def whole(head: Head, second: Node, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a study of GRID that nothing disturbed."""
+    directory = tmp_path_factory.mktemp("whole")
+    run(head, directory, *GRID, program=meeting(directory / "meeting", workers=3))
+    return directory / "study"
+
+
+def run(
+    head: Head, directory: Path, *options: str, code: int = 0, program: tuple[str, ...] = ()
+) -> str:
+    with start_study(head, directory, *options, program=program or ("-m", "digitrec")) as study:
+        output = study.finish()
+    assert study.process.returncode == code, output
+    return output
+
+
+def runs(study: Path) -> pd.DataFrame:
+    return pd.read_csv(study / "runs.csv")
+
+
+def same_tables(study: Path, other: Path) -> None:
+    for name in ("trials.csv", "epochs.csv"):
+        one, two = (pd.read_csv(where / name).drop(columns="seconds") for where in (study, other))
+        pd.testing.assert_frame_equal(one, two, check_exact=True)
+
+
+def a_worker_with_epochs(head: Head, study: Study, at_least: int, *, then: int) -> int:
+    """Wait for a worker of a new study with so many epochs of a stack, and not too many."""
+    before = set(epochs_by_worker(head))
+
+    def found() -> list[int]:
+        workers = epochs_by_worker(head).items()
+        return [p for p, e in workers if p not in before and at_least <= e[-1][1] <= then]
+
+    study.wait_until(found)
+    return found()[0]
+
+
+def test_a_study_spreads_over_the_cpus_of_all_nodes(whole: Path) -> None:
+    """Three workers trained at a time, or the first would have waited in vain."""
+    where = runs(whole)
+    assert where["node_id"].nunique() == 2
+    assert where["pid"].nunique() == 3
+
+
+def test_fractions_of_a_cpu_are_that_many_workers(head: Head, second: Node, tmp_path: Path) -> None:
+    """Six half CPUs are on two nodes of one and two."""
+    program = meeting(tmp_path / "meeting", workers=6)
+    run(head, tmp_path, *SMALL, "--seeds=0,1", "--cpus-per-trial=0.5", program=program)
+    assert runs(tmp_path / "study").groupby("node_id")["pid"].nunique().to_list() != [6]
+
+
+def test_trials_of_two_cpus_run_where_there_are_two(
+    head: Head, second: Node, tmp_path: Path
+) -> None:
+    run(head, tmp_path, *SMALL, "--cpus-per-trial=2")
+    assert runs(tmp_path / "study")["node_id"].nunique() == 1
+
+
+def test_two_half_gpus_are_one_gpu_and_are_refused_where_torch_has_none(
+    head: Head, second: Node, tmp_path: Path
+) -> None:
+    program = meeting(tmp_path / "meeting", workers=2)
+    options = (*SMALL, "--gpus-per-trial=0.5", "--max-failures=0")
+    output = run(head, tmp_path, *options, code=1, program=program)
+    assert (tmp_path / "meeting").read_text().splitlines()[:2] == ["[0]", "[0]"]
+    assert "RuntimeError: Ray gave this trial a GPU, but torch" in output
+    assert set(pd.read_csv(tmp_path / "study" / "trials.csv")["status"]) == {"failed"}
+
+
+def test_a_killed_worker_costs_what_came_after_its_last_checkpoint(
+    head: Head, whole: Path, tmp_path: Path
+) -> None:
+    with start_study(head, tmp_path, *GRID, program=changed(CHECKPOINTS)) as study:
+        pid = a_worker_with_epochs(head, study, 3, then=9)
+        stack = epochs_by_worker(head)[pid][-1][0]
+        kill_worker(pid)
+        output = study.finish()
+    assert study.process.returncode == 0, output
+    assert f"again {stack}: its worker was lost" in output
+    assert "Traceback" not in output
+    logs = "\n".join(worker_logs(head).values())
+    went_on = re.search(rf"^{stack} goes on after epoch (\d+)", logs, re.MULTILINE)
+    assert went_on is not None
+    assert int(went_on[1]) >= 1
+    same_tables(tmp_path / "study", whole)
+
+
+def test_a_node_that_joins_gets_work_and_its_loss_costs_only_its_stacks(
+    head: Head, whole: Path, tmp_path: Path
+) -> None:
+    program = meeting(tmp_path / "meeting", workers=4)  # one on each CPU
+    with (
+        start_study(head, tmp_path, *GRID, program=program) as study,
+        start_node(head, cpus=1) as third,
+    ):
+        study.wait_until(lambda: any(map(third.owns, epochs_by_worker(head))))
+        third.kill()
+        output = study.finish()
+    assert study.process.returncode == 0, output
+    assert "again " in output
+    same_tables(tmp_path / "study", whole)
+
+
+def test_a_lost_worker_without_another_attempt_leaves_rows_that_the_same_command_completes(
+    head: Head, whole: Path, tmp_path: Path
+) -> None:
+    with start_study(head, tmp_path, *GRID, "--max-failures=0") as study:
+        kill_worker(a_worker_with_epochs(head, study, 1, then=9))
+        output = study.finish()
+    assert study.process.returncode == 1, output
+    assert "Failed: its worker was lost" in output
+    statuses = pd.read_csv(tmp_path / "study" / "trials.csv")["status"]
+    assert statuses.value_counts().to_dict() == {"completed": 3, "failed": 1}
+    run(head, tmp_path, *GRID, "--max-failures=0")
+    same_tables(tmp_path / "study", whole)
+
+
+def test_a_store_that_is_away_for_some_seconds_costs_nothing_but_them(
+    head: Head, whole: Path, tmp_path: Path, s3_server: S3Server
+) -> None:
+    """And the nodes, with keys of their own, are not handed those of whoever starts the study."""
+    uri = s3_server.uri("nodes")
+    environment = head.environment | {"AWS_SECRET_ACCESS_KEY": "not-for-any-log"}
+    with start_study(head, tmp_path, *GRID, f"--out={uri}", environment=environment) as study:
+        a_worker_with_epochs(head, study, 1, then=12)
+        assert s3_server.pid is not None
+        os.kill(s3_server.pid, signal.SIGSTOP)
+        try:
+            time.sleep(10)
+        finally:
+            os.kill(s3_server.pid, signal.SIGCONT)
+        output = study.finish()
+    assert study.process.returncode == 0, output
+    logs = [path for path in head.directory.rglob("*") if path.is_file()]
+    assert [path for path in logs if b"not-for-any-log" in path.read_bytes()] == []
+    fetch(uri, tmp_path / "fetched")
+    same_tables(tmp_path / "fetched", whole)
+
+
+def fetch(uri: str, directory: Path) -> None:
+    from digitrec.store.folder import Folder
+
+    directory.mkdir()
+    for name in ("trials.csv", "epochs.csv"):
+        (directory / name).write_bytes(Folder.at(uri).read(name))
+
+
+def test_a_wrong_or_missing_token_is_said_at_once(head: Head, tmp_path: Path) -> None:
+    wrong = tmp_path / "token"
+    wrong.write_text("fedcba9876543210" * 4)
+    names = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")
+    none = {name: value for name, value in head.environment.items() if name not in names}
+    for environment, message in (
+        (none, "asks for a token. `ray get-auth-token` on its head"),
+        (none | {"RAY_AUTH_MODE": "token"}, "RAY_AUTH_MODE is token, and there is no token."),
+        (head.environment | {"RAY_AUTH_TOKEN_PATH": str(wrong)}, "does not accept this token."),
+    ):
+        with start_study(head, tmp_path, environment=environment) as study:
+            output = study.finish()
+        assert study.process.returncode == 2
+        assert len(output.splitlines()) == 1
+        assert message in output
+
+
+def test_a_lost_head_ends_the_study_in_one_line_and_another_cluster_goes_on(
+    head: Head, whole: Path, tmp_path: Path
+) -> None:
+    with (
+        start_head(cpus=2) as lost,
+        start_study(lost, tmp_path, *GRID, program=changed("pass")) as study,
+    ):
+        study.wait_until(lambda: list(tmp_path.glob("study/stacks/*")))
+        os.killpg(lost.process, signal.SIGKILL)
+        output = study.finish()
+    assert study.process.returncode == 1
+    assert output.splitlines()[-1].startswith("digitrec: the head of the cluster, ")
+    assert output.splitlines()[-1].endswith("the same command goes on.")
+    run(head, tmp_path, *GRID)
+    same_tables(tmp_path / "study", whole)

@@ -1,0 +1,372 @@
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+from numpy.typing import NDArray
+
+from digitrec.results.analysis.statistics import summarise_best_of_n
+from digitrec.results.figures import (
+    budget,
+    calibration,
+    classes,
+    confusion,
+    effects,
+    gap,
+    mistakes,
+    parts,
+    sweep,
+    timeline,
+)
+from digitrec.results.figures.canvas import apart, listed, new_figure, render
+from digitrec.results.report.sections import Chart, draw_mistakes, draw_sections
+from tests.made_study import make_record
+
+
+@pytest.fixture
+def trials(tmp_path: Path) -> pd.DataFrame:
+    return make_record(tmp_path).tables.trials
+
+
+def labels_of(*values: int) -> NDArray[np.uint8]:
+    return np.array(values, np.uint8)
+
+
+def grid(accuracies: list[list[float]]) -> pd.DataFrame:
+    """Completed trials; a row per learning rate and a column per batch size, NaN diverged."""
+    rows = [
+        {
+            "trial": f"{lr}-{size}",
+            "lr": float(10**lr),
+            "batch_size": 32 * 2**size,
+            "seed": 0,
+            "status": "diverged" if np.isnan(accuracy) else "completed",
+            "val_accuracy": accuracy,
+            "best_val_accuracy": accuracy,
+        }
+        for lr, row in enumerate(accuracies)
+        for size, accuracy in enumerate(row)
+    ]
+    return pd.DataFrame(rows)
+
+
+def shares(accuracies: list[list[float]]) -> dict[str, float]:
+    frame = effects.summarise_shares(effects.summarise_effects(grid(accuracies)))
+    return dict(zip(frame["term"], frame["share"], strict=True))
+
+
+def test_a_figure_of_few_marks_is_an_svg_and_one_of_many_a_png() -> None:
+    assert render(new_figure(2, 1), 100).content.startswith(b"<?xml")
+    assert render(new_figure(2, 1), 100_000).content.startswith(b"\x89PNG")
+    assert (render(new_figure(2, 1), 100).width, render(new_figure(2, 1), 1).height) == (192, 96)
+
+
+def test_the_same_figure_is_the_same_file(trials: pd.DataFrame) -> None:
+    frame = sweep.summarise_sweep(trials, None)
+    first, second = (render(sweep.draw_sweep(frame), len(frame)) for _ in range(2))
+    assert first == second
+    assert b"<metadata" not in first.content  # which would hold the time of drawing
+
+
+def test_labels_that_have_no_room_are_left_out() -> None:
+    assert apart([1, 2, 3, 100], [1, 2, 3, 100]) == [1, 100]
+
+
+def test_items_are_listed_as_people_list_them() -> None:
+    assert [listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])] == [
+        "a",
+        "a and b",
+        "a, b and c",
+    ]
+
+
+def test_the_sweep_has_a_panel_for_each_hyperparameter_that_varies(tmp_path: Path) -> None:
+    both = sweep.summarise_sweep(make_record(tmp_path).tables.trials, None)
+    assert both["hyperparameter"].unique().tolist() == ["lr", "batch_size"]
+    assert len(sweep.draw_sweep(both).axes) == 2
+    one = sweep.summarise_sweep(make_record(tmp_path, lrs=(0.1,)).tables.trials, None)
+    assert one["hyperparameter"].unique().tolist() == ["batch_size"]
+    alone = make_record(tmp_path, lrs=(0.1,), batch_sizes=(32,)).tables.trials
+    assert sweep.summarise_sweep(alone, None).empty
+
+
+def crosses(figure: Figure) -> list[float]:
+    """The heights of the crosses of diverged trials, over all panels."""
+    found = [a for axes in figure.axes for a in axes.collections if a.get_label() == "diverged"]
+    return [float(y) for artist in found for _, y in np.asarray(artist.get_offsets())]
+
+
+def test_a_diverged_trial_is_a_cross_at_the_best_it_had_reached(tmp_path: Path) -> None:
+    trials = make_record(tmp_path, diverged=[1.0]).tables.trials
+    frame = sweep.summarise_sweep(trials, None)
+    best = frame.loc[frame["diverged"], "best"]
+    assert best.notna().all()
+    assert sorted(crosses(sweep.draw_sweep(frame))) == pytest.approx(sorted(best))
+    assert sweep.describe_sweep(frame).endswith("2 of 6 trials diverged.")
+
+
+def test_a_diverged_trial_that_had_reached_nothing_is_a_cross_at_the_foot(tmp_path: Path) -> None:
+    trials = make_record(tmp_path, diverged=[1.0], epochs=1).tables.trials
+    frame = sweep.summarise_sweep(trials, None)
+    assert crosses(sweep.draw_sweep(frame)) == [sweep.FOOT] * 4  # two trials in two panels
+
+
+def test_a_configuration_keeps_its_colour_when_others_are_not_trained(tmp_path: Path) -> None:
+    def colours(untrained: list[float]) -> set[tuple[float, ...]]:
+        trials = make_record(tmp_path, untrained=untrained).tables.trials
+        figure = sweep.draw_sweep(sweep.summarise_sweep(trials, None))
+        scatters = [a for a in figure.axes[0].collections if isinstance(a, PathCollection)]
+        return {
+            tuple(colour)
+            for artist in scatters
+            for colour, (_, y) in zip(
+                np.asarray(artist.get_facecolor()), np.asarray(artist.get_offsets()), strict=True
+            )
+            if np.isfinite(y)
+        }
+
+    assert len(colours([])) == 3
+    assert colours([0.01]) < colours([])
+
+
+def test_an_effect_is_the_mean_over_the_other_hyperparameter() -> None:
+    frame = effects.summarise_effects(grid([[0.5, 0.7], [0.8, 1.0]]))
+    means = frame.groupby(["hyperparameter", "value"], sort=False)["effect"].first()
+    assert means["lr"].tolist() == pytest.approx([0.6, 0.9])
+    assert means["batch_size"].tolist() == pytest.approx([0.65, 0.85])
+
+
+def test_what_only_the_rate_decides_is_the_rates() -> None:
+    assert shares([[0.5, 0.5], [0.9, 0.9]]) == pytest.approx(
+        {"lr": 1, "batch_size": 0, "interaction": 0}
+    )
+
+
+def test_effects_that_add_up_do_not_interact() -> None:
+    found = shares([[0.5, 0.6], [0.8, 0.9]])
+    assert found["interaction"] == pytest.approx(0)
+    assert found["lr"] == pytest.approx(0.9)
+    assert sum(found.values()) == pytest.approx(1)
+
+
+def test_effects_that_cross_are_all_interaction() -> None:
+    assert shares([[0.5, 0.9], [0.9, 0.5]])["interaction"] == pytest.approx(1)
+
+
+def test_a_rate_with_a_diverged_trial_has_no_part_in_the_shares() -> None:
+    assert shares([[0.5, 0.6], [0.8, 0.9], [0.1, np.nan]]) == pytest.approx(
+        shares([[0.5, 0.6], [0.8, 0.9]])
+    )
+
+
+def test_where_nothing_varies_there_are_no_shares() -> None:
+    assert shares([[0.5, 0.5], [0.5, 0.5]]) == {}
+    assert shares([[0.5, np.nan], [np.nan, 0.5]]) == {}
+
+
+def test_the_gap_is_training_minus_validation_accuracy(tmp_path: Path) -> None:
+    tables = make_record(tmp_path).tables
+    frame = gap.summarise_gap(tables.trials, tables.epochs, "lr1.0-bs32-seed0")
+    np.testing.assert_allclose(frame["mean"], -0.02)
+    assert "The winner's is -2.00 points." in gap.describe_gap(frame)
+
+
+def test_the_best_of_all_trials_is_the_best(trials: pd.DataFrame) -> None:
+    frame = summarise_best_of_n(trials)
+    best = f"{100 * trials['val_accuracy'].max():.2f}% of 6 trials."
+    assert best in budget.describe_best_of_n(frame)
+    (line,) = budget.draw_best_of_n(frame).axes[0].lines
+    assert np.asarray(line.get_xdata()).tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_fresh_seeds_are_no_draws_of_the_best_of_n(tmp_path: Path) -> None:
+    def says(**kind: Any) -> str:
+        sections = draw_sections(make_record(tmp_path, **kind))
+        (chart,) = (c for section in sections for c in section.charts if c.name == "budget")
+        return chart.says
+
+    assert says(confirmed=[0.1]) == says()
+
+
+def test_the_parts_of_a_run_keep_their_order() -> None:
+    frame = parts.summarise_parts({"train": 3.0, "end Ray": 1.25})
+    assert parts.describe_parts(frame) == "Seconds: train 3.0 and end Ray 1.2."
+    bars = parts.draw_parts(frame).axes[0].patches
+    assert [bar.get_width() for bar in bars] == [3.0, 1.25]  # type: ignore[attr-defined]
+
+
+def runs_of(*stacks: tuple[int, float, float]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Runs and trials of stacks of two trials, each given as process, start and end."""
+    rows = [
+        {
+            "trial": f"{place}-{member}",
+            "stack": f"stack{place}",
+            "node": "node",
+            "pid": pid,
+            "started": 1e9 + started,
+            "ended": 1e9 + ended,
+        }
+        for place, (pid, started, ended) in enumerate(stacks)
+        for member in range(2)
+    ]
+    runs = pd.DataFrame(rows)
+    return runs, runs[["trial"]].assign(batch_size=32)
+
+
+def test_a_stack_is_one_bar_in_the_row_of_its_worker() -> None:
+    frame = timeline.summarise_timeline(*runs_of((7, 0, 2), (8, 0, 3), (7, 2, 4)))
+    assert frame["row"].tolist() == [0, 1, 0]
+    assert frame["trials"].tolist() == [2, 2, 2]
+    assert frame["ended"].tolist() == [2, 3, 4]
+    assert timeline.describe_timeline(frame) == (
+        "2 workers trained 3 stacks within 4.0 seconds. "
+        "They were busy for 7.0 worker-seconds, 88% of their time, and waited for 1.0."
+    )
+
+
+def test_a_long_pause_takes_no_room_in_the_timeline() -> None:
+    frame = timeline.summarise_timeline(*runs_of((7, 0, 2), (9, 86_402, 86_405)))
+    assert frame["started"].tolist() == [0, 2]
+    assert frame["ended"].tolist() == [2, 5]
+    assert frame["pause"].tolist() == [0, 86_400]
+    assert "1 pause, 24.0 hours in all" in timeline.describe_timeline(frame)
+
+
+def test_the_workers_of_one_run_are_not_idle_in_another() -> None:
+    frame = timeline.summarise_timeline(
+        *runs_of((7, 0, 50), (8, 1, 50), (9, 85, 95), (10, 85, 90), (9, 95, 105))
+    )
+    assert frame["run"].tolist() == [0, 0, 1, 1, 1]
+    assert timeline.describe_timeline(frame) == (
+        "In 2 runs, 4 workers trained 5 stacks within 70.0 seconds. They were busy for 124.0 "
+        "worker-seconds, 89% of their time, and waited for 16.0. "
+        "Left out: 1 pause, 35 seconds in all, when nothing was trained."
+    )
+
+
+def test_a_short_wait_stays_in_the_timeline() -> None:
+    frame = timeline.summarise_timeline(*runs_of((7, 0, 2), (7, 30, 31)))
+    assert frame["started"].tolist() == [0, 30]
+
+
+def test_every_image_is_in_one_cell_of_the_confusion_matrix() -> None:
+    frame = confusion.summarise_confusion(labels_of(4, 4, 4, 9, 0), labels_of(9, 9, 4, 4, 0))
+    table = frame.pivot(index="label", columns="prediction", values="images")
+    assert (table.loc[4, 9], table.loc[4, 4], table.loc[9, 4], table.loc[0, 0]) == (2, 1, 1, 1)
+    assert frame["images"].sum() == 5
+    assert confusion.describe_confusion(frame) == (
+        "3 of 5 images are misread. The most frequent mistakes: "
+        "4 read as 9 (2) and 9 read as 4 (1)."
+    )
+
+
+def test_without_a_mistake_the_confusion_matrix_names_none() -> None:
+    frame = confusion.summarise_confusion(labels_of(1, 2), labels_of(1, 2))
+    assert confusion.describe_confusion(frame) == "0 of 2 images are misread."
+    assert confusion.draw_confusion(frame).axes
+
+
+def test_the_interval_of_a_digit_is_wilsons() -> None:
+    frame = classes.summarise_classes(labels_of(*[3] * 10), labels_of(*[3] * 8, 5, 5))
+    row = frame.loc[3]
+    assert (row["images"], row["correct"]) == (10, 8)
+    assert [row["low"], row["high"]] == pytest.approx([0.4902, 0.9433], abs=1e-4)
+
+
+def test_a_digit_without_images_has_no_accuracy() -> None:
+    frame = classes.summarise_classes(labels_of(3), labels_of(3))
+    assert frame["accuracy"].isna().tolist() == [digit != 3 for digit in range(10)]
+    assert classes.draw_classes(frame).axes
+
+
+def probabilities_of(*confident: tuple[int, float]) -> NDArray[np.float32]:
+    rows = np.array([np.full(10, (1 - p) / 9) for _, p in confident], np.float32)
+    for row, (digit, p) in zip(rows, confident, strict=True):
+        row[digit] = p
+    return rows
+
+
+def test_confidence_that_is_kept_has_no_calibration_error() -> None:
+    frame = calibration.summarise_calibration(
+        labels_of(1, 1, 1, 1), probabilities_of(*[(1, 0.75)] * 3, (2, 0.75))
+    )
+    assert calibration.expected_calibration_error(frame) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_calibration_error_weighs_bins_by_their_images() -> None:
+    frame = calibration.summarise_calibration(
+        labels_of(1, 1, 1, 1), probabilities_of(*[(1, 0.95)] * 3, (2, 0.55))
+    )
+    assert frame["images"].tolist() == [0, 0, 0, 0, 0, 1, 0, 0, 0, 3]
+    assert calibration.expected_calibration_error(frame) == pytest.approx(
+        (3 * 0.05 + 0.55) / 4, abs=1e-6
+    )
+
+
+def test_full_confidence_is_in_the_last_bin() -> None:
+    frame = calibration.summarise_calibration(labels_of(1), probabilities_of((1, 1.0)))
+    assert frame["images"].iloc[-1] == 1
+
+
+def test_a_mistake_is_said_with_row_label_prediction_and_probability(tmp_path: Path) -> None:
+    first = draw_mistakes(make_record(tmp_path))[0]
+    assert (first.row, first.label, first.prediction) == (1090, 0, 1)
+    assert first.probability == pytest.approx(0.82, abs=1e-6)
+
+
+def test_a_picture_of_a_digit_has_its_pixels() -> None:
+    pixels = np.arange(16, dtype=np.uint8) * 17
+    picture = mistakes.draw_digit(pixels)
+    assert picture is not None
+    shown = imread(BytesIO(picture.content))[:, :, 0] * 255
+    np.testing.assert_allclose(shown, pixels.reshape(4, 4), atol=0.5)
+
+
+def test_pixels_that_make_no_square_are_not_drawn() -> None:
+    assert mistakes.draw_digit(np.zeros(15, np.uint8)) is None
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "whole": {},
+    "one trial": {"lrs": (0.1,), "batch_sizes": (32,)},
+    "one epoch": {"epochs": 1},
+    "one trial and epoch": {"lrs": (0.1,), "batch_sizes": (32,), "epochs": 1},
+    "one rate": {"lrs": (0.1,)},
+    "some diverged": {"diverged": [1.0]},
+    "all diverged": {"diverged": [0.01, 0.1, 1.0]},
+    "all diverged at once": {"diverged": [0.01, 0.1, 1.0], "epochs": 1},
+    "unfinished": {"untrained": [0.1], "failed": [1.0]},
+    "nothing trained": {"untrained": [0.01, 0.1, 1.0]},
+    "confirmed": {"confirmed": [0.1]},
+    "no labels": {"with_validation": False},
+}
+WITHOUT_VALIDATION = ["confusion", "classes", "calibration"]
+
+
+def names(kind: dict[str, Any], directory: Path) -> list[str]:
+    sections = draw_sections(make_record(directory, **kind))
+    charts: list[Chart] = [chart for section in sections for chart in section.charts]
+    assert all(chart.says.endswith(".") and chart.picture.content for chart in charts)
+    omitted = [omission for section in sections for omission in section.omissions]
+    assert all(omission.reason for omission in omitted)
+    assert len(charts) + len(omitted) == 12
+    return [chart.name for chart in charts]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_study_has_figures_or_says_why_not(kind: str, tmp_path: Path) -> None:
+    assert names(KINDS[kind], tmp_path)[:3] == ["comparison", "heatmap", "updates"]
+
+
+def test_a_study_with_everything_has_every_figure(tmp_path: Path) -> None:
+    assert len(names({}, tmp_path)) == 12
+
+
+def test_only_what_needs_labels_is_missing_without_them(tmp_path: Path) -> None:
+    without = names(KINDS["no labels"], tmp_path)
+    assert [name for name in names({}, tmp_path) if name not in without] == WITHOUT_VALIDATION

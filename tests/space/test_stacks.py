@@ -1,0 +1,92 @@
+import itertools
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from digitrec.errors import InputError
+from digitrec.space.hyperparameters import Configuration
+from digitrec.space.points import Space
+from digitrec.space.stacks import Stack, plan_stacks
+
+SPACES = st.builds(
+    lambda lrs, sizes, seeds: Space(lrs=tuple(lrs), batch_sizes=tuple(sizes), seeds=tuple(seeds)),
+    st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=9, unique=True),
+    st.lists(st.integers(1, 512), min_size=1, max_size=6, unique=True),
+    st.lists(st.integers(0, 9), min_size=1, max_size=3, unique=True),
+)
+
+
+def test_the_default_space_is_five_learning_rates_by_five_batch_sizes() -> None:
+    configurations = Space().configurations()
+    assert len(configurations) == 25
+    assert configurations[0].trial == "lr0.001-bs32-seed0"
+    assert configurations[-1].trial == "lr1.0-bs512-seed0"
+
+
+@pytest.mark.parametrize(
+    ("lists", "message"),
+    [
+        ({"lrs": ()}, "no learning rate is given; at least one is needed"),
+        ({"batch_sizes": ()}, "no batch size is given; at least one is needed"),
+        ({"seeds": ()}, "no seed is given; at least one is needed"),
+        ({"lrs": (0.1, 0.0)}, "learning rate 0.0 is not a finite number above 0"),
+        ({"lrs": (-0.1,)}, "learning rate -0.1 is not a finite number above 0"),
+        ({"lrs": (math.nan,)}, "learning rate nan is not a finite number above 0"),
+        ({"lrs": (math.inf,)}, "learning rate inf is not a finite number above 0"),
+        ({"lrs": (0.1, 0.1)}, "learning rate 0.1 is given more than once"),
+        ({"batch_sizes": (0,)}, "batch size 0 is not a whole number above 0"),
+        ({"batch_sizes": (32, 64, 32)}, "batch size 32 is given more than once"),
+        ({"seeds": (-1,)}, "seed -1 is not a whole number from 0 to 2**32 - 1"),
+    ],
+)
+def test_a_wrong_space_is_refused_by_its_value(lists: dict[str, tuple[int]], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Space(**lists)
+    assert str(caught.value) == message
+
+
+def test_a_stack_has_one_batch_size_and_one_seed() -> None:
+    one, other = (Configuration(lr=0.1, batch_size=size, seed=0) for size in (32, 64))
+    with pytest.raises(InputError):
+        Stack((one, other))
+    with pytest.raises(InputError):
+        Stack(())
+
+
+def test_a_stack_is_named_by_batch_size_and_learning_rates() -> None:
+    def stack(lrs: tuple[float, ...]) -> Stack:
+        return Stack(Space(lrs=lrs, batch_sizes=(32,)).configurations())
+
+    assert stack((0.1, 0.5)).name == "bs32-seed0-lr0.1,0.5"
+    many = tuple(rate / 100 for rate in range(1, 81))
+    assert stack(many).name == "bs32-seed0-lr0.01..0.8x80"
+    assert stack((*many[:40], 0.405, *many[41:])).name == stack(many).name
+    assert stack((*many[:40], 0.405, *many[41:])).key != stack(many).key
+
+
+@given(space=SPACES, workers=st.integers(1, 8), size=st.none() | st.integers(1, 12))
+def test_every_configuration_is_in_exactly_one_stack(
+    space: Space, workers: int, size: int | None
+) -> None:
+    stacks = plan_stacks(space.configurations(), workers=workers, images=9000, stack_size=size)
+    planned = itertools.chain.from_iterable(stack.members for stack in stacks)
+    assert sorted(planned) == sorted(space.configurations())
+    assert size is None or max(len(stack.members) for stack in stacks) <= size
+
+
+def test_a_stack_size_of_one_gives_one_stack_per_configuration() -> None:
+    stacks = plan_stacks(Space().configurations(), workers=2, images=9000, stack_size=1)
+    assert len(stacks) == 25
+
+
+def test_the_longest_stack_comes_first() -> None:
+    stacks = plan_stacks(Space().configurations(), workers=2, images=100_000, stack_size=5)
+    assert [stack.batch_size for stack in stacks] == [32, 64, 128, 256, 512]
+
+
+def test_few_stacks_are_cut_so_that_no_worker_idles() -> None:
+    one_batch_size = Space(batch_sizes=(64,)).configurations()
+    stacks = plan_stacks(one_batch_size, workers=5, images=1_000_000)
+    assert len(stacks) == 5

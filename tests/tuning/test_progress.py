@@ -1,0 +1,234 @@
+import io
+import math
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from ray import cloudpickle
+from ray.exceptions import ActorUnavailableError
+from rich.console import Console
+
+from digitrec.space.points import Space
+from digitrec.space.stacks import Stack, Task
+from digitrec.tuning.metrics import Measurements, Metrics
+from digitrec.tuning.progress import Progress, ProgressCallback, format_seconds, render
+from digitrec.tuning.trainable import task_config
+
+LONG = Stack(Space(lrs=(0.1, 0.5), batch_sizes=(32,)).configurations())
+SHORT = Stack(Space(lrs=(0.1, 0.5), batch_sizes=(64,)).configurations())
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def progress(clock: Callable[[], float]) -> Progress:
+    return Progress(
+        configurations=6,
+        configurations_done=2,
+        epochs_wanted=8,
+        epochs=2,
+        images_per_epoch=1000,
+        work={LONG.key: 6.0, SHORT.key: 4.0},
+        clock=clock,
+    )
+
+
+def metrics(epoch: int, first: float, second: float) -> dict[str, Any]:
+    return {"epoch": epoch, "val_accuracy/lr0.1": first, "val_accuracy/lr0.5": second}
+
+
+def test_progress_counts_configurations_epochs_and_the_best() -> None:
+    study = progress(Clock())
+    study.start(LONG)
+    study.report(LONG, metrics(1, 0.8, float("nan")))
+    assert (study.configurations_done, study.epochs_done) == (2, 2)
+    study.report(LONG, metrics(2, 0.7, float("nan")))
+    study.end(LONG)
+    assert (study.configurations_done, study.epochs_done) == (4, 4)
+    assert study.best() == (0.7, "lr0.1-bs32-seed0")
+    assert study.fraction() == 0.6
+    assert not study.running
+
+
+def test_an_epoch_that_is_trained_again_counts_once() -> None:
+    study = progress(Clock())
+    study.report(LONG, metrics(1, 0.8, 0.9))
+    study.fail(LONG)
+    assert not study.running
+    study.report(LONG, metrics(1, 0.8, 0.9))
+    assert study.running == {LONG.key: (LONG, 1)}
+    study.report(LONG, metrics(2, 0.8, 0.9))
+    study.report(LONG, metrics(2, 0.8, 0.9))
+    assert (study.configurations_done, study.epochs_done) == (4, 4)
+    assert study.fraction() == 0.6
+
+
+def test_a_stack_that_goes_on_from_its_second_epoch_has_done_the_first() -> None:
+    study = progress(Clock())
+    study.report(LONG, metrics(2, 0.8, 0.9))
+    assert (study.configurations_done, study.epochs_done, study.epochs_trained) == (4, 4, 2)
+
+
+def test_measurements_count_the_images_of_every_configuration() -> None:
+    clock = Clock()
+    study = progress(clock)
+    assert math.isnan(study.measure().best_val_accuracy)
+    clock.now = 10.0
+    study.report(LONG, metrics(1, 0.8, float("nan")))
+    assert math.isnan(study.measure().images_per_second)
+    clock.now = 14.0
+    study.report(LONG, metrics(2, 0.7, float("nan")))
+    study.fail(SHORT)
+    assert study.measure() == Measurements(
+        configurations=6,
+        configurations_done=4,
+        epochs_done=4,
+        best_val_accuracy=0.7,
+        images_per_second=500.0,  # two epochs of 1,000 images in four seconds
+        failures=1,
+    )
+
+
+def test_the_pace_falls_while_nothing_is_reported() -> None:
+    clock = Clock()
+    study = progress(clock)
+    study.report(LONG, metrics(1, 0.8, 0.9))
+    clock.now = 4.0
+    study.report(LONG, metrics(2, 0.8, 0.9))
+    clock.now = 8.0
+    assert study.epochs_per_second() == 0.25
+
+
+def test_time_left_leaves_the_start_of_the_workers_out() -> None:
+    clock = Clock()
+    study = progress(clock)
+    clock.now = 100.0
+    study.report(LONG, metrics(1, 0.8, 0.9))
+    assert study.seconds_left() is None
+    clock.now = 106.0
+    study.report(LONG, metrics(2, 0.8, 0.9))
+    assert study.seconds_left() == 8.0  # 4 of 10 are left, and 3 took 6 seconds
+
+
+def test_a_line_says_how_far_the_study_is() -> None:
+    clock = Clock()
+    study = progress(clock)
+    study.report(LONG, metrics(1, 0.8, 0.9123))
+    clock.now = 6.0
+    study.report(LONG, metrics(2, 0.8, 0.9))
+    assert study.describe() == (
+        "4/6 configurations | 4/8 epochs | 6 s, 8 s left | best 90.00% (lr0.5-bs32-seed0)"
+    )
+
+
+def follow(console: Console, clock: Clock) -> None:
+    with ProgressCallback(progress(clock), console) as callback:
+        for stack in (LONG, SHORT):
+            trial = SimpleNamespace(config={"stack": task_config(Task(stack))})
+            callback.on_trial_start(0, [], trial)
+            for epoch in (1, 2):
+                clock.now += 4.0
+                callback.on_trial_result(0, [], trial, metrics(epoch, 0.8, 0.9))
+            callback.on_trial_complete(0, [], trial)
+
+
+def test_a_log_gets_plain_lines_at_intervals() -> None:
+    output = io.StringIO()
+    follow(Console(file=output), Clock())
+    lines = output.getvalue().splitlines()
+    assert [line.split(" | ")[0] for line in lines] == [
+        "2/6 configurations",
+        "6/6 configurations",
+        "6/6 configurations",
+    ]
+    assert "\x1b" not in output.getvalue()
+
+
+def test_a_terminal_gets_a_live_display_and_keeps_the_last_line() -> None:
+    output = io.StringIO()
+    follow(Console(file=output, force_terminal=True, width=100), Clock())
+    assert "\x1b" in output.getvalue()
+    assert (
+        output.getvalue()
+        .splitlines()[-1]
+        .endswith("6/6 configurations | 8/8 epochs | 16 s | best 90.00% (lr0.5-bs32-seed0)")
+    )
+
+
+def test_the_live_display_shows_what_is_running() -> None:
+    output = io.StringIO()
+    study = progress(Clock())
+    study.start(LONG)
+    Console(file=output, width=100).print(render(study))
+    assert "batch size 32" in output.getvalue()
+    assert "epoch 0/2" in output.getvalue()
+    assert "lr 0.1, 0.5" in output.getvalue()
+
+
+def failed_trial(directory: Path, error: Exception) -> SimpleNamespace:
+    """A trial as Ray Tune hands it to a callback."""
+    file = directory / "error.pkl"
+    file.write_bytes(cloudpickle.dumps(error))
+    config = {"stack": task_config(Task(LONG))}
+    return SimpleNamespace(config=config, pickled_error_file=str(file))
+
+
+def test_an_error_is_said_with_its_reason_when_it_happens(tmp_path: Path) -> None:
+    output = io.StringIO()
+    with ProgressCallback(progress(Clock()), Console(file=output)) as callback:
+        trial = failed_trial(tmp_path, RuntimeError("train.py, line 1\nValueError: [no] luck"))
+        callback.on_trial_start(0, [], trial)
+        callback.on_trial_error(0, [], trial)
+    said = output.getvalue().splitlines()[0]
+    assert said == "failed bs32-seed0-lr0.1,0.5: ValueError: [no] luck"
+
+
+def test_an_error_after_which_a_stack_is_trained_again_is_said_and_counted(tmp_path: Path) -> None:
+    output = io.StringIO()
+    study = progress(Clock())
+    with ProgressCallback(study, Console(file=output)) as callback:
+        trial = failed_trial(tmp_path, ActorUnavailableError("Socket closed", b"\0" * 16))
+        callback.on_trial_start(0, [], trial)
+        callback.on_trial_recover(0, [], trial)
+    said = output.getvalue().splitlines()[0]
+    assert said == "again bs32-seed0-lr0.1,0.5: its worker no longer answers"
+    assert study.failures == 1
+
+
+class Published(Metrics):
+    """Metrics that keep what is published."""
+
+    def __init__(self) -> None:
+        self.values: list[Measurements] = []
+
+    def publish(self, measurements: Measurements) -> None:
+        self.values.append(measurements)
+
+
+def test_metrics_are_published_at_intervals_and_at_the_end() -> None:
+    clock, published = Clock(), Published()
+    with ProgressCallback(progress(clock), Console(file=io.StringIO()), published) as callback:
+        for clock.now in (0.0, 1.0, 4.9, 5.1, 6.0, 10.2):
+            callback.on_step_end(0, [])
+        assert len(published.values) == 3
+        callback.progress.fail(LONG)
+    assert [values.failures for values in published.values] == [0, 0, 0, 1]
+
+
+def test_seconds_read_as_a_person_says_them() -> None:
+    assert [format_seconds(s) for s in (0.4, 59.4, 60, 3599, 3600, 7620)] == [
+        "0 s",
+        "59 s",
+        "1 min 00 s",
+        "59 min 59 s",
+        "1 h 00 min",
+        "2 h 07 min",
+    ]

@@ -1,0 +1,202 @@
+import json
+import shlex
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from digitrec.data.digits import fit_scaler, read_digits, split_rows
+from digitrec.errors import InputError
+from digitrec.request import Request
+from digitrec.results.analysis.evidence import Evidence
+from digitrec.results.analysis.next_command import tune_command
+from digitrec.results.analysis.ranking import rank, rank_cells
+from digitrec.results.outcome import StudyResult
+from digitrec.space.points import Space
+from digitrec.tuning.rounds import fresh_seeds
+from digitrec.winner.classifier import load_classifier
+from tests.test_study import folder, run
+
+LEADERS = Space(lrs=(0.001, 0.1, 0.5), batch_sizes=(256,))
+
+
+class Parts(NamedTuple):
+    """The sample, a tenth of it kept for the test, as files."""
+
+    train: str
+    test: str
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
+    digits, place = read_digits("sample"), tmp_path_factory.mktemp("parts")
+    names = [f"pixel{number}" for number in range(digits.images.shape[1])]
+    frame = pd.DataFrame(digits.images, columns=names).assign(label=digits.labels)
+    tenth = np.arange(len(frame)) % 10 == 0
+    frame[~tenth].to_parquet(place / "train.parquet", index=False)
+    frame[tenth].to_parquet(place / "test.parquet", index=False)
+    return Parts(str(place / "train.parquet"), str(place / "test.parquet"))
+
+
+def run_confirmed(out: Path, parts: Parts) -> StudyResult:
+    return run(
+        out,
+        LEADERS,
+        epochs=1,
+        data=parts.train,
+        confirm=2,
+        confirm_seeds=2,
+        refit=True,
+        test_data=parts.test,
+    )
+
+
+@pytest.fixture(scope="module")
+def confirmed(
+    two_cpus: None, parts: Parts, tmp_path_factory: pytest.TempPathFactory
+) -> StudyResult:
+    return run_confirmed(tmp_path_factory.mktemp("confirmed") / "study", parts)
+
+
+def test_the_leaders_are_trained_again_with_the_same_fresh_seeds(confirmed: StudyResult) -> None:
+    trials = confirmed.tables.trials
+    fresh = trials[trials["seed"] != 0]
+    assert sorted(set(fresh["lr"])) == [0.1, 0.5]
+    assert [sorted(cell["seed"]) for _, cell in fresh.groupby("lr")] == [[1, 2], [1, 2]]
+    assert len(trials) == 3 + 4
+    assert confirmed.tables.complete
+
+
+def test_the_mean_over_fresh_seeds_decides(confirmed: StudyResult) -> None:
+    cells = confirmed.cells
+    best = confirmed.ranked.iloc[0]
+    assert (best["lr"], best["seed"] != 0) == (cells["lr"].iloc[0], True)
+    fresh = confirmed.tables.trials.query("seed != 0 and lr == @best.lr")
+    assert cells["val_accuracy"].iloc[0] == pytest.approx(fresh["val_accuracy"].mean())
+    assert cells["seeds"].to_list() == [2, 2]
+
+
+def test_the_verdicts_winner_is_the_saved_model(confirmed: StudyResult) -> None:
+    best = confirmed.best
+    assert best is not None
+    assert best["trial"] in Evidence(confirmed.record).winner.trials
+
+
+def test_the_same_command_confirms_nothing_anew(confirmed: StudyResult, parts: Parts) -> None:
+    before = {path: path.stat().st_mtime_ns for path in folder(confirmed).glob("stacks/*")}
+    again = run_confirmed(folder(confirmed), parts)
+    pd.testing.assert_frame_equal(again.tables.trials, confirmed.tables.trials)
+    after = {path: path.stat().st_mtime_ns for path in folder(confirmed).glob("stacks/*")}
+    assert after == before
+
+
+def test_a_refitted_model_is_scaled_by_all_rows_and_says_so(
+    confirmed: StudyResult, parts: Parts
+) -> None:
+    digits = read_digits(parts.train)
+    classifier = load_classifier(folder(confirmed) / "best")
+    everything = fit_scaler(digits.images)
+    training = fit_scaler(digits.images[split_rows(digits.labels).train])
+    assert not np.array_equal(everything.data_max, training.data_max)
+    assert np.array_equal(classifier.scaler.data_max, everything.data_max)
+    about = json.loads((folder(confirmed) / "best" / "model.json").read_text())
+    assert about["refit"] == {"rows": 4500}
+    assert about["metrics"]["val_accuracy"] == confirmed.ranked["val_accuracy"].iloc[0]
+
+
+def test_the_score_on_test_data_is_that_of_the_saved_model(
+    confirmed: StudyResult, parts: Parts
+) -> None:
+    test = read_digits(parts.test)
+    classifier = load_classifier(folder(confirmed) / "best")
+    right = classifier.log_probabilities(test.images).argmax(1) == test.labels
+    about = json.loads((folder(confirmed) / "best" / "model.json").read_text())
+    assert about["test"]["rows"] == 500
+    assert about["test"]["accuracy"] == right.mean()
+
+
+def test_the_commands_of_the_verdict_keep_refit_and_test_data(
+    confirmed: StudyResult, parts: Parts
+) -> None:
+    words = shlex.split(tune_command(confirmed.record))
+    assert "--refit" in words
+    assert words[words.index("--test-data") + 1] == parts.test
+    assert words[words.index("--data") + 1] == parts.train
+
+
+def test_the_winners_validation_is_that_of_the_model_before_the_refit(
+    confirmed: StudyResult, parts: Parts
+) -> None:
+    validation, labels = confirmed.record.validation, confirmed.record.labels
+    assert validation is not None
+    assert labels is not None
+    accuracy = (validation.probabilities.argmax(1) == labels).mean()
+    assert accuracy == confirmed.ranked["val_accuracy"].iloc[0]
+    wrong = validation.probabilities.argmax(1)[validation.mistakes] != labels[validation.mistakes]
+    assert wrong.all()
+    confidence = validation.probabilities[validation.mistakes].max(1)
+    assert (np.diff(confidence) <= 0).all()
+    digits = read_digits(parts.train)
+    assert np.array_equal(digits.images[validation.mistake_rows], validation.mistake_images)
+
+
+def test_without_confirmation_its_rows_are_gone_and_its_files_stay(
+    two_cpus: None, tmp_path: Path
+) -> None:
+    run(tmp_path, Space(lrs=(0.1,), batch_sizes=(512,)), epochs=1, confirm=1, confirm_seeds=1)
+    files = sorted(path.name for path in tmp_path.glob("stacks/*"))
+    plain = run(tmp_path, Space(lrs=(0.1,), batch_sizes=(512,)), epochs=1)
+    assert plain.tables.trials["trial"].to_list() == ["lr0.1-bs512-seed0"]
+    assert sorted(path.name for path in tmp_path.glob("stacks/*")) == files
+    assert len(files) == 2
+
+
+def test_test_data_of_other_pixels_is_refused_before_training(tmp_path: Path) -> None:
+    other = tmp_path / "other.csv"
+    other.write_text("label,pixel0\n" + "1,0\n2,9\n" * 4)
+    with pytest.raises(InputError, match="images of 1 pixels; those of sample have 784"):
+        run(tmp_path / "study", test_data=str(other))
+    assert not (tmp_path / "study").exists()
+
+
+def test_test_data_that_were_learned_from_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="5,000 of its 5,000 images are in sample as well"):
+        run(tmp_path / "study", test_data="sample")
+    assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize(
+    ("taken", "fresh"), [((0,), [1, 2]), ((5, 3), [6, 7]), ((0, 2**32 - 1), [1, 2])]
+)
+def test_fresh_seeds_are_none_of_those_taken(taken: tuple[int, ...], fresh: list[int]) -> None:
+    assert fresh_seeds(taken, 2) == fresh
+
+
+@pytest.mark.parametrize("options", [{"confirm": -1}, {"confirm_seeds": 0}])
+def test_counts_out_of_range_are_refused(options: dict[str, int]) -> None:
+    with pytest.raises(InputError, match=r"^confirm"):
+        Request(**options)  # type: ignore[arg-type]
+
+
+def test_a_cell_with_a_seed_that_diverged_comes_last() -> None:
+    trials = pd.DataFrame(
+        {
+            "trial": ["a0", "a1", "b0", "b1"],
+            "lr": [0.1, 0.1, 0.5, 0.5],
+            "batch_size": [32] * 4,
+            "status": ["completed", "diverged", "completed", "completed"],
+            "val_accuracy": [0.99, float("nan"), 0.9, 0.8],
+            "val_loss": [0.1, float("nan"), 0.2, 0.3],
+            "seconds": [1.0] * 4,
+        }
+    )
+    cells = rank_cells(trials)
+    assert cells[["lr", "seeds", "lowest", "highest"]].to_numpy().tolist() == [
+        [0.5, 2, 0.8, 0.9],
+        [0.1, 1, 0.99, 0.99],
+    ]
+    assert cells["compared"].to_list() == [True, False]
+    assert rank(trials)["trial"].to_list() == ["b0", "b1", "a0"]
+    assert rank(trials, ["b1"])["trial"].to_list() == ["b1", "b0", "a0"]

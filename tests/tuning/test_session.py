@@ -1,0 +1,52 @@
+"""What of Ray a study on this machine starts, and in what its trials run."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import io, json, sys
+from contextlib import suppress
+
+import psutil
+import ray
+from ray.tune.execution.class_cache import _ActorClassCache
+from rich.console import Console
+
+from digitrec.results.timings import Timings
+from digitrec.search import keep_environment
+from digitrec.session import Session
+
+
+class Trial:
+    def look(self):
+        return "digitrec.engine.train" in sys.modules
+
+
+with Session(None, Console(file=io.StringIO()), Timings(), preload=sys.argv[1] == "yes"):
+    keep_environment()
+    trial = _ActorClassCache().get(Trial).options(num_cpus=1).remote()
+    imported = ray.get(trial.look.remote())
+    children = psutil.Process().children(recursive=True)
+    commands = []
+    for child in children:
+        with suppress(psutil.NoSuchProcess):
+            commands.append(" ".join(child.cmdline()))
+_, left = psutil.wait_procs(children, timeout=60)
+print(json.dumps([imported, commands, len(left)]))
+"""
+
+
+@pytest.mark.parametrize("preload", ["yes", "no"])
+def test_a_local_ray_is_bare_and_its_own_workers_run_the_trials(preload: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, preload], capture_output=True, text=True, check=True
+    )
+    imported, commands, left = json.loads(done.stdout.splitlines()[-1])
+    assert imported == (preload == "yes")
+    assert any("raylet" in command for command in commands)
+    for needless in ("monitor.py", "log_monitor.py", "dashboard/dashboard.py"):
+        assert not any(needless in command for command in commands), needless
+    assert left == 0
