@@ -1,20 +1,149 @@
-"""The hyperparameters: what a configuration consists of."""
+"""The hyperparameters, each declared once; options, names, columns and axes follow from it.
 
-from dataclasses import dataclass
-from typing import Literal
+A new one is a new field of `Configuration`. Nothing else names one, except the engine's
+step and the rules of the verdict that are about a role.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 Precision = Literal["float32", "bf16"]
+Scale = Literal["log", "linear", "category"]
+Role = Literal["step size", "batch"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hyperparameter:
+    """What a hyperparameter is called, which values it takes, and what it means to the rest."""
+
+    name: str  # of the field, the column and the key in files: batch_size
+    label: str  # of axes and legends: batch size
+    short: str  # in the names of trials: bs
+    help: str  # of the option
+    parse: Callable[[str], Any]  # a value from its text; raises ValueError
+    kind: str  # what the text has to be: "a number"
+    accepts: str  # which values are right, in words
+    is_right: Callable[[Any], bool]  # whether a value is
+    values: tuple[Any, ...]  # what is searched when nothing is asked for
+    scale: Scale  # of axes, colours and ranges
+    divides: bool  # whether trials that are trained together must share it
+    role: Role | None  # what rules of the verdict may ask for
+    beyond: Callable[[Sequence[Any], bool], list[Any]] | None
+    """The next values above (True) or below the ones that were searched; None: there are none."""
+
+    @property
+    def heading(self) -> str:
+        """The name in sentences and table headings: `batch size 32`, `lr 0.1`."""
+        return self.name.replace("_", " ")
+
+    @property
+    def option(self) -> str:
+        """The option of the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def has_default(self) -> bool:
+        """Whether a configuration need not name it; names of trials leave it out at its default."""
+        return len(self.values) == 1
+
+    def write(self, value: Any) -> str:
+        """Return a value as text that `parse` reads."""
+        return "-".join(map(str, value)) if isinstance(value, tuple) else repr(value)
+
+
+def _hyperparameter(
+    label: str,
+    *,
+    short: str,
+    help: str,
+    parse: Callable[[str], Any],
+    kind: str,
+    accepts: str,
+    is_right: Callable[[Any], bool],
+    values: tuple[Any, ...],
+    scale: Scale,
+    divides: bool = False,
+    role: Role | None = None,
+    beyond: Callable[[Sequence[Any], bool], list[Any]] | None = None,
+) -> Any:
+    """Return a field of `Configuration` with its declaration as metadata."""
+    declaration = {
+        "label": label, "short": short, "help": help, "parse": parse, "kind": kind,
+        "accepts": accepts, "is_right": is_right, "values": values, "scale": scale,
+        "divides": divides, "role": role, "beyond": beyond,
+    }  # fmt: skip
+    if len(values) == 1:
+        return field(default=values[0], metadata=declaration)
+    return field(metadata=declaration)
+
+
+def rates_between(low: float, high: float) -> list[float]:
+    """Return the numbers 1, 2 and 5 times a power of ten that lie between, neither end included."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    series = [float(f"{digit}e{power}") for power in powers for digit in (1, 2, 5)]
+    return [rate for rate in series if 1.001 * low < rate < 0.999 * high]
+
+
+def _next_rates(values: Sequence[float], up: bool) -> list[float]:
+    low, high = min(values), max(values)
+    return rates_between(high, 21 * high)[:2] if up else rates_between(low / 21, low)[-2:]
+
+
+def _next_sizes(values: Sequence[int], up: bool) -> list[int]:
+    if up:
+        return [2 * max(values), 4 * max(values)]
+    return [size for size in (min(values) // 4, min(values) // 2) if size >= 1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Configuration:
-    """One point of the search space."""
+    """One value for every hyperparameter, and the seed of a trial."""
 
-    lr: float  # learning rate of plain SGD
-    batch_size: int  # images per update
+    lr: float = _hyperparameter(
+        "learning rate",
+        short="lr",
+        help="learning rates of SGD",
+        parse=float,
+        kind="a number",
+        accepts="a finite number above 0",
+        is_right=lambda value: math.isfinite(value) and value > 0,
+        values=(0.001, 0.01, 0.1, 0.5, 1.0),
+        scale="log",
+        role="step size",
+        beyond=_next_rates,
+    )
+    batch_size: int = _hyperparameter(
+        "batch size",
+        short="bs",
+        help="images per update",
+        parse=int,
+        kind="a whole number",
+        accepts="a whole number above 0",
+        is_right=lambda value: value >= 1,
+        values=(32, 64, 128, 256, 512),
+        scale="log",
+        divides=True,
+        role="batch",
+        beyond=_next_sizes,
+    )
     seed: int  # of the initial weights and of the order of the images
 
     @property
     def trial(self) -> str:
         """The name of the trial that trains this configuration; it does not depend on the grid."""
         return f"lr{self.lr!r}-bs{self.batch_size}-seed{self.seed}"
+
+
+HYPERPARAMETERS: dict[str, Hyperparameter] = {
+    each.name: Hyperparameter(name=each.name, **each.metadata)
+    for each in fields(Configuration)
+    if each.metadata
+}
+"""Name -> declaration, in the order of the columns."""
+
+
+def with_role(role: Role) -> Hyperparameter:
+    """Return the hyperparameter that plays a role."""
+    return next(each for each in HYPERPARAMETERS.values() if each.role == role)

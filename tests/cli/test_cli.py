@@ -98,7 +98,8 @@ def test_a_wrong_option_is_said_before_the_data_is_looked_for(
 
 def test_wrong_options_are_said_before_torch_and_ray_are_imported() -> None:
     code = (
-        "import sys; from digitrec.cli.main import main; assert main(['tune', '--epochs', '0']) == 2; "
+        "import sys; from digitrec.cli.main import main; "
+        "assert main(['tune', '--epochs', '0']) == 2; "
         "assert not {'torch', 'ray', 'pandas'} & set(sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
