@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from digitrec.results.analysis.ranking import rank_cells, rank_confirmed
+from digitrec.results.analysis.ranking import rank_configurations, rank_confirmed
 from digitrec.results.analysis.runs import number_runs
 from digitrec.results.analysis.statistics import (
     Comparisons,
@@ -60,7 +60,7 @@ class Evidence:
     def ranked(self) -> pd.DataFrame:
         """The cells with a result, best first; see `rank_confirmed`."""
         confirmed = self.record.question.confirmed_trials
-        return rank_confirmed(self.trials, confirmed, self.hyperparameters)
+        return rank_confirmed(self.trials, confirmed)
 
     @cached_property
     def fresh(self) -> pd.DataFrame:
@@ -70,7 +70,7 @@ class Evidence:
     @cached_property
     def by_grid(self) -> pd.DataFrame:
         """The cells as they were ranked before any was confirmed."""
-        return rank_cells(self.trials.drop(self.fresh.index), self.hyperparameters)
+        return rank_configurations(self.trials.drop(self.fresh.index))
 
     @cached_property
     def unconfirmed(self) -> dict[str, list[str]]:
@@ -215,7 +215,7 @@ class Evidence:
         """
         rows = [
             {
-                **{name: getattr(member, name) for name in ("lr", "batch_size", "seed")},
+                **member.values(),
                 "stack": place,
                 "trials": len(result.stack.members),
                 **{name: getattr(result.run, name) for name in ("node", "pid", "started", "ended")},
