@@ -20,7 +20,7 @@ from digitrec.store.folder import Folder, describe_error
 
 if TYPE_CHECKING:
     from digitrec.doctor.checks import Diagnosis
-    from digitrec.results.analysis.verdict import Finding
+    from digitrec.results.analysis.finding import Finding
     from digitrec.results.outcome import StudyResult
     from digitrec.winner.predict import Score
 

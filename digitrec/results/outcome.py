@@ -6,7 +6,8 @@ from typing import Any
 import pandas as pd
 
 from digitrec.results.analysis import ranking
-from digitrec.results.analysis.verdict import Finding, reach_verdict
+from digitrec.results.analysis.finding import Finding
+from digitrec.results.analysis.verdict import reach_verdict
 from digitrec.results.figures import plots
 from digitrec.results.report.write import write_report
 from digitrec.store import tables

@@ -19,8 +19,8 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 
 from digitrec.cli import main as cli
+from digitrec.results.analysis.finding import Finding
 from digitrec.results.analysis.ranking import rank
-from digitrec.results.analysis.verdict import Finding
 from digitrec.results.report.markdown import code, make_markdown, plain
 from digitrec.results.report.page import make_page
 from digitrec.results.report.sections import draw_sections

@@ -8,9 +8,9 @@ from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
+from digitrec.results.analysis.finding import Finding
 from digitrec.results.analysis.next_command import tune_command
 from digitrec.results.analysis.ranking import rank
-from digitrec.results.analysis.verdict import Finding
 from digitrec.results.figures.canvas import listed, share
 from digitrec.results.figures.plots import count
 from digitrec.store.record import StudyRecord

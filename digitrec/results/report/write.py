@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from digitrec.results.analysis.verdict import Finding
+from digitrec.results.analysis.finding import Finding
 from digitrec.results.report.markdown import make_markdown
 from digitrec.results.report.page import make_page
 from digitrec.results.report.sections import draw_mistakes, draw_sections
