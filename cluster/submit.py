@@ -100,7 +100,7 @@ def make_submission(
             "job_name": study,
             "study": out,
             "data": data,
-            "configurations": str(len(request.space.configurations())),
+            "configurations": str(len(request.space.trials())),
             "digitrec": importlib.metadata.version("digitrec"),
         },
         runtime_env=runtime_env,

@@ -62,7 +62,7 @@ def run_study(request: Request, console: Console) -> "StudyResult":
     with locked(study) as lock, StudyRunner(request, shared, console, timings, lock) as rounds:
         open_study(study, question, console)
         write_labels(study, question, digits.labels[split.val], split.val)
-        rounds.train(question, question.configurations())
+        rounds.train(question, question.trials())
         if request.confirm:
             question = rounds.confirm(question)
         refitted = rounds.refit(question) if request.refit else None

@@ -58,7 +58,7 @@ def make_study(directory: Path) -> tuple[Folder, StudyRecord]:
     study.prepare()
     write_spec(study, made.question)
     for result in made.results:
-        weights = {member.trial: weights_of(member.trial) for member in result.stack.members}
+        weights = {member.name: weights_of(member.name) for member in result.stack.members}
         write_stack(study, key, result, weights)
     write_checkpoint(study, key, "in-training", make_training())
     write_failure(study, "lost", list(made.failures), "RuntimeError: no room")
@@ -221,7 +221,7 @@ def check_weights(study: Folder, whole: StudyRecord) -> str:
     key = whole.question.key
     said = ""
     for result in whole.results:
-        trials = [member.trial for member in result.stack.members]
+        trials = [member.name for member in result.stack.members]
         try:
             found = read_weights(study, key, result.key, trials)
         except DamagedError as error:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from digitrec.results.analysis.ranking import rank
-from digitrec.space.hyperparameters import Configuration
+from digitrec.space.hyperparameters import Configuration, Trial
 from digitrec.space.records import EpochRecord
 from digitrec.space.stacks import Stack
 from digitrec.store.folder import Folder
@@ -54,12 +54,18 @@ def make_record(
         best: more of the winner's `model.json`.
     """
     question = _question(lrs, batch_sizes, epochs, source, confirmed)
-    configurations = question.configurations()
-    trained = [c for c in configurations if c.lr not in {*untrained, *failed}]
-    results = [_result(c, place, epochs, c.lr in diverged) for place, c in enumerate(trained)]
-    failures = {c.trial: "Traceback ...\nRuntimeError: no room" for c in configurations
-                if c.lr in failed}  # fmt: skip
-    tables = make_tables(configurations, epochs, results, failures)
+    trials = question.trials()
+    trained = [t for t in trials if t.configuration.lr not in {*untrained, *failed}]
+    results = [
+        _result(trial, place, epochs, trial.configuration.lr in diverged)
+        for place, trial in enumerate(trained)
+    ]
+    failures = {
+        trial.name: "Traceback ...\nRuntimeError: no room"
+        for trial in trials
+        if trial.configuration.lr in failed
+    }
+    tables = make_tables(trials, epochs, results, failures)
     winners = rank(tables.trials, question.confirmed_trials)["trial"].head(1)
     return StudyRecord(
         directory=Folder.at(directory),
@@ -67,7 +73,7 @@ def make_record(
         results=results,
         tables=tables,
         failures=failures,
-        predictions={r.stack.members[0].trial: r.predictions[0] for r in results},
+        predictions={r.stack.members[0].name: r.predictions[0] for r in results},
         labels=LABELS if with_validation else None,
         best=None if best is None else {"trial": winners.iloc[0]} | best,
         validation=_validation(winners.iloc[0]) if with_validation and len(winners) else None,
@@ -97,13 +103,13 @@ def _question(
     )
 
 
-def _result(configuration: Configuration, place: int, epochs: int, diverges: bool) -> StackResult:
+def _result(trial: Trial, place: int, epochs: int, diverges: bool) -> StackResult:
     """One worker trains after the other has begun; each stack takes two seconds."""
     started = STARTED + 2 * (place // 2)
     predictions = np.where(np.arange(VAL_ROWS) < 80, LABELS, (LABELS + 1) % 10).astype(np.uint8)
     return StackResult(
-        stack=Stack((configuration,)),
-        epochs=[[record] for record in _history(configuration, epochs, diverges)],
+        stack=Stack((trial,)),
+        epochs=[[record] for record in _history(trial.configuration, epochs, diverges)],
         predictions=predictions[None],
         run=Run(node="127.0.0.1", pid=10 + place % 2, started=started, ended=started + 2),
     )

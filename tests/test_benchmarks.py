@@ -134,7 +134,7 @@ def test_the_autograd_step_is_digitrecs_step(products: Products) -> None:
     batches = torch.arange(48).split(16)
     rates = torch.tensor([0.01, 0.1, 0.5]).view(-1, 1, 1)
     ours, theirs = (init_mlp(engine.SIZES, seed=0, members=3) for _ in range(2))
-    train_on(ours, rates, data, torch.arange(48), 16, products, Totals(ours))
+    train_on(ours, {"lr": rates}, data, torch.arange(48), 16, products, Totals(ours))
     engine.train_epoch_by_autograd(theirs, rates, data, batches, engine.autograd_loss)
     for own, other in zip(parameters(ours), parameters(theirs), strict=True):
         torch.testing.assert_close(own, other.detach(), rtol=1e-4, atol=1e-5)

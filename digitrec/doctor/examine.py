@@ -111,7 +111,7 @@ def examine_machine(request: Request, machine: Machine) -> list[Diagnosis]:
     if study is not None:
         there = next(path for path in (study, *study.parents) if path.exists())
         free = shutil.disk_usage(there).free
-        configurations = len(request.space.configurations())
+        configurations = len(request.space.trials())
         found.append(diagnosis.judge_study_disk(study, free, configurations))
     return found
 

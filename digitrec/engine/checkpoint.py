@@ -103,7 +103,7 @@ def read_finished(
         DamagedError: a file of the finished stack is not what it should be.
     """
     result: StackResult = read_stack(study, question, key + SUFFIX)
-    parameters = read_weights(study, question, key, [member.trial for member in stack.members])
+    parameters = read_weights(study, question, key, [member.name for member in stack.members])
     try:
         places = [result.stack.members.index(member) for member in stack.members]
         members = [model.member(k) for k in range(len(model))]
@@ -117,7 +117,7 @@ def read_finished(
 def weights_of(stack: Stack, model: StackedMLP) -> dict[str, Parameters]:
     """Return every trial's parameters as numpy arrays."""
     return {
-        member.trial: {name: values.cpu().numpy() for name, values in model.member(k).items()}
+        member.name: {name: values.cpu().numpy() for name, values in model.member(k).items()}
         for k, member in enumerate(stack.members)
     }
 

@@ -12,7 +12,7 @@ subtracted from the weights as they come.
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -22,8 +22,12 @@ from torch import Tensor
 
 from digitrec.engine.model import StackedMLP
 from digitrec.engine.products import Products, choose_products
+from digitrec.space.hyperparameters import HYPERPARAMETERS
 from digitrec.space.records import EpochRecord
 from digitrec.space.shape import CLASSES
+from digitrec.space.stacks import Stack
+
+Values = Mapping[str, Tensor]  # hyperparameter -> (K, 1, 1)
 
 IMAGES_AT_ONCE = 1024  # of an evaluation; bounds its memory
 SUMS_BETWEEN_PAUSES = 16  # of totals; a stack can pause only where nothing waits to be summed
@@ -109,11 +113,9 @@ class Training:
 
 def epochs(
     model: StackedMLP,
-    lrs: tuple[float, ...],
+    stack: Stack,
     data: TrainingData,
     *,
-    batch_size: int,
-    seed: int,
     epochs: int,
     predictions: Tensor | None = None,
     products: Products | None = None,
@@ -121,10 +123,8 @@ def epochs(
     """Train a stack in place and yield, after each epoch, one record per trial; see `train`."""
     for training in train(
         Training.of(model),
-        lrs,
+        stack,
         data,
-        batch_size=batch_size,
-        seed=seed,
         epochs=epochs,
         predictions=predictions,
         products=products,
@@ -134,11 +134,9 @@ def epochs(
 
 def train(
     training: Training,
-    lrs: tuple[float, ...],
+    stack: Stack,
     data: TrainingData,
     *,
-    batch_size: int,
-    seed: int,
     epochs: int,
     pause_after: float = math.inf,
     predictions: Tensor | None = None,
@@ -151,10 +149,9 @@ def train(
 
     Args:
         training: K MLPs and how far they have come, changed in place.
-        lrs: K learning rates.
+        stack: K trials; a last batch that is shorter is used as well, and the seed and the epoch's
+            number alone give the order of the images.
         data: what to train on and what to validate on, on the model's device.
-        batch_size: images per update; a shorter last batch is used as well.
-        seed: gives, with the epoch's number alone, the order of the images.
         epochs: how many in all.
         pause_after: seconds of an epoch's training after which to yield within it; whoever goes on
             from there, now or from a copy, comes to the same numbers.
@@ -163,7 +160,7 @@ def train(
     """
     model = training.model
     products = products or choose_products(model.device, model.dtype, data.train_images.dtype)
-    rates = torch.tensor(lrs, dtype=model.dtype, device=model.device).view(-1, 1, 1)
+    members, batch_size = values_of_members(stack, model), stack.configuration.batch_size
     images = len(data.train_labels)
     while len(training.history) < epochs:
         epoch = len(training.history) + 1
@@ -171,10 +168,10 @@ def train(
         if all(record and record.diverged for record in before):
             measured = [(DIVERGED, DIVERGED)] * len(model)
         else:
-            order = shuffled(images, seed=seed, epoch=epoch).to(model.device)
+            order = shuffled(images, seed=stack.seed, epoch=epoch).to(model.device)
             narrow = model.of_pixels(data.pixels)
             for _ in _train_epoch(
-                training, narrow, rates, data, order, batch_size, products, pause_after
+                training, narrow, members, data, order, batch_size, products, pause_after
             ):
                 model.take_pixels(data.pixels, narrow)
                 yield training
@@ -194,6 +191,13 @@ def train(
         )
         training.totals, training.seconds = Totals(model), 0.0
         yield training
+
+
+def values_of_members(stack: Stack, model: StackedMLP) -> Values:
+    """Return each member's value of every hyperparameter that a stack need not share."""
+    own = [each.name for each in HYPERPARAMETERS.values() if not each.divides]
+    columns = {name: torch.tensor(stack.values(name), dtype=model.dtype) for name in own}
+    return {name: column.to(model.device).view(-1, 1, 1) for name, column in columns.items()}
 
 
 def _record(
@@ -219,7 +223,7 @@ def shuffled(images: int, *, seed: int, epoch: int) -> Tensor:
 def _train_epoch(
     training: Training,
     model: StackedMLP,
-    rates: Tensor,
+    members: Values,
     data: TrainingData,
     order: Tensor,
     batch_size: int,
@@ -238,13 +242,13 @@ def _train_epoch(
             yield
         start = time.perf_counter()
         rows = order[place : place + between]
-        train_on(model, rates, data, rows, batch_size, products, training.totals)
+        train_on(model, members, data, rows, batch_size, products, training.totals)
         training.seconds += time.perf_counter() - start
 
 
 def train_on(
     model: StackedMLP,
-    rates: Tensor,
+    members: Values,
     data: TrainingData,
     order: Tensor,
     batch_size: int,
@@ -255,7 +259,7 @@ def train_on(
 
     Args:
         model: K MLPs of P pixels, changed in place.
-        rates: learning rates, (K, 1, 1).
+        members: their hyperparameters; see `values_of_members`.
         data: what the order indexes.
         order: row numbers, int64 (N,).
         batch_size: B; the last batch may be shorter.
@@ -269,17 +273,17 @@ def train_on(
         targets = torch.split(one_hot, batch_size, dim=1)
         for rows, batch_labels, target in zip(*batches, targets, strict=True):
             images = data.train_images.index_select(0, rows)
-            totals.add(update(model, rates, images, target, products), batch_labels)
+            totals.add(update(model, members, images, target, products), batch_labels)
 
 
 def update(
-    model: StackedMLP, rates: Tensor, images: Tensor, target: Tensor, products: Products
+    model: StackedMLP, members: Values, images: Tensor, target: Tensor, products: Products
 ) -> Tensor:
     """Make one SGD step of all K trials on a batch, in place.
 
     Args:
         model: K MLPs.
-        rates: learning rates, (K, 1, 1).
+        members: their hyperparameters; see `values_of_members`.
         images: (B, P).
         target: the labels as one-hot, (C, B).
         products: how to multiply.
@@ -289,7 +293,8 @@ def update(
     """
     inputs = model.layer_inputs(images, products)
     logits = model.logits(inputs[-1], products).to(model.dtype)
-    grad = logits.softmax(1).sub_(target).mul_(rates / len(images))  # of the logits, times lr
+    scale = members["lr"] / len(images)
+    grad = logits.softmax(1).sub_(target).mul_(scale)  # of the logits, times lr
     for layer in reversed(range(len(inputs))):
         weight, x = model.weights[layer], inputs[layer]
         below = products.input_gradient(weight, grad, x) if layer > 0 else grad

@@ -5,8 +5,8 @@ step and the rules of the verdict that are about a role.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 Precision = Literal["float32", "bf16"]
@@ -79,6 +79,14 @@ def _hyperparameter(
     return field(metadata=declaration)
 
 
+SEEDS = "a whole number from 0 to 2**32 - 1"
+
+
+def is_seed(seed: int) -> bool:
+    """Return whether a seed is one of `SEEDS`."""
+    return 0 <= seed < 2**32
+
+
 def rates_between(low: float, high: float) -> list[float]:
     """Return the numbers 1, 2 and 5 times a power of ten that lie between, neither end included."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -99,7 +107,7 @@ def _next_sizes(values: Sequence[int], up: bool) -> list[int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Configuration:
-    """One value for every hyperparameter, and the seed of a trial."""
+    """One value for every hyperparameter."""
 
     lr: float = _hyperparameter(
         "learning rate",
@@ -128,12 +136,78 @@ class Configuration:
         role="batch",
         beyond=_next_sizes,
     )
+
+    @property
+    def name(self) -> str:
+        """The values that have no default or differ from it: `lr0.1-bs32`."""
+        return "-".join(self._parts(HYPERPARAMETERS.values()))
+
+    @property
+    def own_name(self) -> str:
+        """The part of the name that tells the members of a stack apart: `lr0.1`."""
+        own = (each for each in HYPERPARAMETERS.values() if not each.divides)
+        return "-".join(self._parts(own))
+
+    @property
+    def shared(self) -> tuple[Any, ...]:
+        """The values that all members of a stack share."""
+        return tuple(getattr(self, each.name) for each in HYPERPARAMETERS.values() if each.divides)
+
+    def of_role(self, role: Role) -> Any:
+        """Return the value of the hyperparameter that plays a role."""
+        return getattr(self, with_role(role).name)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Configuration":
+        """Return the configuration of these values; a missing name has its default.
+
+        Raises:
+            ValueError: a name is unknown, or a value is not accepted.
+            TypeError: a name without a default is missing, or a value is of another type.
+        """
+        for name, value in values.items():
+            if name not in HYPERPARAMETERS:
+                raise ValueError(f"{name} is no hyperparameter that this digitrec knows")
+            if not HYPERPARAMETERS[name].is_right(value):
+                raise ValueError(f"{name} {value!r} is not {HYPERPARAMETERS[name].accepts}")
+        return cls(**values)
+
+    def _parts(self, hyperparameters: Iterable[Hyperparameter]) -> Iterator[str]:
+        for each in hyperparameters:
+            value = getattr(self, each.name)
+            if not each.has_default or value != each.values[0]:
+                yield f"{each.short}{each.write(value)}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Trial:
+    """One configuration trained with one seed."""
+
+    configuration: Configuration
     seed: int  # of the initial weights and of the order of the images
 
     @property
-    def trial(self) -> str:
-        """The name of the trial that trains this configuration; it does not depend on the grid."""
-        return f"lr{self.lr!r}-bs{self.batch_size}-seed{self.seed}"
+    def name(self) -> str:
+        """The name of the trial, such as `lr0.1-bs32-seed0`; it does not depend on the space."""
+        return f"{self.configuration.name}-seed{self.seed}"
+
+    def values(self) -> dict[str, Any]:
+        """Return the hyperparameters by name, and the seed: the columns and the keys of files."""
+        return asdict(self.configuration) | {"seed": self.seed}
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Trial":
+        """Return the trial of what `values` returned; see `Configuration.of`.
+
+        Raises:
+            KeyError: there is no seed.
+            ValueError: the seed is out of its range.
+        """
+        own = {name: value for name, value in values.items() if name != "seed"}
+        seed = values["seed"]
+        if not is_seed(seed):
+            raise ValueError(f"seed {seed!r} is not {SEEDS}")
+        return cls(Configuration.of(own), seed)
 
 
 HYPERPARAMETERS: dict[str, Hyperparameter] = {
@@ -147,3 +221,8 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
 def with_role(role: Role) -> Hyperparameter:
     """Return the hyperparameter that plays a role."""
     return next(each for each in HYPERPARAMETERS.values() if each.role == role)
+
+
+def in_column(name: str, value: Any) -> Any:
+    """Return a value of a trial as a table holds it: numbers and text."""
+    return HYPERPARAMETERS[name].write(value) if isinstance(value, tuple) else value

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from digitrec.errors import InputError
-from digitrec.space.hyperparameters import Configuration
+from digitrec.space.hyperparameters import Configuration, Trial
 
 Value = TypeVar("Value", int, float)
 
@@ -29,10 +29,11 @@ class Space:
         _check_values("batch size", self.batch_sizes, "a whole number above 0", _is_positive)
         _check_values("seed", self.seeds, "a whole number from 0 to 2**32 - 1", _is_seed)
 
-    def configurations(self) -> tuple[Configuration, ...]:
-        """All points of the grid, learning rate slowest, in the order of the lists."""
-        points = itertools.product(self.lrs, self.batch_sizes, self.seeds)
-        return tuple(Configuration(lr=lr, batch_size=size, seed=seed) for lr, size, seed in points)
+    def trials(self) -> tuple[Trial, ...]:
+        """Return the trials of the grid, the first hyperparameter slowest, the seed fastest."""
+        points = itertools.product(self.lrs, self.batch_sizes)
+        configurations = [Configuration(lr=lr, batch_size=size) for lr, size in points]
+        return tuple(Trial(each, seed) for each in configurations for seed in self.seeds)
 
 
 def _is_rate(lr: float) -> bool:

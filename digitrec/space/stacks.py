@@ -4,58 +4,74 @@ import hashlib
 import heapq
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from digitrec.errors import InputError
-from digitrec.space.hyperparameters import Configuration
+from digitrec.space.hyperparameters import HYPERPARAMETERS, Configuration, Hyperparameter, Trial
 
+MOST_OF_NAME = 180  # characters of a stack's name in the names of its files
 MAX_STACK_SIZE = 16  # keeps a stack's weights near a processor's cache; larger was not measured
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """Trials that share seed and batch size, and so their batches: trained together as one model.
+    """Trials that share their batches and the shape of their tensors, trained as one model.
 
     Raises:
-        InputError: no members, or members of different batch size or seed.
+        InputError: no members, or members that differ in what a stack shares.
     """
 
-    members: tuple[Configuration, ...]
+    members: tuple[Trial, ...]
 
     def __post_init__(self) -> None:
-        if len({(member.batch_size, member.seed) for member in self.members}) != 1:
-            raise InputError("a stack needs members of one batch size and one seed")
+        if len({_shared(member) for member in self.members}) != 1:
+            names = [each.label for each in HYPERPARAMETERS.values() if each.divides]
+            raise InputError(f"a stack needs members of one {', one '.join([*names, 'seed'])}")
 
     @property
-    def batch_size(self) -> int:
-        """Images per update, the same for all members."""
-        return self.members[0].batch_size
+    def configuration(self) -> Configuration:
+        """The first member's; the others share its dividing hyperparameters."""
+        return self.members[0].configuration
 
     @property
     def seed(self) -> int:
         """The seed of all members."""
         return self.members[0].seed
 
-    @property
-    def lrs(self) -> tuple[float, ...]:
-        """The members' learning rates, in their order."""
-        return tuple(member.lr for member in self.members)
+    def values(self, name: str) -> tuple[Any, ...]:
+        """Return the members' values of a hyperparameter, in their order."""
+        return tuple(getattr(member.configuration, name) for member in self.members)
 
     @property
     def name(self) -> str:
-        """Readable and short: batch size, seed and learning rates (first and last of many)."""
-        rates = [repr(lr) for lr in self.lrs]
-        if len(rates) > 5:
-            rates = [f"{rates[0]}..{rates[-1]}x{len(rates)}"]
-        return f"bs{self.batch_size}-seed{self.seed}-lr{','.join(rates)}"
+        """Readable and short: what the members share, then their own values."""
+        shared, own = (
+            [each.short + ",".join(texts) for each, texts in self._values(divides)]
+            for divides in (True, False)
+        )
+        return "-".join([*shared, f"seed{self.seed}", *own])
 
     @property
     def key(self) -> str:
         """The name made unique, for a file."""
-        members = " ".join(member.trial for member in self.members)
-        return f"{self.name}-{hashlib.sha256(members.encode()).hexdigest()[:8]}"
+        members = " ".join(member.name for member in self.members)
+        return f"{self.name[:MOST_OF_NAME]}-{hashlib.sha256(members.encode()).hexdigest()[:8]}"
+
+    def describe(self, *, divides: bool) -> str:
+        """Return in words what the members share, or their own values."""
+        parts = (f"{each.heading} {', '.join(texts)}" for each, texts in self._values(divides))
+        return "; ".join(parts)
+
+    def _values(self, divides: bool) -> Iterator[tuple[Hyperparameter, list[str]]]:
+        """Yield each hyperparameter with its values; the first and the last of more than five."""
+        for each in HYPERPARAMETERS.values():
+            values = list(dict.fromkeys(self.values(each.name)))
+            if each.divides is not divides or (each.has_default and values == [*each.values]):
+                continue
+            texts = [each.write(value) for value in values]
+            yield each, texts if len(texts) <= 5 else [f"{texts[0]}..{texts[-1]}x{len(texts)}"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +92,10 @@ class Cost(NamedTuple):
 
     def of_stack(self, stack: Stack, images: int) -> float:
         """Seconds that a stack takes to train on so many images (rows x epochs)."""
-        updates = images / stack.batch_size
+        updates: float = images / stack.configuration.of_role("batch")
         per_member = images * self.per_image + updates * self.per_update
-        return len(stack.members) * per_member + updates * self.per_stacked_update + self.per_stack
+        stacked = updates * self.per_stacked_update
+        return len(stack.members) * per_member + stacked + self.per_stack
 
 
 # Fitted to tests/benchmarks/engine.py on one AMD EPYC (Zen 5) core, 784-256-128-10, float32.
@@ -86,44 +103,45 @@ CPU_COST = Cost(per_image=6.5e-6, per_update=1.2e-4, per_stacked_update=8e-5, pe
 
 
 def plan_stacks(
-    configurations: Sequence[Configuration],
+    trials: Sequence[Trial],
     *,
     workers: int,
     images: int,
     stack_size: int | None = None,
     cost: Cost = CPU_COST,
 ) -> list[Stack]:
-    """Group configurations into stacks, longest first, so that all workers are busy to the end.
+    """Group trials into stacks, longest first, so that all workers are busy to the end.
 
     Args:
-        configurations: what to train; each ends up in exactly one stack.
+        trials: what to train; each ends up in exactly one stack.
         workers: stacks that can be trained at a time.
         images: training rows x epochs, to weigh a stack's training against its way through Ray.
         stack_size: the most members of a stack; None takes the size that ends soonest.
         cost: what training takes, to plan by.
     """
-    largest = max(_group_sizes(configurations), default=1)
+    largest = max(map(len, _groups(trials)), default=1)
     sizes = [stack_size] if stack_size else range(min(largest, MAX_STACK_SIZE), 0, -1)
-    plans = [_longest_first(_cut(configurations, size), images, cost) for size in sizes]
+    plans = [_longest_first(_cut(trials, size), images, cost) for size in sizes]
     return min(plans, key=lambda plan: _makespan(plan, workers, images, cost))
 
 
-def _groups(configurations: Iterable[Configuration]) -> dict[tuple[int, int], list[Configuration]]:
-    groups: dict[tuple[int, int], list[Configuration]] = {}
-    for configuration in configurations:
-        key = (configuration.batch_size, configuration.seed)
-        groups.setdefault(key, []).append(configuration)
-    return groups
+def _shared(trial: Trial) -> tuple[Any, ...]:
+    """Return what the members of a stack have in common."""
+    return (*trial.configuration.shared, trial.seed)
 
 
-def _group_sizes(configurations: Iterable[Configuration]) -> list[int]:
-    return [len(group) for group in _groups(configurations).values()]
+def _groups(trials: Iterable[Trial]) -> list[list[Trial]]:
+    """Return the trials that could be trained together, in their order."""
+    groups: dict[tuple[Any, ...], list[Trial]] = {}
+    for trial in trials:
+        groups.setdefault(_shared(trial), []).append(trial)
+    return list(groups.values())
 
 
-def _cut(configurations: Iterable[Configuration], size: int) -> list[Stack]:
+def _cut(trials: Iterable[Trial], size: int) -> list[Stack]:
     """Cut each group as evenly as can be into the fewest stacks of at most `size` members."""
     stacks = []
-    for group in _groups(configurations).values():
+    for group in _groups(trials):
         pieces = math.ceil(len(group) / size)
         bounds = [round(piece * len(group) / pieces) for piece in range(pieces + 1)]
         stacks += [Stack(tuple(group[a:b])) for a, b in itertools.pairwise(bounds)]

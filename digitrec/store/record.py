@@ -57,9 +57,9 @@ def read_record(directory: Folder) -> StudyRecord:
         ) from error
     results, damaged = read_stacks(directory, question.key)
     found = list(results_after(question.epochs, results))
-    done = {member.trial for member, _, _ in found}  # by a worker that was lost just afterwards
-    wanted = set(question.configurations())
-    missing = {member.trial for member in wanted} - done
+    done = {trial.name for trial, _, _ in found}  # by a worker that was lost just afterwards
+    wanted = set(question.trials())
+    missing = {trial.name for trial in wanted} - done
     failures = {
         trial: error for trial, error in read_failures(directory).items() if trial in missing
     }
@@ -67,10 +67,10 @@ def read_record(directory: Folder) -> StudyRecord:
         directory=directory,
         question=question,
         results=results,
-        tables=make_tables(question.configurations(), question.epochs, results, failures),
+        tables=make_tables(question.trials(), question.epochs, results, failures),
         failures=failures,
         predictions={
-            member.trial: result.predictions[k] for member, result, k in found if member in wanted
+            trial.name: result.predictions[k] for trial, result, k in found if trial in wanted
         },
         labels=read_labels(directory, question),
         best=read_best(directory),

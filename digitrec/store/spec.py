@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from digitrec.errors import InputError
-from digitrec.space.hyperparameters import Configuration
+from digitrec.space.hyperparameters import Trial
 from digitrec.space.points import Space
 from digitrec.store.arrays import FORMAT, DamagedError
 from digitrec.store.folder import Folder
@@ -27,7 +27,7 @@ class StudySpec:
     precision: str  # of the factors of the matrix products
     refit: bool = False  # whether the winner is trained on all rows
     test_data: str | None = None  # what the winner is scored on
-    confirmed: list[dict[str, Any]] = field(default_factory=list)  # configurations beyond the space
+    confirmed: list[dict[str, Any]] = field(default_factory=list)  # trials beyond the space
     versions: dict[str, str] = field(default_factory=dict)  # of what computed it
     format: int = FORMAT
 
@@ -46,16 +46,16 @@ class StudySpec:
     @property
     def confirmed_trials(self) -> list[str]:
         """The trials that train the leaders again."""
-        return [Configuration(**point).trial for point in self.confirmed]
+        return [Trial.of(values).name for values in self.confirmed]
 
-    def configurations(self) -> tuple[Configuration, ...]:
-        """Return the points of the grid, then those that confirm its leaders."""
+    def trials(self) -> tuple[Trial, ...]:
+        """Return the trials of the grid, then those that confirm its leaders."""
         space = Space(
             lrs=tuple(self.space["lr"]),
             batch_sizes=tuple(int(size) for size in self.space["batch_size"]),
             seeds=tuple(int(seed) for seed in self.space["seed"]),
         )
-        return space.configurations() + tuple(Configuration(**point) for point in self.confirmed)
+        return space.trials() + tuple(Trial.of(values) for values in self.confirmed)
 
     def differences(self, other: "StudySpec") -> list[str]:
         """Return in words in what `other` cannot share a directory with this question."""
@@ -105,7 +105,7 @@ def _check(question: StudySpec) -> None:
     Raises:
         ValueError, TypeError, KeyError: something is missing or of another kind.
     """
-    question.configurations()
+    question.trials()
     counts = [question.data[name] for name in ("rows", "train_rows", "val_rows", "pixels")]
     if not all(type(count) is int and count >= 1 for count in [*counts, *question.layer_sizes]):
         raise ValueError("a count is not a whole number above 0")

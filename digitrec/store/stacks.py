@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from digitrec.space.hyperparameters import Configuration
+from digitrec.space.hyperparameters import Trial
 from digitrec.space.records import EpochRecord
 from digitrec.space.stacks import Stack
 from digitrec.store.arrays import SUFFIX, Arrays, DamagedError, pack, unpack
@@ -95,7 +95,7 @@ def write_stack(
     (study / "weights").write(name, pack("weights", {"question": question}, arrays))
     about = {
         "question": question,
-        "members": [asdict(member) for member in result.stack.members],
+        "members": [member.values() for member in result.stack.members],
         "run": asdict(result.run),
     }
     arrays = {"records": as_array(result.epochs), "predictions": result.predictions}
@@ -111,7 +111,7 @@ def read_stack(study: Folder, question: str, name: str) -> StackResult:
     about, arrays = read_arrays(study, "stack", question, name)
     try:
         result = StackResult(
-            stack=Stack(tuple(Configuration(**member) for member in about["members"])),
+            stack=Stack(tuple(Trial.of(values) for values in about["members"])),
             epochs=as_records(arrays["records"]),
             predictions=arrays["predictions"],
             run=Run(**about["run"]),
@@ -156,9 +156,9 @@ def set_aside(study: Folder, damage: Damage) -> bool:
 
 def results_after(
     epochs: int, results: Iterable[StackResult]
-) -> Iterator[tuple[Configuration, StackResult, int]]:
-    """Yield each configuration that was trained for exactly so many epochs, its stack and place."""
-    seen: set[Configuration] = set()
+) -> Iterator[tuple[Trial, StackResult, int]]:
+    """Yield each trial that was trained for exactly so many epochs, its stack and place."""
+    seen: set[Trial] = set()
     for result in results:
         if len(result.epochs) != epochs:
             continue

@@ -10,17 +10,17 @@ from typing import Any
 
 import pandas as pd
 
-from digitrec.space.hyperparameters import Configuration
+from digitrec.space.hyperparameters import HYPERPARAMETERS, Trial, in_column
 from digitrec.space.records import EpochRecord
 from digitrec.store.folder import Folder
 from digitrec.store.stacks import StackResult, results_after
 
 TRIAL_COLUMNS = [
-    "trial", "lr", "batch_size", "seed", "status", "epochs", "updates", "train_loss",
+    "trial", *HYPERPARAMETERS, "seed", "status", "epochs", "updates", "train_loss",
     "train_accuracy", "val_loss", "val_accuracy", "best_val_accuracy", "best_epoch", "seconds",
 ]  # fmt: skip
 EPOCH_COLUMNS = [
-    "trial", "lr", "batch_size", "seed", "epoch", "updates", "train_loss", "train_accuracy",
+    "trial", *HYPERPARAMETERS, "seed", "epoch", "updates", "train_loss", "train_accuracy",
     "val_loss", "val_accuracy", "seconds",
 ]  # fmt: skip
 RUN_COLUMNS = ["trial", "stack", "node", "pid", "started", "ended", "node_id"]
@@ -42,7 +42,7 @@ class Tables:
 
 
 def make_tables(
-    configurations: Iterable[Configuration],
+    trials: Iterable[Trial],
     epochs: int,
     results: Iterable[StackResult],
     failures: dict[str, str],
@@ -50,25 +50,25 @@ def make_tables(
     """Return the tables of a grid; a trial without a result is failed, or else stopped.
 
     Args:
-        configurations: the rows, in their order.
+        trials: the rows, in their order.
         epochs: how many each is trained for; other results are left out.
         results: finished stacks.
         failures: trial -> error.
     """
     found = {member: (result, k) for member, result, k in results_after(epochs, results)}
     trial_rows, epoch_rows, run_rows = [], [], []
-    for configuration in configurations:
+    for trial in trials:
         history: list[EpochRecord] = []
-        if configuration in found:
-            result, k = found[configuration]
+        if trial in found:
+            result, k = found[trial]
             history = [records[k] for records in result.epochs]
-            where = {"trial": configuration.trial, "stack": result.stack.name}
+            where = {"trial": trial.name, "stack": result.stack.name}
             run_rows.append(where | asdict(result.run))
-        trial_rows.append(_trial_row(configuration, history, failures))
-        epoch_rows += [_identity(configuration) | record._asdict() for record in history]
-    trials = pd.DataFrame(trial_rows, columns=TRIAL_COLUMNS)
+        trial_rows.append(_trial_row(trial, history, failures))
+        epoch_rows += [_identity(trial) | record._asdict() for record in history]
+    frame = pd.DataFrame(trial_rows, columns=TRIAL_COLUMNS)
     return Tables(
-        trials.astype({"best_epoch": "Int64"}),  # empty for a trial without a finite epoch
+        frame.astype({"best_epoch": "Int64"}),  # empty for a trial without a finite epoch
         pd.DataFrame(epoch_rows, columns=EPOCH_COLUMNS),
         pd.DataFrame(run_rows, columns=RUN_COLUMNS),
     )
@@ -81,16 +81,17 @@ def write_tables(study: Folder, tables: Tables) -> None:
         study.write(f"{name}.csv", frame.to_csv(index=False, lineterminator="\n").encode())
 
 
-def _identity(configuration: Configuration) -> dict[str, Any]:
-    return {"trial": configuration.trial, **asdict(configuration)}
+def _identity(trial: Trial) -> dict[str, Any]:
+    values = trial.values().items()
+    return {"trial": trial.name} | {name: in_column(name, value) for name, value in values}
 
 
 def _trial_row(
-    configuration: Configuration, history: list[EpochRecord], failures: dict[str, str]
+    trial: Trial, history: list[EpochRecord], failures: dict[str, str]
 ) -> dict[str, Any]:
-    row = _identity(configuration)
+    row = _identity(trial)
     if not history:
-        status = "failed" if configuration.trial in failures else "stopped"
+        status = "failed" if trial.name in failures else "stopped"
         return row | {"status": status, "epochs": 0, "updates": 0, "seconds": 0.0}
     last = history[-1]
     finite = [record for record in history if not record.diverged]

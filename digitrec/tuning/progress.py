@@ -68,7 +68,7 @@ class Progress:
         epoch = int(metrics["epoch"])
         self.running[stack.key] = (stack, epoch)
         for member in stack.members:
-            self.accuracies[member.trial] = metrics[f"val_accuracy/lr{member.lr!r}"]
+            self.accuracies[member.name] = metrics[f"val_accuracy/{member.configuration.own_name}"]
         new = epoch - self.reported.get(stack.key, 0)
         if new > 0:
             self.reported[stack.key] = epoch
@@ -280,9 +280,9 @@ def render(progress: Progress) -> Table:
     """Return the live display: a bar, the line of `Progress.describe`, the running stacks."""
     running = Table.grid(padding=(0, 2))
     for stack, epoch in list(progress.running.values())[:MOST_STACKS_SHOWN]:
-        lrs = ", ".join(map(repr, stack.lrs))
         epochs = f"epoch {epoch}/{progress.epochs}"
-        running.add_row(f"  batch size {stack.batch_size}", epochs, f"lr {lrs}")
+        shared, own = stack.describe(divides=True), stack.describe(divides=False)
+        running.add_row(f"  {shared}", epochs, own)
     hidden = len(progress.running) - MOST_STACKS_SHOWN
     if hidden > 0:
         running.add_row(f"  and {hidden} more")

@@ -4,7 +4,7 @@ import itertools
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +12,7 @@ from rich.console import Console
 
 from digitrec.data.digits import SharedData, Split, fit_scaler
 from digitrec.request import Request
-from digitrec.space.hyperparameters import Configuration
+from digitrec.space.hyperparameters import Trial
 from digitrec.space.stacks import MAX_STACK_SIZE, Stack, Task, plan_stacks
 from digitrec.store.damage import find_damage
 from digitrec.store.folder import Folder
@@ -60,22 +60,22 @@ class StudyRunner:
     def __exit__(self, *error: object) -> None:
         self._closing.close()
 
-    def train(self, question: StudySpec, configurations: Sequence[Configuration]) -> None:
-        """Train those configurations of a question that the study directory has no result of.
+    def train(self, question: StudySpec, trials: Sequence[Trial]) -> None:
+        """Train those trials of a study that the study directory has no result of.
 
         Raises:
             InputError: no node can train a stack, or not all nodes share the study directory.
         """
         study = self.request.directory
         results, _ = read_stacks(study, question.key)
-        missing = missing_configurations(question, results).intersection(configurations)
+        missing = missing_trials(question, results).intersection(trials)
         if not missing:
             write_spec(study, question)
             return
         session = self._start(len(missing))
-        tasks = plan(self.request, session.nodes(), question, configurations, missing, results)
+        tasks = plan(self.request, session.nodes(), question, trials, missing, results)
         self.console.print(describe_plan(question, tasks), highlight=False, soft_wrap=True)
-        clear_failures(study, {member.trial for member in missing})
+        clear_failures(study, {trial.name for trial in missing})
         write_spec(study, question)
         with self.timings.part("train"):
             self._search(study, question, self.shared, tasks, self.console)
@@ -89,17 +89,14 @@ class StudyRunner:
         trials = self._trials(question)
         if self.stopped or (trials["status"] == "stopped").any():
             return question
-        from digitrec.results.analysis.ranking import rank_cells
+        from digitrec.results.analysis.ranking import rank_configurations
 
-        cells = rank_cells(trials)
-        leaders = cells[cells["compared"]].head(self.request.confirm)
+        ranked = rank_configurations(trials)
+        leaders = ranked[ranked["compared"]].head(self.request.confirm)
+        best = {trial.name: trial.configuration for trial in question.trials()}
         seeds = fresh_seeds(self.request.space.seeds, self.request.confirm_seeds)
-        confirmed = [
-            Configuration(lr=float(row["lr"]), batch_size=int(row["batch_size"]), seed=seed)
-            for row in leaders.to_dict("records")
-            for seed in seeds
-        ]
-        question = replace(question, confirmed=[asdict(point) for point in confirmed])
+        confirmed = [Trial(best[names[0]], seed) for names in leaders["trials"] for seed in seeds]
+        question = replace(question, confirmed=[trial.values() for trial in confirmed])
         self.train(question, confirmed)
         return question
 
@@ -115,11 +112,8 @@ class StudyRunner:
         ranked = rank(trials, question.confirmed_trials)
         if self.stopped or ranked.empty or (trials["status"] == "stopped").any():
             return None
-        winner = next(
-            member
-            for member in question.configurations()
-            if member.trial == ranked["trial"].iloc[0]
-        )
+        best = ranked["trial"].iloc[0]
+        winner = next(trial for trial in question.trials() if trial.name == best)
         study = self.request.directory / "refit"
         whole = question_of_refit(question, winner)
         shared = share_all_rows(self.shared, whole)
@@ -127,10 +121,10 @@ class StudyRunner:
         for damage in find_damage(study, whole.key):
             set_aside(study, damage)
         results, _ = read_stacks(study, whole.key)
-        if missing_configurations(whole, results):
+        if missing_trials(whole, results):
             self._start(1)
             rows = f"{whole.data['rows']:,}"
-            self.console.print(f"Training {winner.trial} on all {rows} rows", highlight=False)
+            self.console.print(f"Training {winner.name} on all {rows} rows", highlight=False)
             quiet = Console(quiet=True)  # its accuracies are on rows that it has seen
             tasks = [Task(Stack((winner,)))]
             with self.timings.part("train"), self.console.status("Training the winner"):
@@ -141,7 +135,7 @@ class StudyRunner:
             for reason in dict.fromkeys(read_failures(study).values()):
                 self.console.print(f"failed: {reason}", style="red", markup=False, soft_wrap=True)
             return None
-        return Refit(study=study, question=whole, trial=winner.trial, scaler=shared.scaler)
+        return Refit(study=study, question=whole, trial=winner.name, scaler=shared.scaler)
 
     def _search(
         self,
@@ -164,7 +158,7 @@ class StudyRunner:
         study = self.request.directory
         results, _ = read_stacks(study, question.key)
         failures = read_failures(study)
-        return make_tables(question.configurations(), question.epochs, results, failures).trials
+        return make_tables(question.trials(), question.epochs, results, failures).trials
 
     def end(self) -> None:
         """Begin to end what was started; leaving the block waits for it."""
@@ -195,33 +189,31 @@ def describe_plan(question: StudySpec, tasks: Sequence[Task]) -> str:
     )
 
 
-def missing_configurations(
-    question: StudySpec, results: Iterable[StackResult]
-) -> set[Configuration]:
-    """Return the configurations of a question that no finished stack holds."""
-    there = {member for member, _, _ in results_after(question.epochs, results)}
-    return set(question.configurations()) - there
+def missing_trials(question: StudySpec, results: Iterable[StackResult]) -> set[Trial]:
+    """Return the trials of a study that no finished stack holds."""
+    there = {trial for trial, _, _ in results_after(question.epochs, results)}
+    return set(question.trials()) - there
 
 
 def plan(
     request: Request,
     nodes: Sequence[Node],
     question: StudySpec,
-    configurations: Sequence[Configuration],
-    missing: set[Configuration],
+    trials: Sequence[Trial],
+    missing: set[Trial],
     results: Sequence[StackResult],
 ) -> list[Task]:
     """Return the stacks to train on the nodes, longest first.
 
     The whole grid is planned, then what is there already is left out: a study that was cut
     short so goes on with the same stacks, and ends with the same numbers to the last bit. A
-    configuration that was trained for fewer epochs goes on from there.
+    trial that was trained for fewer epochs goes on from there.
 
     Args:
         request: what the study asks for.
         nodes: resources of each.
         question: the study's.
-        configurations: the whole grid.
+        trials: the whole grid.
         missing: those of them to train.
         results: the finished stacks of the study, of any number of epochs.
 
@@ -231,7 +223,7 @@ def plan(
     workers = count_workers(nodes, request.cpus_per_trial, request.gpus_per_trial)
     size = request.stack_size or (MAX_STACK_SIZE if request.gpus_per_trial else None)
     whole = plan_stacks(
-        configurations,
+        trials,
         workers=workers,
         images=question.data["train_rows"] * question.epochs,
         stack_size=size,
@@ -243,7 +235,7 @@ def plan(
     }
     tasks = []
     for stack in whole:
-        parts: dict[str | None, list[Configuration]] = {}
+        parts: dict[str | None, list[Trial]] = {}
         for member in stack.members:
             if member in missing:
                 parts.setdefault(earlier.get(member), []).append(member)
@@ -257,12 +249,12 @@ def fresh_seeds(taken: Sequence[int], how_many: int) -> list[int]:
     return list(itertools.islice((seed for seed in following if seed not in taken), how_many))
 
 
-def question_of_refit(question: StudySpec, winner: Configuration) -> StudySpec:
+def question_of_refit(question: StudySpec, winner: Trial) -> StudySpec:
     """Return the question that training a winner on all rows answers."""
     return replace(
         question,
         data=question.data | {"train_rows": question.data["rows"]},
-        space={"lr": [winner.lr], "batch_size": [winner.batch_size], "seed": [winner.seed]},
+        space={name: [value] for name, value in winner.values().items()},
         val_fraction=0.0,
         confirmed=[],
     )

@@ -73,7 +73,7 @@ def search(
                 import_ahead()
 
         def keep_failure(stack: Stack, error: Exception) -> None:
-            trials = [member.trial for member in stack.members]
+            trials = [member.name for member in stack.members]
             write_failure(study, stack.key, trials, failure_text(error))
 
         metrics = Metrics(study.name)
@@ -160,7 +160,7 @@ def tune_storage(study: Folder) -> Iterator[str]:
 
 def make_progress(question: StudySpec, stacks: Sequence[Stack]) -> Progress:
     """Return the progress of a study in which these stacks are still to be trained."""
-    configurations = len(question.configurations())
+    configurations = len(question.trials())
     to_train = sum(len(stack.members) for stack in stacks)
     images = question.epochs * question.data["train_rows"]
     return Progress(

@@ -19,7 +19,7 @@ from ray import tune
 from ray.exceptions import ActorUnavailableError, RayActorError
 
 from digitrec.data.digits import SharedData
-from digitrec.space.hyperparameters import Configuration, Precision
+from digitrec.space.hyperparameters import Precision, Trial
 from digitrec.space.records import EpochRecord
 from digitrec.space.stacks import Stack, Task
 from digitrec.store.arrays import SUFFIX, DamagedError
@@ -111,10 +111,8 @@ def reports(
     epochs_reported = 0
     for training in train(
         resume(study, question, task, key, model),
-        stack.lrs,
+        stack,
         data,
-        batch_size=stack.batch_size,
-        seed=stack.seed,
         epochs=epochs_wanted,
         pause_after=INTERVAL,
         predictions=predictions,
@@ -176,14 +174,16 @@ def describe_epoch(stack: Stack, records: Sequence[EpochRecord], epochs: int, im
         images: trained on in an epoch.
     """
     seconds = sum(record.seconds for record in records)
-    members = zip(stack.lrs, records, strict=True)
+    names = own_names(stack)
+    members = zip(names, records, strict=True)
     best = max(
-        ((record.val_accuracy, lr) for lr, record in members if not record.diverged), default=None
+        ((record.val_accuracy, name) for name, record in members if not record.diverged),
+        default=None,
     )
     diverged = sum(record.diverged for record in records)
     parts = [
         f"{stack.name} epoch {records[0].epoch}/{epochs}",
-        f"best val accuracy {best[0]:.2%} (lr {best[1]!r})" if best else "all diverged",
+        f"best val accuracy {best[0]:.2%} ({best[1]})" if best else "all diverged",
         f"{seconds:.1f} s, {len(records) * images / max(seconds, 1e-9):,.0f} images/s",
     ]
     return " | ".join([*parts, *([f"{diverged} diverged"] if best and diverged else [])])
@@ -208,8 +208,7 @@ def failure_text(error: Exception) -> str:
 
 def task_config(task: Task) -> dict[str, Any]:
     """Return a task as a Ray Tune configuration: plain values, readable in Ray's own logs."""
-    stack = task.stack
-    plan = {"batch_size": stack.batch_size, "seed": stack.seed, "lrs": list(stack.lrs)}
+    plan: dict[str, Any] = {"members": [member.values() for member in task.stack.members]}
     return plan if task.continues is None else plan | {"continues": task.continues}
 
 
@@ -220,16 +219,19 @@ def task_of(config: dict[str, Any]) -> Task:
 
 def stack_of(config: dict[str, Any]) -> Stack:
     """Return the stack of a trial's configuration."""
-    plan = config["stack"]
-    size, seed = plan["batch_size"], plan["seed"]
-    return Stack(tuple(Configuration(lr=lr, batch_size=size, seed=seed) for lr in plan["lrs"]))
+    return Stack(tuple(Trial.of(values) for values in config["stack"]["members"]))
+
+
+def own_names(stack: Stack) -> list[str]:
+    """Return what tells the members of a stack apart, such as `lr0.1`, in their order."""
+    return [member.configuration.own_name for member in stack.members]
 
 
 def epoch_metrics(stack: Stack, records: list[EpochRecord]) -> dict[str, float]:
     """Return one epoch as flat metrics: `val_accuracy/lr0.1` and so on, and the stack's best.
 
-    TensorBoard draws one chart per name, so the same learning rate at other batch sizes (other
-    trials of Ray Tune) shares a chart.
+    TensorBoard draws one chart per name, so members of other stacks (other trials of Ray Tune)
+    that differ only in what a stack shares, such as the batch size, share a chart.
     """
     accuracies = [record.val_accuracy for record in records if not record.diverged]
     metrics: dict[str, float] = {
@@ -237,9 +239,9 @@ def epoch_metrics(stack: Stack, records: list[EpochRecord]) -> dict[str, float]:
         "best_val_accuracy": max(accuracies, default=math.nan),
         "diverged": sum(record.diverged for record in records),
     }
-    for lr, record in zip(stack.lrs, records, strict=True):
+    for member, record in zip(own_names(stack), records, strict=True):
         for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy"):
-            metrics[f"{name}/lr{lr!r}"] = getattr(record, name)
+            metrics[f"{name}/{member}"] = getattr(record, name)
     return metrics
 
 

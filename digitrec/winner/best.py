@@ -88,7 +88,7 @@ def score(classifier: Classifier, test: Digits) -> dict[str, Any]:
 
 
 def weights_of(
-    study: Folder, question: StudySpec, results: list[StackResult], trial: str
+    study: Folder, question: StudySpec, results: list[StackResult], name: str
 ) -> Parameters:
     """Return the parameters of a trial after its last epoch.
 
@@ -96,8 +96,8 @@ def weights_of(
         DamagedError: the file that holds them is not what it should be.
     """
     found = results_after(question.epochs, results)
-    keys = {member.trial: result.key for member, result, _ in found}
-    return read_weights(study, question.key, keys[trial], [trial])[0]
+    keys = {trial.name: result.key for trial, result, _ in found}
+    return read_weights(study, question.key, keys[name], [name])[0]
 
 
 def describe_best(record: StudyRecord, winner: str) -> dict[str, Any]:
@@ -110,9 +110,7 @@ def describe_best(record: StudyRecord, winner: str) -> dict[str, Any]:
         "layer_sizes": question.layer_sizes,
         "activation": "relu",
         "configuration": {
-            "lr": float(row["lr"]),
-            "batch_size": int(row["batch_size"]),
-            "seed": int(row["seed"]),
+            **next(trial.values() for trial in question.trials() if trial.name == winner),
             "epochs": question.epochs,
             "precision": question.precision,
             "optimizer": "SGD",

@@ -247,9 +247,7 @@ def measure_limit(
     torch.set_num_threads(1)
     space = Space(lrs=tuple(options.lr), batch_sizes=tuple(options.batch_size))
     workers = len(os.sched_getaffinity(0))
-    stacks = plan_stacks(
-        space.configurations(), workers=workers, images=train_rows * options.epochs
-    )
+    stacks = plan_stacks(space.trials(), workers=workers, images=train_rows * options.epochs)
     updates = engine.updates_of(stacks, train_rows, options.epochs)
     images = 2048 if options.quick else engine.IMAGES
     measured = engine.measure(updates, rounds=max(2, options.rounds), images=images)

@@ -132,9 +132,9 @@ def forms_of(shape: Shape, data: TrainingData, compiled: bool) -> dict[str, Form
 def explicit_form(shape: Shape, data: TrainingData, products: Products) -> Form:
     """Return digitrec's own step."""
     model = init_mlp(SIZES, seed=0, members=shape.members)
-    rates = torch.full((shape.members, 1, 1), RATE)
     order = torch.arange(len(data.train_labels))
-    return lambda: train_on(model, rates, data, order, shape.batch_size, products, Totals(model))
+    members = {"lr": torch.full((shape.members, 1, 1), RATE)}
+    return lambda: train_on(model, members, data, order, shape.batch_size, products, Totals(model))
 
 
 Loss = Callable[[StackedMLP, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -290,8 +290,8 @@ def updates_of(stacks: Iterable[Stack], train_rows: int, epochs: int) -> dict[Sh
     """Return how many updates of each shape training takes."""
     updates: dict[Shape, int] = {}
     for stack in stacks:
-        shape = Shape(stack.batch_size, len(stack.members))
-        more = epochs * math.ceil(train_rows / stack.batch_size)
+        shape = Shape(stack.configuration.batch_size, len(stack.members))
+        more = epochs * math.ceil(train_rows / stack.configuration.batch_size)
         updates[shape] = updates.get(shape, 0) + more
     return updates
 
@@ -369,7 +369,7 @@ def main() -> None:
         print(f"torch.compile is left out: {reason}\n")
     for size in options.stack_sizes.split(","):
         stacks = plan_stacks(
-            space.configurations(),
+            space.trials(),
             workers=options.workers,
             images=train_rows * options.epochs,
             stack_size=None if size == "auto" else int(size),

@@ -154,7 +154,7 @@ def half_a_study(tmp_path: Path) -> Path:
     )
     study = Folder.at(tmp_path)
     write_spec(study, question)
-    stack = Stack(Space(lrs=(0.5,), batch_sizes=(32,)).configurations())
+    stack = Stack(Space(lrs=(0.5,), batch_sizes=(32,)).trials())
     record = EpochRecord(1, 10, 0.5, 0.8, 0.4, 0.9, 0.1)
     result = StackResult(
         stack=stack,

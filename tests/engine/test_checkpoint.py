@@ -20,7 +20,7 @@ from digitrec.engine.checkpoint import (
 )
 from digitrec.engine.model import StackedMLP, init_mlp
 from digitrec.engine.train import Training, TrainingData, train
-from digitrec.space.hyperparameters import Configuration
+from digitrec.space.hyperparameters import Configuration, Trial
 from digitrec.space.records import EpochRecord
 from digitrec.space.stacks import Stack, Task
 from digitrec.store.arrays import SUFFIX, DamagedError
@@ -34,7 +34,7 @@ QUESTION, KEY = "question", "key"
 
 
 def stack(*lrs: float, batch_size: int = 4, seed: int = 0) -> Stack:
-    return Stack(tuple(Configuration(lr=lr, batch_size=batch_size, seed=seed) for lr in lrs))
+    return Stack(tuple(Trial(Configuration(lr=lr, batch_size=batch_size), seed) for lr in lrs))
 
 
 CALM = stack(0.1, 0.5)
@@ -81,10 +81,8 @@ def go_on(
 ) -> Iterator[Training]:
     return train(
         training,
-        stack.lrs,
+        stack,
         data,
-        batch_size=stack.batch_size,
-        seed=stack.seed,
         epochs=epochs,
         pause_after=1e-9,  # at every chance but the first, so that each run gets on
         predictions=predictions,
@@ -162,9 +160,7 @@ def test_stopping_at_every_pause_ends_with_the_same_bits(
 
 def test_pauses_within_an_epoch_come_no_more_often_than_asked(data: TrainingData) -> None:
     training = Training.of(fresh(CALM))
-    steps = train(
-        training, CALM.lrs, data, batch_size=4, seed=0, epochs=EPOCHS, pause_after=math.inf
-    )
+    steps = train(training, CALM, data, epochs=EPOCHS, pause_after=math.inf)
     assert [len(paused.history) for paused in steps] == [1, 2, 3]
 
 

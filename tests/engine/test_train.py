@@ -24,13 +24,19 @@ from digitrec.engine.products import (
     onednn_is_faster,
 )
 from digitrec.engine.train import TrainingData, epochs, shuffled
+from digitrec.space.hyperparameters import Configuration, Trial
 from digitrec.space.records import EpochRecord
 from digitrec.space.shape import layer_sizes
+from digitrec.space.stacks import Stack
 from digitrec.tuning.trainable import prepare
 
 SIZES = (12, 8, 6, 10)
 LRS = (0.01, 0.1, 0.5, 1.0, 2.0)
 BATCH_SIZE = 16
+
+
+def stack(lrs: tuple[float, ...], batch_size: int = BATCH_SIZE) -> Stack:
+    return Stack(tuple(Trial(Configuration(lr=lr, batch_size=batch_size), seed=0) for lr in lrs))
 
 
 def train(
@@ -44,10 +50,8 @@ def train(
     model = init_mlp(SIZES, seed=0, members=len(lrs), dtype=data.train_images.dtype)
     history = epochs(
         model,
-        lrs,
+        stack(lrs),
         data,
-        batch_size=BATCH_SIZE,
-        seed=0,
         epochs=epochs_wanted,
         predictions=predictions,
         products=products,
@@ -176,7 +180,7 @@ def test_images_that_are_all_the_same_train(pixels: int) -> None:
     shared = SharedData(key="same", images=images, labels=labels, split=split, scaler=scaler)
     data = prepare(shared, torch.device("cpu"), "float32")
     model = init_mlp(layer_sizes(pixels), seed=0, members=2)
-    *_, last = epochs(model, (0.1, 0.5), data, batch_size=4, seed=0, epochs=2)
+    *_, last = epochs(model, stack((0.1, 0.5), 4), data, epochs=2)
     assert all(math.isfinite(record.val_loss) for record in last)
 
 
@@ -328,7 +332,7 @@ def test_bfloat16_products_train_float32_weights_to_nearly_the_same(
     calm = (0.01, 0.1, 0.2)
     models = [init_mlp(SIZES, seed=0, members=3) for _ in range(2)]
     histories = [
-        list(epochs(model, calm, data, batch_size=BATCH_SIZE, seed=0, epochs=2))
+        list(epochs(model, stack(calm), data, epochs=2))
         for model, data in zip(models, (single, half), strict=True)
     ]
     for exact, mixed in zip(*(model.weights for model in models), strict=True):

@@ -238,7 +238,7 @@ def test_the_command_asks_the_question_again(source: str, tmp_path: Path) -> Non
     assert words[0] == "digitrec"
     request = cli.make_request(cli.make_parser().parse_args(words[1:]))
     asked = record.question
-    assert request.space.configurations() == asked.configurations()
+    assert request.space.trials() == asked.trials()
     assert (request.data, request.epochs, request.val_fraction, request.precision) == (
         *(source, asked.epochs, asked.val_fraction, asked.precision),
     )

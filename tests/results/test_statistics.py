@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from digitrec.results.analysis import statistics as compare
-from digitrec.results.analysis.ranking import rank_cells
+from digitrec.results.analysis.ranking import rank_configurations
 from digitrec.results.analysis.statistics import (
     Correctness,
     adjust_for_choice,
@@ -284,33 +284,33 @@ def test_without_a_completed_trial_there_is_no_curve() -> None:
     assert summarise_best_of_n(trials({(9.0, 32, 0): None})[:0]).empty
 
 
-def test_a_cell_is_ranked_by_the_mean_of_its_seeds() -> None:
+def test_a_configuration_is_ranked_by_the_mean_of_its_seeds() -> None:
     table = trials({(0.1, 32, 0): 0.90, (0.1, 32, 1): 0.90, (0.5, 32, 0): 0.99, (0.5, 32, 1): 0.50})
-    cells = rank_cells(table, ["lr", "batch_size"])
-    assert cells["lr"].to_list() == [0.1, 0.5]
-    assert cells["val_accuracy"].to_list() == pytest.approx([0.9, 0.745])
-    assert cells["trials"].iloc[0] == ("lr0.1-bs32-seed0", "lr0.1-bs32-seed1")
+    ranked = rank_configurations(table)
+    assert ranked["lr"].to_list() == [0.1, 0.5]
+    assert ranked["val_accuracy"].to_list() == pytest.approx([0.9, 0.745])
+    assert ranked["trials"].iloc[0] == ("lr0.1-bs32-seed0", "lr0.1-bs32-seed1")
 
 
-def test_a_cell_of_which_a_seed_diverged_is_not_the_best() -> None:
+def test_a_configuration_with_a_diverged_seed_is_not_the_best() -> None:
     table = trials({(0.1, 32, 0): 0.8, (0.1, 32, 1): 0.8, (0.5, 32, 0): 0.99, (0.5, 32, 1): None})
-    cells = rank_cells(table, ["lr", "batch_size"])
-    assert cells["lr"].to_list() == [0.1, 0.5]
-    assert cells["compared"].to_list() == [True, False]
+    ranked = rank_configurations(table)
+    assert ranked["lr"].to_list() == [0.1, 0.5]
+    assert ranked["compared"].to_list() == [True, False]
 
 
-def test_a_cell_with_one_seed_is_not_the_best_beside_cells_with_several() -> None:
+def test_a_configuration_with_one_seed_is_not_the_best_beside_those_with_several() -> None:
     table = trials({(0.1, 32, 0): 0.8, (0.1, 32, 1): 0.8, (0.5, 32, 0): 0.99})
-    cells = rank_cells(table, ["lr", "batch_size"])
-    assert cells["lr"].to_list() == [0.1, 0.5]
-    assert cells["compared"].to_list() == [True, False]
+    ranked = rank_configurations(table)
+    assert ranked["lr"].to_list() == [0.1, 0.5]
+    assert ranked["compared"].to_list() == [True, False]
 
 
-def test_where_every_cell_has_diverged_seeds_they_are_ranked_all_the_same() -> None:
+def test_configurations_are_ranked_although_each_has_a_diverged_seed() -> None:
     table = trials({(0.1, 32, 0): 0.8, (0.1, 32, 1): None, (0.5, 32, 0): 0.9, (0.5, 32, 1): None})
-    cells = rank_cells(table, ["lr", "batch_size"])
-    assert cells["lr"].to_list() == [0.5, 0.1]
-    assert cells["compared"].all()
+    ranked = rank_configurations(table)
+    assert ranked["lr"].to_list() == [0.5, 0.1]
+    assert ranked["compared"].all()
 
 
 def test_images_are_scored_by_the_share_of_seeds_that_recognise_them() -> None:

@@ -16,7 +16,7 @@ from digitrec.request import Request
 from digitrec.results.analysis.finding import Finding
 from digitrec.results.analysis.next_command import tune_command
 from digitrec.results.analysis.verdict import reach_verdict
-from digitrec.space.hyperparameters import Configuration
+from digitrec.space.hyperparameters import Configuration, Trial
 from digitrec.space.points import Space
 from digitrec.space.records import EpochRecord
 from digitrec.space.stacks import Stack
@@ -48,7 +48,7 @@ def study(
     labels = np.arange(IMAGES, dtype=np.uint8) % 10
     for (lr, size, seed), fate in fates.items():
         point = {"lr": lr, "batch_size": size, "seed": seed}
-        trial = Configuration(**point).trial  # type: ignore[arg-type]
+        trial = Trial.of(point).name
         rows = [] if isinstance(fate, str) else _epochs(trial, point, fate, changes)
         epoch_rows += rows
         last = rows[-1] if rows else dict.fromkeys(["val_accuracy", "val_loss"], math.nan)
@@ -596,7 +596,7 @@ def timed(record: StudyRecord, stacks: Stacks) -> StudyRecord:
     results = []
     for points, started, seconds in stacks:
         members = tuple(
-            Configuration(lr=lr, batch_size=size, seed=seed) for lr, size, seed in points
+            Trial(Configuration(lr=lr, batch_size=size), seed) for lr, size, seed in points
         )
         epochs = record.question.epochs
         history = [EpochRecord(e, e, 0.1, 0.9, 0.1, 0.9, seconds / epochs) for e in (1, 2, 3)]

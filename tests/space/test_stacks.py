@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from digitrec.errors import InputError
-from digitrec.space.hyperparameters import Configuration
+from digitrec.space.hyperparameters import Configuration, Trial
 from digitrec.space.points import Space
 from digitrec.space.stacks import Stack, plan_stacks
 
@@ -19,10 +19,10 @@ SPACES = st.builds(
 
 
 def test_the_default_space_is_five_learning_rates_by_five_batch_sizes() -> None:
-    configurations = Space().configurations()
+    configurations = Space().trials()
     assert len(configurations) == 25
-    assert configurations[0].trial == "lr0.001-bs32-seed0"
-    assert configurations[-1].trial == "lr1.0-bs512-seed0"
+    assert configurations[0].name == "lr0.001-bs32-seed0"
+    assert configurations[-1].name == "lr1.0-bs512-seed0"
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_a_wrong_space_is_refused_by_its_value(lists: dict[str, tuple[int]], mes
 
 
 def test_a_stack_has_one_batch_size_and_one_seed() -> None:
-    one, other = (Configuration(lr=0.1, batch_size=size, seed=0) for size in (32, 64))
+    one, other = (Trial(Configuration(lr=0.1, batch_size=size), 0) for size in (32, 64))
     with pytest.raises(InputError):
         Stack((one, other))
     with pytest.raises(InputError):
@@ -57,7 +57,7 @@ def test_a_stack_has_one_batch_size_and_one_seed() -> None:
 
 def test_a_stack_is_named_by_batch_size_and_learning_rates() -> None:
     def stack(lrs: tuple[float, ...]) -> Stack:
-        return Stack(Space(lrs=lrs, batch_sizes=(32,)).configurations())
+        return Stack(Space(lrs=lrs, batch_sizes=(32,)).trials())
 
     assert stack((0.1, 0.5)).name == "bs32-seed0-lr0.1,0.5"
     many = tuple(rate / 100 for rate in range(1, 81))
@@ -70,23 +70,23 @@ def test_a_stack_is_named_by_batch_size_and_learning_rates() -> None:
 def test_every_configuration_is_in_exactly_one_stack(
     space: Space, workers: int, size: int | None
 ) -> None:
-    stacks = plan_stacks(space.configurations(), workers=workers, images=9000, stack_size=size)
+    stacks = plan_stacks(space.trials(), workers=workers, images=9000, stack_size=size)
     planned = itertools.chain.from_iterable(stack.members for stack in stacks)
-    assert sorted(planned) == sorted(space.configurations())
+    assert sorted(planned) == sorted(space.trials())
     assert size is None or max(len(stack.members) for stack in stacks) <= size
 
 
 def test_a_stack_size_of_one_gives_one_stack_per_configuration() -> None:
-    stacks = plan_stacks(Space().configurations(), workers=2, images=9000, stack_size=1)
+    stacks = plan_stacks(Space().trials(), workers=2, images=9000, stack_size=1)
     assert len(stacks) == 25
 
 
 def test_the_longest_stack_comes_first() -> None:
-    stacks = plan_stacks(Space().configurations(), workers=2, images=100_000, stack_size=5)
-    assert [stack.batch_size for stack in stacks] == [32, 64, 128, 256, 512]
+    stacks = plan_stacks(Space().trials(), workers=2, images=100_000, stack_size=5)
+    assert [stack.configuration.batch_size for stack in stacks] == [32, 64, 128, 256, 512]
 
 
 def test_few_stacks_are_cut_so_that_no_worker_idles() -> None:
-    one_batch_size = Space(batch_sizes=(64,)).configurations()
+    one_batch_size = Space(batch_sizes=(64,)).trials()
     stacks = plan_stacks(one_batch_size, workers=5, images=1_000_000)
     assert len(stacks) == 5

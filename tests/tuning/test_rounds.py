@@ -12,7 +12,7 @@ from digitrec.errors import InputError
 from digitrec.request import Request
 from digitrec.results.analysis.evidence import Evidence
 from digitrec.results.analysis.next_command import tune_command
-from digitrec.results.analysis.ranking import rank, rank_cells
+from digitrec.results.analysis.ranking import rank, rank_configurations
 from digitrec.results.outcome import StudyResult
 from digitrec.space.points import Space
 from digitrec.tuning.rounds import fresh_seeds
@@ -192,7 +192,7 @@ def test_a_cell_with_a_seed_that_diverged_comes_last() -> None:
             "seconds": [1.0] * 4,
         }
     )
-    cells = rank_cells(trials)
+    cells = rank_configurations(trials)
     assert cells[["lr", "seeds", "lowest", "highest"]].to_numpy().tolist() == [
         [0.5, 2, 0.8, 0.9],
         [0.1, 1, 0.99, 0.99],

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from digitrec.results.analysis.naming import named_hyperparameters, spell_all
-from digitrec.results.analysis.ranking import rank_cells, rank_confirmed
+from digitrec.results.analysis.ranking import rank_configurations, rank_confirmed
 from digitrec.results.analysis.runs import number_runs
 from digitrec.results.analysis.statistics import (
     Comparisons,
@@ -56,7 +56,7 @@ class Evidence:
     def ranking(self) -> pd.DataFrame:
         """The table of the configurations with a result, best first; see `rank_confirmed`."""
         confirmed = self.record.question.confirmed_trials
-        return rank_confirmed(self.trials, confirmed, list(HYPERPARAMETERS))
+        return rank_confirmed(self.trials, confirmed)
 
     @cached_property
     def configurations(self) -> list[RankedConfiguration]:
@@ -103,7 +103,7 @@ class Evidence:
     def first_leader(self) -> RankedConfiguration:
         """The best configuration before any was trained with fresh seeds."""
         first_trials = self.trials.drop(self.fresh.index)
-        return self._rows(rank_cells(first_trials, list(HYPERPARAMETERS)))[0]
+        return self._rows(rank_configurations(first_trials))[0]
 
     @cached_property
     def unconfirmed(self) -> dict[str, list[str]]:
@@ -209,7 +209,7 @@ class Evidence:
         """
         rows = [
             {
-                **{name: getattr(member, name) for name in (*HYPERPARAMETERS, "seed")},
+                **member.values(),
                 "stack": place,
                 "trials": len(result.stack.members),
                 **{name: getattr(result.run, name) for name in ("node", "pid", "started", "ended")},
@@ -238,7 +238,7 @@ class Evidence:
         one, other = (
             self.seconds[self.seconds[batch] == size].drop(columns=batch) for size in (ours, theirs)
         )
-        same = ["run", "trials", "seed", *(name for name in HYPERPARAMETERS if name != batch)]
+        same = ["run", "trials", "seed", *(name for name in HYPERPARAMETERS if name in one)]
         pairs = one.merge(other, on=same, suffixes=("", "_other"))
         pairs = pairs[pairs["seconds_other"] > 0].drop_duplicates(["stack", "stack_other"])
         return (pairs["seconds"] / pairs["seconds_other"]).tolist()

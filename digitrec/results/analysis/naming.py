@@ -21,9 +21,10 @@ def named_hyperparameters(trials: pd.DataFrame) -> list[str]:
 
 
 def spell(name: str, value: Any) -> str:
-    """Return a hyperparameter with its value."""
+    """Return a hyperparameter with its value, or with the text that a column has for it."""
     hyperparameter = HYPERPARAMETERS[name]
-    return f"{hyperparameter.heading} {hyperparameter.write(value)}"
+    text = value if isinstance(value, str) else hyperparameter.write(value)
+    return f"{hyperparameter.heading} {text}"
 
 
 def spell_all(values: Mapping[Any, Any], names: Sequence[str]) -> str:
