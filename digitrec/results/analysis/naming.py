@@ -21,10 +21,13 @@ def named_hyperparameters(trials: pd.DataFrame) -> list[str]:
 
 
 def spell(name: str, value: Any) -> str:
-    """Return a hyperparameter with its value, or with the text that a column has for it."""
-    hyperparameter = HYPERPARAMETERS[name]
-    text = value if isinstance(value, str) else hyperparameter.write(value)
-    return f"{hyperparameter.heading} {text}"
+    """Return a hyperparameter with its value."""
+    return f"{HYPERPARAMETERS[name].heading} {write_value(name, value)}"
+
+
+def write_value(name: str, value: Any) -> str:
+    """Return a value as text; a column of a table may hold it as text already."""
+    return value if isinstance(value, str) else HYPERPARAMETERS[name].write(value)
 
 
 def spell_all(values: Mapping[Any, Any], names: Sequence[str]) -> str:

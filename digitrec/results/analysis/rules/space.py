@@ -183,7 +183,8 @@ def judge_nothing_but_divergence(evidence: Evidence) -> Finding | None:
     if diverged.empty:
         return None
     lowest = float(diverged[step.name].min())
-    lower = [float(f"{lowest / divisor:.3g}") for divisor in (100, 10)]
+    highest = min(lowest / 10, max(step.values))
+    lower = [float(f"{value:.3g}") for value in (highest / 10, highest)]
     return Finding(
         rule="diverged",
         level="caution",

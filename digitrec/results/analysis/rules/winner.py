@@ -31,6 +31,8 @@ def judge_winner(evidence: Evidence) -> Finding:
 
 def name_winner(evidence: Evidence) -> str:
     """Return the sentence that names the winner, its accuracy and the interval."""
+    if not evidence.compared:
+        return "No trial has completed, so there is no winner."
     winner, (low, high) = evidence.winner, evidence.interval
     alone = len(evidence.configurations) == 1
     fresh = "fresh " if evidence.confirmed else ""
