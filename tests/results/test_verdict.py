@@ -1,6 +1,7 @@
 """Every rule of the verdict, on made studies where the right answer is known."""
 
 import math
+import re
 import shlex
 import zlib
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,15 @@ from digitrec.request import Request
 from digitrec.results.analysis.finding import Finding
 from digitrec.results.analysis.next_command import tune_command
 from digitrec.results.analysis.verdict import reach_verdict
-from digitrec.space.hyperparameters import Configuration, Trial
+from digitrec.results.report.markdown import make_markdown
+from digitrec.results.report.page import make_page
+from digitrec.results.report.summary import summarise
+from digitrec.space.hyperparameters import (
+    HYPERPARAMETERS,
+    Configuration,
+    Trial,
+    with_role,
+)
 from digitrec.space.points import Space
 from digitrec.space.records import EpochRecord
 from digitrec.space.stacks import Stack
@@ -28,7 +37,7 @@ from digitrec.store.tables import EPOCH_COLUMNS, RUN_COLUMNS, TRIAL_COLUMNS, Tab
 
 IMAGES, TRAIN_ROWS = 2_000, 8_000
 DIVERGED, FAILED, STOPPED = "diverged", "failed", "stopped"
-Point = tuple[float, int, int]  # lr, batch size, seed
+Point = tuple[Any, ...]  # the hyperparameters in their order, and the seed
 Fate = Sequence[float] | str  # validation accuracy after each epoch, or what became of it
 
 
@@ -46,14 +55,18 @@ def study(
     """
     trial_rows, epoch_rows, predictions = [], [], {}
     labels = np.arange(IMAGES, dtype=np.uint8) % 10
-    for (lr, size, seed), fate in fates.items():
-        point = {"lr": lr, "batch_size": size, "seed": seed}
-        trial = Trial.of(point).name
+    names = [*HYPERPARAMETERS, "seed"]
+    for values, fate in fates.items():
+        point = dict(zip(names, values, strict=True))
+        trial = "-".join(
+            f"{HYPERPARAMETERS[name].short if name in HYPERPARAMETERS else name}{value}"
+            for name, value in point.items()
+        )
         rows = [] if isinstance(fate, str) else _epochs(trial, point, fate, changes)
         epoch_rows += rows
         last = rows[-1] if rows else dict.fromkeys(["val_accuracy", "val_loss"], math.nan)
         status = fate if isinstance(fate, str) else "completed"
-        seconds = 100 / size
+        seconds = 100 / point["batch_size"]
         trial_rows.append({"trial": trial, **point, **last, "status": status, "seconds": seconds})
         if rows:
             random = np.random.default_rng(zlib.crc32(trial.encode()))
@@ -65,8 +78,8 @@ def study(
         question=_question([point for point in fates if point not in confirmed], epochs, confirmed),
         results=[],
         tables=Tables(
-            pd.DataFrame(trial_rows, columns=TRIAL_COLUMNS),
-            pd.DataFrame(epoch_rows, columns=EPOCH_COLUMNS),
+            pd.DataFrame(trial_rows, columns=[*names, *(set(TRIAL_COLUMNS) - set(names))]),
+            pd.DataFrame(epoch_rows, columns=[*names, *(set(EPOCH_COLUMNS) - set(names))]),
             pd.DataFrame(columns=RUN_COLUMNS),
         ),
         failures={
@@ -102,8 +115,8 @@ def _epochs(
 
 
 def _question(grid: list[Point], epochs: int, confirmed: Sequence[Point]) -> StudySpec:
-    lrs, sizes, seeds = (sorted(set(values)) for values in zip(*grid, strict=True))
-    names = ("lr", "batch_size", "seed")
+    names = [*HYPERPARAMETERS, "seed"]
+    values = (sorted(set(values)) for values in zip(*grid, strict=True))
     return StudySpec(
         data={
             "source": "my digits.csv",
@@ -113,7 +126,7 @@ def _question(grid: list[Point], epochs: int, confirmed: Sequence[Point]) -> Stu
             "val_rows": IMAGES,
             "pixels": 4,
         },
-        space={"lr": lrs, "batch_size": sizes, "seed": seeds},
+        space=dict(zip(names, values, strict=True)),
         epochs=epochs,
         val_fraction=0.2,
         split_seed=42,
@@ -389,6 +402,92 @@ def test_where_all_rates_above_the_winner_diverged_it_is_the_edge_of_stability()
     stable = findings["edge of stability"]
     assert "lr 0.5 is the highest learning rate that does not diverge" in stable.sentence
     assert request_of(stable).space.lrs == (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+
+# --- other hyperparameters
+
+
+@pytest.fixture
+def four_hyperparameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside learning rate and batch size a made-up share, which is linear, and a category."""
+    share = replace(
+        with_role("batch"),
+        name="drop_share",
+        label="share of dropped units",
+        values=(0.0,),
+        scale="linear",
+        role=None,
+        beyond=lambda values, up: [round(max(values) + 0.1, 1)] if up else [],
+    )
+    shape = replace(
+        share, name="unit_kind", label="kind of units", values=("relu",), scale="category",
+        beyond=None,
+    )  # fmt: skip
+    for made_up in (share, shape):
+        monkeypatch.setitem(HYPERPARAMETERS, made_up.name, made_up)
+
+
+def four(accuracies: Mapping[tuple[float, float, str], Fate]) -> StudyRecord:
+    """A study over rate, share and kind, all with batch size 32 and seed 0."""
+    return study({(lr, 32, share, kind, 0): fate for (lr, share, kind), fate in accuracies.items()})
+
+
+@pytest.mark.usefixtures("four_hyperparameters")
+def test_the_edge_of_any_hyperparameter_is_found_and_a_category_has_none() -> None:
+    edge = found(
+        four(
+            {
+                (lr, share, kind): flat(0.9 + share / 10 - (kind == "tanh") / 5 - abs(lr - 0.1))
+                for lr in (0.05, 0.1, 0.2)
+                for share in (0.0, 0.5)
+                for kind in ("relu", "tanh")
+            }
+        )
+    )["edge"]
+    assert "drop share 0.5 is the highest value that was searched" in edge.sentence
+    assert "unit kind" not in edge.sentence
+    assert edge.evidence == "drop share 0.0 90.00%, drop share 0.5 95.00%"
+
+
+@pytest.mark.usefixtures("four_hyperparameters")
+def test_trials_are_neighbours_only_where_all_other_hyperparameters_agree() -> None:
+    fates: dict[tuple[float, float, str], Fate] = {
+        (lr, share, "relu"): flat(0.9 + share / 10 - abs(lr - 0.1))
+        for lr in (0.1, 0.5)
+        for share in (0.0, 0.5)
+    }
+    assert "edge of stability" not in found(four(fates | {(0.5, 0.0, "relu"): DIVERGED}))
+    stable = found(four(fates | {(0.5, 0.5, "relu"): DIVERGED}))["edge of stability"]
+    assert "with the same batch size and drop share, every higher one" in stable.sentence
+
+
+@pytest.mark.usefixtures("four_hyperparameters")
+@pytest.mark.parametrize(
+    ("best", "named", "headings"),
+    [
+        ((0.9, 0.0, "relu"), "", []),
+        ((0.9, 0.5, "relu"), ", drop share 0.5", ["share of dropped units"]),
+        ((0.9, 0.0, "tanh"), ", unit kind tanh", ["kind of units"]),
+    ],
+)
+def test_sentences_and_tables_have_the_hyperparameters_that_vary(
+    best: tuple[float, float, str], named: str, headings: list[str]
+) -> None:
+    fates: dict[tuple[float, float, str], Fate] = {
+        (lr, 0.0, "relu"): flat(lr) for lr in (0.7, 0.8, 0.9)
+    }
+    record = four(fates | {best: flat(0.95)})
+    findings = reach_verdict(record)
+    summary = summarise(record, findings)
+    for text in (make_markdown(summary), make_page(summary, [], [])):
+        assert f"The winner is lr 0.9, batch size 32{named}: " in text
+        heads = [
+            line for line in text.splitlines() if re.match(r" *(\| rank|<th scope=.col)", line)
+        ]
+        made_up = [name for name in ("share of dropped units", "kind of units")
+                   if name in " ".join(heads)]  # fmt: skip
+        assert made_up == headings
+        assert "learning rate" in " ".join(heads)
 
 
 # --- the training curves
