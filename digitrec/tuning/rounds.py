@@ -168,7 +168,7 @@ class StudyRunner:
     def _start(self, configurations: int) -> Session:
         """Return the session, which is started for so many configurations if it is not yet."""
         if self._session is None:
-            one_core_each = not self.request.gpus_per_trial and self.request.cpus_per_trial <= 1
+            one_core_each = not self.request.gpus_per_stack and self.request.cpus_per_stack <= 1
             preload = one_core_each and configurations >= (os.cpu_count() or 1)
             session = Session(self.request.address, self.console, self.timings, preload=preload)
             self._session = self._closing.enter_context(session)
@@ -220,8 +220,8 @@ def plan(
     Raises:
         InputError: the nodes cannot train even one trial at a time.
     """
-    workers = count_workers(nodes, request.cpus_per_trial, request.gpus_per_trial)
-    size = request.stack_size or (MAX_STACK_SIZE if request.gpus_per_trial else None)
+    workers = count_workers(nodes, request.cpus_per_stack, request.gpus_per_stack)
+    size = request.stack_size or (MAX_STACK_SIZE if request.gpus_per_stack else None)
     whole = plan_stacks(
         trials,
         workers=workers,

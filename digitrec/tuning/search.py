@@ -117,7 +117,7 @@ def trainable_of(
         study=study,
         question=question.key,
     )
-    resources = {"cpu": request.cpus_per_trial, "gpu": request.gpus_per_trial}
+    resources = {"cpu": request.cpus_per_stack, "gpu": request.gpus_per_stack}
     trainable: type[tune.Trainable] = tune.with_resources(wrap_function(function), resources)
     trainable.__name__ = trainable.__qualname__ = "Stack"  # the actors' class in Ray's dashboard
     return trainable
