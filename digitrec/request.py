@@ -158,6 +158,7 @@ class Request:
             "inside a Ray job, --out must be an absolute path or a URI such as s3://bucket/study, "
             "on storage that outlives the job",
         )
+        check_name("the working directory", os.getcwd())
         check_name("the study directory", str(self.directory))
 
     @property

@@ -190,9 +190,9 @@ def _warn_of_few(split: Split, console: Console) -> None:
     rows = len(split.val)
     if rows < FEW_VAL_ROWS:
         console.print(
-            f"[yellow]warning[/yellow]  validation: {rows:,} of {rows + len(split.train):,} images "
-            f"validate, so accuracy moves in steps of {100 / rows:.3g} percentage points; raise "
-            "--val-fraction or add data",
+            f"[yellow]warning[/yellow]  validation images: {rows:,} of "
+            f"{rows + len(split.train):,}, so accuracy moves in steps of {100 / rows:.3g} "
+            "percentage points; raise --val-fraction or add data",
             highlight=False,
             soft_wrap=True,
         )

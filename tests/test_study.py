@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import re
 import shutil
@@ -27,6 +28,7 @@ from digitrec.request import Request
 from digitrec.results.outcome import StudyResult
 from digitrec.space.points import Space
 from digitrec.store.folder import Folder
+from digitrec.store.spec import write_spec
 from digitrec.store.stacks import write_failure
 from digitrec.store.timings import Timings
 from digitrec.study import run_study
@@ -35,6 +37,7 @@ from digitrec.tuning.address import check_address
 from digitrec.tuning.session import Session, count_workers, local_runtime_env
 from digitrec.tuning.trainable import train_stack
 from digitrec.winner.classifier import load_classifier
+from tests.made_study import make_record
 from tune_jobs import mnist_grid
 
 SMALL = Space.of(lr=(0.1, 0.5), batch_size=(256, 512))
@@ -245,6 +248,18 @@ def test_a_damaged_question_is_set_aside_and_its_results_are_kept(
     assert "set aside study.json: it " in said.getvalue()
     assert (study / "damaged" / "study.json").read_bytes() == content
     pd.testing.assert_frame_equal(outcome.tables.trials, finished.tables.trials)
+
+
+@pytest.mark.parametrize(("fraction", "warned"), [(1e-9, True), (0.0197, True), (0.02, False)])
+def test_few_validation_images_are_warned_of(fraction: float, warned: bool, tmp_path: Path) -> None:
+    study, said = Folder.at(tmp_path), io.StringIO()
+    write_spec(study, make_record(tmp_path).question)
+    request = Request(val_fraction=fraction, out=str(tmp_path))
+    with pytest.raises(InputError, match="holds another study"):  # said before Ray is needed
+        run_study(request, Console(file=said, width=200))
+    rows = math.ceil(5000 * fraction)
+    warning = f"warning  validation images: {rows} of 5,000, so accuracy moves in steps of "
+    assert (f"{warning}{100 / rows:.3g} percentage points" in said.getvalue()) is warned
 
 
 def test_a_study_of_which_every_trial_diverged_says_what_to_try(

@@ -146,6 +146,17 @@ def test_names_that_no_file_can_have_are_refused_by_every_command(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_working_directory_whose_name_is_not_utf_8_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "\udce9"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    assert cli.main(["tune", "--out", str(tmp_path / "study")]) == 2
+    message = f"digitrec: the working directory: the name {str(folder)!r} is not UTF-8; rename it\n"
+    assert capsys.readouterr().err == message
+
+
 def test_a_file_in_place_of_a_study_directory_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
