@@ -478,7 +478,8 @@ def describe(outcome: "StudyResult") -> list[str]:
     """Return the closing lines: model, what did not complete and why, files, how to go on."""
     from digitrec.results.report.summary import describe_model, visible
 
-    lines = [" ".join(describe_model(outcome.record))] if outcome.best is not None else []
+    model = describe_model(outcome.record)
+    lines = [model] if model else []
     if outcome.best is not None and "test" in outcome.best:
         test = outcome.best["test"]
         lines.append(

@@ -392,7 +392,7 @@ def test_a_hyperparameter_with_one_value_has_no_edge() -> None:
 def test_an_edge_matters_less_where_something_inside_is_as_good() -> None:
     edge = found(study(line({0.01: 0.5, 0.1: 0.949, 1.0: 0.95})))["edge"]
     assert edge.level == "note"
-    assert "lr 0.1, batch size 32, which is inside it, cannot be told apart" in edge.sentence
+    assert "lr 0.1, batch size 32, which is not on this edge, cannot be told apart" in edge.sentence
 
 
 def test_where_all_rates_above_the_winner_diverged_it_is_the_edge_of_stability() -> None:

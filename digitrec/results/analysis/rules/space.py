@@ -44,7 +44,7 @@ def judge_edge(evidence: Evidence) -> Finding | None:
         if all(each.values[edge.name] != winner.values[edge.name] for edge in edges)
     ]
     comfort = (
-        f" ({inside[0]}, which is inside it, cannot be told apart from the winner.)"
+        f" But {inside[0]}, which is not on this edge, cannot be told apart from the winner."
         if inside
         else ""
     )

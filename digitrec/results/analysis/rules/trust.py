@@ -80,8 +80,8 @@ def judge_optimism(evidence: Evidence) -> Finding | None:
         level="note",
         sentence="The winner was chosen on the same images that measure its accuracy, which makes "
         f"this accuracy about {points(optimism)} too high: expect "
-        f"{percent(evidence.winner.accuracy - optimism)} on new images. `--test-data` scores the "
-        "winner on labelled digits that had no part in the choice.",
+        f"{percent(evidence.winner.accuracy - optimism)} on new images. The option --test-data "
+        "scores the winner on labelled digits that had no part in the choice.",
         evidence=f"best of {len(evidence.compared)} on {count(evidence.images, 'image')}; the "
         "choice was repeated on resampled images and scored on the images left out",
         command=None,
