@@ -1,1 +1,53 @@
-"""digitrec finds the best hyperparameters for a digit-recognition MLP with Ray Tune."""
+"""digitrec: the best hyperparameters for a digit-recognition MLP, found with Ray Tune.
+
+The public names. Each is imported when it is first used, so that `import digitrec` takes
+milliseconds.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from digitrec.data.digits import Digits, read_digits
+    from digitrec.errors import InputError
+    from digitrec.request import Request
+    from digitrec.space.hyperparameters import Configuration, Trial
+    from digitrec.space.points import Space
+    from digitrec.study import run_study
+    from digitrec.winner.classifier import Classifier, load_classifier
+
+__all__ = [
+    "Classifier",
+    "Configuration",
+    "Digits",
+    "InputError",
+    "Request",
+    "Space",
+    "Trial",
+    "load_classifier",
+    "read_digits",
+    "run_study",
+]
+
+_MODULES = {
+    "Classifier": "winner.classifier",
+    "Configuration": "space.hyperparameters",
+    "Digits": "data.digits",
+    "InputError": "errors",
+    "Request": "request",
+    "Space": "space.points",
+    "Trial": "space.hyperparameters",
+    "load_classifier": "winner.classifier",
+    "read_digits": "data.digits",
+    "run_study": "study",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'digitrec' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"digitrec.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
