@@ -571,6 +571,12 @@ def test_a_study_in_which_all_diverged_asks_for_lower_rates() -> None:
     assert request_of(finding).space.lrs == (0.02, 0.2)
 
 
+def test_where_rates_far_too_high_diverged_the_usual_ones_are_tried() -> None:
+    (finding,) = reach_verdict(study({(1e20, 32, 0): DIVERGED}))
+    assert "The only trial diverged" in finding.sentence
+    assert request_of(finding).space.lrs == (0.1, 1.0)
+
+
 def test_failed_trials_are_named_with_their_error_and_tried_again() -> None:
     failed = found(study(PLAIN | {(0.5, 32, 0): FAILED}))["failed"]
     assert "1 of 4 trials failed" in failed.sentence

@@ -20,7 +20,7 @@ def judge_seeds(evidence: Evidence) -> Finding | None:
     configuration": before adopting a change, run the best trial several times, for the variance
     between seeds alone often makes two runs of one configuration differ significantly.
     """
-    if evidence.record.question.confirmed:
+    if evidence.spec.confirmed:
         return _judge_fresh_seeds(evidence)
     if evidence.several_seeds or not evidence.record.tables.complete or len(evidence.compared) < 2:
         return None
