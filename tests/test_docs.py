@@ -138,9 +138,13 @@ def test_the_modules_of_a_room_import_in_one_direction() -> None:
 
 
 def test_text_analysis_figures_and_report_are_layers() -> None:
-    order = ["text", "analysis", "figures", "report"]
-    for module, imported in imports().items():
-        if module.startswith("digitrec.results.") and module.count(".") > 2:
-            part = order.index(module.split(".")[2])
-            inside = [name.split(".") for name in imported if name.startswith("digitrec.results.")]
-            assert all(name[2] in order[: part + 1] for name in inside), module
+    order = ["text", "analysis", "figures", "report", "outcome"]
+    graph = imports()
+    layers = {
+        module: order.index(module.split(".")[2])
+        for module in graph
+        if re.fullmatch(r"digitrec\.results\.(?!__init__).+", module)
+    }
+    for module, layer in layers.items():
+        above = {other for other in graph[module] if layers.get(other, -1) > layer}
+        assert above == set(), module

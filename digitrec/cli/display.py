@@ -115,10 +115,9 @@ def describe(result: "StudyResult") -> list[str]:
 def _describe_model(result: "StudyResult") -> list[str]:
     from digitrec.results.report.summary import describe_model, visible
 
-    if result.best is None:
-        return []
-    lines = [" ".join(describe_model(result.record))]
-    if "test" in result.best:
+    model = describe_model(result.record)
+    lines = [model] if model else []
+    if result.best is not None and "test" in result.best:
         test = result.best["test"]
         lines.append(
             f"Test data: the model recognises {test['accuracy']:.2%} of the {test['rows']:,} "

@@ -23,6 +23,7 @@ from digitrec.cli.display import describe_verdict
 from digitrec.cli.options import make_parser, make_request
 from digitrec.results.analysis.finding import Finding
 from digitrec.results.analysis.ranking import rank
+from digitrec.results.analysis.verdict import reach_verdict
 from digitrec.results.outcome import write_report
 from digitrec.results.report.markdown import code, make_markdown, plain
 from digitrec.results.report.page import make_page
@@ -293,6 +294,16 @@ def test_what_an_earlier_winner_scored_is_not_the_winners(tmp_path: Path) -> Non
     test = {"source": "test.csv", "rows": 50, "accuracy": 0.84, "loss": 0.5}
     record = make_record(tmp_path, best={"trial": "lr9.0-bs32-seed0", "test": test})
     assert not any("test images" in name for name, _ in summarise(record, []).facts)
+
+
+def test_verdict_page_and_markdown_name_the_winner_in_one_sentence(tmp_path: Path) -> None:
+    record = make_record(tmp_path, best={})
+    findings = reach_verdict(record)
+    page, markdown = words_of(record, *findings)
+    sentence = findings[0].sentence[: findings[0].sentence.index(").") + 2]
+    assert sentence.startswith("The winner is lr 1.0, batch size 32: ")
+    assert f"{sentence} The saved model was trained with seed 0." in page.text
+    assert markdown.count(sentence) == 1
 
 
 def test_failed_trials_of_one_error_are_told_once(tmp_path: Path) -> None:

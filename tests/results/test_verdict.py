@@ -392,7 +392,7 @@ def test_a_hyperparameter_with_one_value_has_no_edge() -> None:
 def test_an_edge_matters_less_where_something_inside_is_as_good() -> None:
     edge = found(study(line({0.01: 0.5, 0.1: 0.949, 1.0: 0.95})))["edge"]
     assert edge.level == "note"
-    assert "lr 0.1, batch size 32, which is inside it, cannot be told apart" in edge.sentence
+    assert "lr 0.1, batch size 32, which is not on this edge, cannot be told apart" in edge.sentence
 
 
 def test_where_all_rates_above_the_winner_diverged_it_is_the_edge_of_stability() -> None:
@@ -569,6 +569,12 @@ def test_a_study_in_which_all_diverged_asks_for_lower_rates() -> None:
     assert finding.level == "caution"
     assert "All 2 trials diverged" in finding.sentence
     assert request_of(finding).space.values["lr"] == (0.02, 0.2)
+
+
+def test_where_rates_far_too_high_diverged_the_usual_ones_are_tried() -> None:
+    (finding,) = reach_verdict(study({(1e20, 32, 0): DIVERGED}))
+    assert "The only trial diverged" in finding.sentence
+    assert request_of(finding).space.values["lr"] == (0.1, 1.0)
 
 
 def test_failed_trials_are_named_with_their_error_and_tried_again() -> None:

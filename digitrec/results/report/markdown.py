@@ -15,7 +15,8 @@ def make_markdown(summary: Summary) -> str:
     parts = [
         f"# Study of {plain(summary.name)}",
         plain(summary.state),
-        plain(summary.winner),
+        *([] if summary.findings else [plain(summary.winner)]),  # the verdict starts with it
+        *([plain(summary.model)] if summary.model else []),
         *_verdict(summary),
         *_leaders(summary),
         "## Setup",

@@ -50,7 +50,9 @@ class Summary:
     """How many trials are trained, in a sentence."""
     unfinished: bool
     winner: str
-    """The winner, its accuracy and its model, in a few sentences."""
+    """The winner and its accuracy, in a sentence."""
+    model: str
+    """The seed of the saved model and its last training, in sentences; may be empty."""
     facts: list[tuple[str, str]]
     """The most important numbers, each with its name."""
     setup: list[tuple[str, str]]
@@ -148,7 +150,8 @@ def summarise(record: StudyRecord, findings: Sequence[Finding]) -> Summary:
         name=visible(PurePath(str(spec.data["source"])).name),
         state=_state(trials),
         unfinished=not record.tables.complete,
-        winner=" ".join([name_winner(evidence), *describe_model(record)]),
+        winner=name_winner(evidence),
+        model=describe_model(record),
         facts=_facts(evidence),
         setup=[(name, visible(value)) for name, value in _setup(spec)],
         command=visible(tune_command(record), LINES),
@@ -167,19 +170,18 @@ def rank_trials(record: StudyRecord) -> pd.DataFrame:
     return rank(record.tables.trials, record.question.confirmed_trials)
 
 
-def describe_model(record: StudyRecord) -> list[str]:
-    """Return sentences about the winner's saved model that the verdict does not have."""
+def describe_model(record: StudyRecord) -> str:
+    """Return sentences about the winner's saved model; empty where there is none."""
     best, ranked = record.best, rank_trials(record)
     if best is None or [best["trial"]] != ranked["trial"].head(1).tolist():
-        return []
+        return ""
     saved = ranked.iloc[0]
-    said = [
-        f"The saved model was trained with seed {saved['seed']}; it recognises "
-        f"{percent(saved['val_accuracy'])} of the validation images."
-    ]
+    said = f"The saved model was trained with seed {saved['seed']}"
+    if Evidence(record).several_seeds:  # so the winner's accuracy is their mean
+        said += f" and recognises {percent(saved['val_accuracy'])}"
     if "refit" in best:
-        said.append(f"It was then trained again on all {best['refit']['rows']:,} rows.")
-    return said
+        said += f". It was then trained again on all {best['refit']['rows']:,} rows"
+    return f"{said}."
 
 
 def _state(trials: pd.DataFrame) -> str:
@@ -193,7 +195,7 @@ def _state(trials: pd.DataFrame) -> str:
 
 
 def _facts(evidence: Evidence) -> list[tuple[str, str]]:
-    trials, spec = evidence.trials, evidence.record.question
+    trials, spec = evidence.trials, evidence.spec
     trained = int(trials["status"].isin(["completed", "diverged"]).sum())
     configurations = len(trials.drop_duplicates(list(HYPERPARAMETERS)))
     accuracy = percent(evidence.winner.accuracy) if evidence.compared else "none"

@@ -21,7 +21,7 @@ def judge_seeds(evidence: Evidence) -> Finding | None:
     configuration": before adopting a change, run the best trial several times, for the variance
     between seeds alone often makes two runs of one configuration differ significantly.
     """
-    if evidence.record.question.confirmed:
+    if evidence.spec.confirmed:
         return _judge_fresh_seeds(evidence)
     if evidence.several_seeds or not evidence.record.tables.complete or len(evidence.compared) < 2:
         return None
@@ -80,8 +80,8 @@ def judge_optimism(evidence: Evidence) -> Finding | None:
         level="note",
         sentence="The winner was chosen on the same images that measure its accuracy, which makes "
         f"this accuracy about {points(optimism)} too high: expect "
-        f"{percent(evidence.winner.accuracy - optimism)} on new images. `--test-data` scores the "
-        "winner on labelled digits that had no part in the choice.",
+        f"{percent(evidence.winner.accuracy - optimism)} on new images. The option --test-data "
+        "scores the winner on labelled digits that had no part in the choice.",
         evidence=f"best of {len(evidence.compared)} on {count(evidence.images, 'image')}; the "
         "choice was repeated on resampled images and scored on the images left out",
         command=None,
