@@ -414,6 +414,7 @@ def four_hyperparameters(monkeypatch: pytest.MonkeyPatch) -> None:
         with_role("batch"),
         name="drop_share",
         label="share of dropped units",
+        is_right=lambda value: 0 <= value < 1,
         values=(0.0,),
         scale="linear",
         role=None,
@@ -421,7 +422,7 @@ def four_hyperparameters(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     shape = replace(
         share, name="unit_kind", label="kind of units", values=("relu",), scale="category",
-        beyond=None,
+        is_right=lambda value: value in ("relu", "tanh"), beyond=None,
     )  # fmt: skip
     for made_up in (share, shape):
         monkeypatch.setitem(HYPERPARAMETERS, made_up.name, made_up)
