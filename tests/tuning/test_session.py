@@ -15,9 +15,9 @@ import ray
 from ray.tune.execution.class_cache import _ActorClassCache
 from rich.console import Console
 
-from digitrec.results.timings import Timings
-from digitrec.search import keep_environment
-from digitrec.session import Session
+from digitrec.store.timings import Timings
+from digitrec.tuning.ray_internals import keep_environment
+from digitrec.tuning.session import Session
 
 
 class Trial:
