@@ -601,6 +601,7 @@ def _places(text: str, level: Level) -> tuple[int, int]:
     return place, place + 1
 
 
+@pytest.mark.cluster
 def test_a_cluster_with_a_token_is_examined_with_the_token_and_named_without(
     tmp_path: Path,
 ) -> None:

@@ -39,6 +39,7 @@ print(json.dumps([imported, commands, len(left)]))
 """
 
 
+@pytest.mark.ray
 @pytest.mark.parametrize("preload", ["yes", "no"])
 def test_a_local_ray_is_bare_and_its_own_workers_run_the_trials(preload: str) -> None:
     done = subprocess.run(
