@@ -31,6 +31,8 @@ from digitrec.store.stacks import Damage, set_aside
 from digitrec.store.timings import Timings
 from digitrec.store.validation import write_labels
 from digitrec.tuning.rounds import StudyRunner
+from digitrec.tuning.runner import MakeRunner
+from digitrec.tuning.session import Session
 from digitrec.winner.inputs import WinnerInputs
 
 if TYPE_CHECKING:
@@ -41,8 +43,15 @@ MOST_LEAKED = 0.01  # of the test images: some digits of two collections are the
 SPLIT_SEED = 42  # of the plain training loop, whose validation rows these are
 
 
-def run_study(request: Request, console: Console) -> "StudyResult":
+def run_study(
+    request: Request, console: Console, make_runner: MakeRunner = Session
+) -> "StudyResult":
     """Train what the study directory does not hold yet, then write its tables, model and figures.
+
+    Args:
+        request: what to search for, and where.
+        console: shows the progress.
+        make_runner: makes what trains the stacks; Ray, unless a test has it otherwise.
 
     Raises:
         InputError: the data, the directory or the resources do not fit the request, or another run
@@ -59,7 +68,10 @@ def run_study(request: Request, console: Console) -> "StudyResult":
         question = ask(request, digits, split)
         shared = share(digits, split, question)
     _prepare(study)
-    with locked(study) as lock, StudyRunner(request, shared, console, timings, lock) as rounds:
+    with (
+        locked(study) as lock,
+        StudyRunner(request, shared, console, timings, lock, make_runner) as rounds,
+    ):
         open_study(study, question, console)
         write_labels(study, question, digits.labels[split.val], split.val)
         rounds.train(question, question.trials())
