@@ -6,6 +6,7 @@ about processes, run on real Ray with two CPUs.
 
 import io
 import json
+import math
 import os
 import re
 import shutil
@@ -25,6 +26,7 @@ from rich.console import Console
 from safetensors.numpy import load_file
 
 from digitrec.cli import main as cli
+from digitrec.cli.display import describe
 from digitrec.data.digits import fit_scaler, read_digits, split_rows
 from digitrec.errors import InputError
 from digitrec.request import Request
@@ -32,6 +34,7 @@ from digitrec.results.outcome import StudyResult
 from digitrec.space.points import Space
 from digitrec.space.stacks import Task
 from digitrec.store.folder import Folder
+from digitrec.store.spec import write_spec
 from digitrec.store.stacks import write_failure
 from digitrec.store.timings import Timings
 from digitrec.study import run_study
@@ -42,9 +45,10 @@ from digitrec.tuning.runner import MakeRunner
 from digitrec.tuning.session import Session, count_workers, local_runtime_env
 from digitrec.tuning.trainable import reports, stack_of, train_stack
 from digitrec.winner.classifier import load_classifier
+from tests.made_study import make_record
 from tune_jobs import mnist_grid
 
-SMALL = Space(lrs=(0.1, 0.5), batch_sizes=(256, 512))
+SMALL = Space.of(lr=(0.1, 0.5), batch_size=(256, 512))
 TIMES = ["seconds"]
 
 
@@ -128,7 +132,7 @@ def test_a_study_leaves_what_the_contract_says(finished: StudyResult) -> None:
 
 def test_the_saved_winner_has_the_validation_accuracy_of_its_row(finished: StudyResult) -> None:
     digits = read_digits("sample")
-    val = split_rows(digits.labels).val
+    val = split_rows(digits.labels, 0.2, 42).val
     classifier = load_classifier(folder(finished) / "best")
     predicted = classifier.log_probabilities(digits.images[val]).argmax(1)
     accuracy = float((predicted == digits.labels[val]).mean())
@@ -139,7 +143,7 @@ def test_predictions_of_the_validation_rows_have_the_accuracy_of_the_winner(
     finished: StudyResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     digits = read_digits("sample")
-    val = split_rows(digits.labels).val
+    val = split_rows(digits.labels, 0.2, 42).val
     images = pd.DataFrame(digits.images[val]).add_prefix("pixel")
     images.assign(label=digits.labels[val]).to_parquet(tmp_path / "val.parquet")
     words = ["predict", str(folder(finished)), str(tmp_path / "val.parquet")]
@@ -162,7 +166,7 @@ def test_the_saved_winner_loads_into_a_plain_sequential(finished: StudyResult) -
     weights = {name: torch.from_numpy(v) for name, v in tensors.items() if "scaler" not in name}
     assert model.load_state_dict(weights).missing_keys == []
     digits = read_digits("sample")
-    scaler = fit_scaler(digits.images[split_rows(digits.labels).train])
+    scaler = fit_scaler(digits.images[split_rows(digits.labels, 0.2, 42).train])
     assert np.array_equal(tensors["scaler.data_max"], scaler.data_max)
 
 
@@ -194,10 +198,10 @@ def test_a_finished_study_trains_nothing(finished: StudyResult) -> None:
 
 
 def test_a_wider_grid_trains_only_its_new_trials(tmp_path: Path) -> None:
-    run(tmp_path, Space(lrs=(0.1,), batch_sizes=(512,)))
+    run(tmp_path, Space.of(lr=(0.1,), batch_size=(512,)))
     (first,) = (tmp_path / "stacks").glob("*.safetensors")
     written = first.stat().st_mtime_ns
-    wider = run(tmp_path, Space(lrs=(0.1, 0.5), batch_sizes=(512,)))
+    wider = run(tmp_path, Space.of(lr=(0.1, 0.5), batch_size=(512,)))
     assert wider.tables.trials["status"].to_list() == ["completed", "completed"]
     assert first.stat().st_mtime_ns == written
     names = sorted(p.name.rsplit("-", 2)[0] for p in (tmp_path / "stacks").glob("*.safetensors"))
@@ -205,8 +209,8 @@ def test_a_wider_grid_trains_only_its_new_trials(tmp_path: Path) -> None:
 
 
 def test_a_narrower_grid_shows_fewer_rows_and_trains_nothing(tmp_path: Path) -> None:
-    wide = run(tmp_path, Space(lrs=(0.1, 0.5), batch_sizes=(512,)), stack_size=2)
-    narrow = run(tmp_path, Space(lrs=(0.1,), batch_sizes=(512,)))
+    wide = run(tmp_path, Space.of(lr=(0.1, 0.5), batch_size=(512,)), stack_size=2)
+    narrow = run(tmp_path, Space.of(lr=(0.1,), batch_size=(512,)))
     assert (wide.winner, narrow.winner) == ("lr0.5-bs512-seed0", "lr0.1-bs512-seed0")
     about = json.loads((tmp_path / "best" / "model.json").read_text())
     assert about["configuration"]["lr"] == 0.1
@@ -217,7 +221,7 @@ def test_a_narrower_grid_shows_fewer_rows_and_trains_nothing(tmp_path: Path) -> 
 def test_a_grown_study_equals_one_that_was_asked_at_once(
     finished: StudyResult, tmp_path: Path
 ) -> None:
-    first = run(tmp_path, Space(lrs=(0.1,), batch_sizes=(256,)), epochs=1, stack_size=1)
+    first = run(tmp_path, Space.of(lr=(0.1,), batch_size=(256,)), epochs=1, stack_size=1)
     written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("stacks/*.safetensors")}
     run(tmp_path, epochs=1, stack_size=1)
     run(tmp_path, epochs=2, stack_size=1)
@@ -235,7 +239,7 @@ def test_a_grown_study_equals_one_that_was_asked_at_once(
 def test_more_epochs_go_on_from_where_a_study_ended_and_fewer_delete_nothing(
     tmp_path: Path,
 ) -> None:
-    space, said = Space(lrs=(0.1,), batch_sizes=(512,)), io.StringIO()
+    space, said = Space.of(lr=(0.1,), batch_size=(512,)), io.StringIO()
     run(tmp_path, space, epochs=2)
     before = pd.read_csv(tmp_path / "epochs.csv")
     run(tmp_path, space, epochs=3, console=Console(file=said, width=200))
@@ -253,7 +257,7 @@ def test_more_epochs_go_on_from_where_a_study_ended_and_fewer_delete_nothing(
 def test_growth_without_the_earlier_weights_says_so_and_trains_anew(
     kind: str, tmp_path: Path
 ) -> None:
-    space, said = Space(lrs=(0.1,), batch_sizes=(512,)), io.StringIO()
+    space, said = Space.of(lr=(0.1,), batch_size=(512,)), io.StringIO()
     run(tmp_path / "cut", space, epochs=1)
     (weights,) = (tmp_path / "cut").glob("weights/*")
     if kind == "removed":
@@ -287,17 +291,29 @@ def test_a_damaged_question_is_set_aside_and_its_results_are_kept(
     pd.testing.assert_frame_equal(mended.tables.trials, finished.tables.trials)
 
 
+@pytest.mark.parametrize(("fraction", "warned"), [(1e-9, True), (0.0197, True), (0.02, False)])
+def test_few_validation_images_are_warned_of(fraction: float, warned: bool, tmp_path: Path) -> None:
+    study, said = Folder.at(tmp_path), io.StringIO()
+    write_spec(study, make_record(tmp_path).question)
+    request = Request(val_fraction=fraction, out=str(tmp_path))
+    with pytest.raises(InputError, match="holds another study"):  # said before Ray is needed
+        run_study(request, Console(file=said, width=200))
+    rows = math.ceil(5000 * fraction)
+    warning = f"warning  validation images: {rows} of 5,000, so accuracy moves in steps of "
+    assert (f"{warning}{100 / rows:.3g} percentage points" in said.getvalue()) is warned
+
+
 def test_a_study_of_which_every_trial_diverged_says_what_to_try(tmp_path: Path) -> None:
-    result = run(tmp_path, Space(lrs=(1e20, 1e25), batch_sizes=(512,)), epochs=1)
+    result = run(tmp_path, Space.of(lr=(1e20, 1e25), batch_size=(512,)), epochs=1)
     assert result.winner is None
     assert not result.complete
     assert pd.read_csv(tmp_path / "trials.csv")["status"].to_list() == ["diverged"] * 2
     assert len(pd.read_csv(tmp_path / "epochs.csv")) == 2
     assert not (tmp_path / "best").exists()
-    said = "\n".join(cli.describe(result))
+    said = "\n".join(describe(result))
     assert "2 of 2 trials diverged." in said
     assert "No trial has completed, so there is no winner." in said
-    assert "--lr 0.1,1.0 " in str(outcome.findings[0].command)
+    assert "--lr 0.1,1.0 " in str(result.findings[0].command)
 
 
 def test_a_stack_whose_worker_was_lost_after_its_last_write_has_not_failed(
@@ -314,7 +330,7 @@ def test_a_stack_whose_worker_was_lost_after_its_last_write_has_not_failed(
 def test_a_refused_command_leaves_the_study_as_it_is(finished: StudyResult) -> None:
     before = (folder(finished) / "study.json").read_bytes()
     with pytest.raises(InputError, match="asks for 64 CPUs"):
-        run(folder(finished), Space(lrs=(0.1, 0.7), batch_sizes=(256,)), cpus_per_trial=64)
+        run(folder(finished), Space.of(lr=(0.1, 0.7), batch_size=(256,)), cpus_per_stack=64)
     assert (folder(finished) / "study.json").read_bytes() == before
 
 
@@ -344,7 +360,7 @@ def test_rays_own_logs_carry_each_member_by_name(on_ray: StudyResult) -> None:
 
 
 def test_workers_are_used_again(two_cpus: None, tmp_path: Path) -> None:
-    space = Space(lrs=(0.1,), batch_sizes=(64, 128, 256, 512))
+    space = Space.of(lr=(0.1,), batch_size=(64, 128, 256, 512))
     run(tmp_path, space, epochs=1, runner=Session)
     logs = [path.read_text() for path in tmp_path.glob("ray/*/*/result.json")]
     assert len(logs) == 4
@@ -373,7 +389,7 @@ def test_another_study_in_the_directory_is_refused_by_its_differences(
 
 
 def test_a_diverged_trial_keeps_its_row_and_never_wins(tmp_path: Path) -> None:
-    result = run(tmp_path, Space(lrs=(0.1, 1e20), batch_sizes=(512,)))
+    result = run(tmp_path, Space.of(lr=(0.1, 1e20), batch_size=(512,)))
     assert result.tables.trials["status"].to_list() == ["completed", "diverged"]
     assert result.winner == "lr0.1-bs512-seed0"
     epochs = pd.read_csv(tmp_path / "epochs.csv")
@@ -422,7 +438,7 @@ def check_failed_at_512(result: StudyResult) -> None:
 
 def test_batch_sizes_over_the_training_rows_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="batch size 4001 is more than the 4000 training rows"):
-        run(tmp_path, Space(batch_sizes=(4001,)))
+        run(tmp_path, Space.of(batch_size=(4001,)))
     assert not (tmp_path / "study.json").exists()
 
 
@@ -433,9 +449,9 @@ def test_more_resources_than_there_are_are_refused_with_the_numbers(
     if runner is Session:
         request.getfixturevalue("two_cpus")
     with pytest.raises(InputError, match=r"asks for 64 CPUs and 0 GPUs.*: 2 CPUs, 0 GPUs"):
-        run(tmp_path, cpus_per_trial=64, runner=runner)
+        run(tmp_path, cpus_per_stack=64, runner=runner)
     with pytest.raises(InputError, match=r"asks for 1 CPUs and 1 GPUs"):
-        run(tmp_path, gpus_per_trial=1, runner=runner)
+        run(tmp_path, gpus_per_stack=1, runner=runner)
     assert not (tmp_path / "study.json").exists()
 
 
@@ -451,8 +467,8 @@ def test_a_request_says_what_is_wrong_with_it() -> None:
         ({"epochs": 0}, "epochs 0 is not a whole number above 0"),
         ({"val_fraction": 1.0}, "val-fraction 1.0 is not within 0 and 1"),
         ({"stack_size": 0}, "stack-size 0 is neither 'auto' nor a whole number above 0"),
-        ({"cpus_per_trial": 0}, "cpus-per-trial 0 is neither a fraction up to 1 nor a whole"),
-        ({"gpus_per_trial": 1.5}, "gpus-per-trial 1.5 is neither a fraction up to 1 nor a whole"),
+        ({"cpus_per_stack": 0}, "cpus-per-stack 0 is neither a fraction up to 1 nor a whole"),
+        ({"gpus_per_stack": 1.5}, "gpus-per-stack 1.5 is neither a fraction up to 1 nor a whole"),
         ({"out": "ftp://host/x"}, "ftp://host/x: neither a path nor one of s3://"),
         ({"max_failures": -1}, "max-failures -1 is less than 0"),
     ):

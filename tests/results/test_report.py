@@ -19,7 +19,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 
-from digitrec.cli import main as cli
+from digitrec.cli.display import describe_verdict
+from digitrec.cli.options import make_parser, make_request
 from digitrec.results.analysis.finding import Finding
 from digitrec.results.analysis.ranking import rank
 from digitrec.results.analysis.verdict import reach_verdict
@@ -210,7 +211,7 @@ def test_a_character_that_does_not_show_is_shown_as_an_escape(tmp_path: Path) ->
         rule="winner", level="note", sentence=source, evidence=source, command=f"tune {source}"
     )
     page = make_page(summarise(record, [finding]), [], [])
-    lines = "\n".join(cli.describe_verdict([finding]))
+    lines = "\n".join(describe_verdict([finding]))
     for text in (page, make_markdown(summarise(record, [finding])), lines):
         assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", text)
         assert r"\x1b" in text
@@ -240,7 +241,7 @@ def test_the_command_asks_the_question_again(source: str, tmp_path: Path) -> Non
     record = make_record(tmp_path / "a study", source=source)
     words = shlex.split(summarise(record, []).command)
     assert words[0] == "digitrec"
-    request = cli.make_request(cli.make_parser().parse_args(words[1:]))
+    request = make_request(make_parser().parse_args(words[1:]))
     asked = record.question
     assert request.space.trials() == asked.trials()
     assert (request.data, request.epochs, request.val_fraction, request.precision) == (
