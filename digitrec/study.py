@@ -32,6 +32,8 @@ from digitrec.store.stacks import Damage, set_aside
 from digitrec.store.timings import Timings
 from digitrec.store.validation import write_labels
 from digitrec.tuning.rounds import StudyRunner
+from digitrec.tuning.runner import MakeRunner
+from digitrec.tuning.session import Session
 from digitrec.winner.inputs import WinnerInputs
 
 if TYPE_CHECKING:
@@ -43,8 +45,15 @@ FEW_VAL_ROWS = 100  # with fewer, accuracy moves in steps of more than a percent
 SPLIT_SEED = 42  # of the plain training loop, whose validation rows these are
 
 
-def run_study(request: Request, console: Console) -> "StudyResult":
+def run_study(
+    request: Request, console: Console, make_runner: MakeRunner = Session
+) -> "StudyResult":
     """Train what the study directory does not hold yet, then write its tables, model and figures.
+
+    Args:
+        request: what to search for, and where.
+        console: shows the progress.
+        make_runner: makes what trains the stacks; Ray, unless a test has it otherwise.
 
     Raises:
         InputError: the data, the directory or the resources do not fit the request, or another run
@@ -62,7 +71,10 @@ def run_study(request: Request, console: Console) -> "StudyResult":
         shared = share(digits, split, question)
     _warn_of_few(split, console)
     _prepare(study)
-    with locked(study) as lock, StudyRunner(request, shared, console, timings, lock) as rounds:
+    with (
+        locked(study) as lock,
+        StudyRunner(request, shared, console, timings, lock, make_runner) as rounds,
+    ):
         open_study(study, question, console)
         write_labels(study, question, digits.labels[split.val], split.val)
         rounds.train(question, question.trials())

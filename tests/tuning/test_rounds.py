@@ -54,9 +54,7 @@ def run_confirmed(out: Path, parts: Parts) -> StudyResult:
 
 
 @pytest.fixture(scope="module")
-def confirmed(
-    two_cpus: None, parts: Parts, tmp_path_factory: pytest.TempPathFactory
-) -> StudyResult:
+def confirmed(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
     return run_confirmed(tmp_path_factory.mktemp("confirmed") / "study", parts)
 
 
@@ -142,9 +140,7 @@ def test_the_winners_validation_is_that_of_the_model_before_the_refit(
     assert np.array_equal(digits.images[validation.mistake_rows], validation.mistake_images)
 
 
-def test_without_confirmation_its_rows_are_gone_and_its_files_stay(
-    two_cpus: None, tmp_path: Path
-) -> None:
+def test_without_confirmation_its_rows_are_gone_and_its_files_stay(tmp_path: Path) -> None:
     run(tmp_path, Space.of(lr=(0.1,), batch_size=(512,)), epochs=1, confirm=1, confirm_seeds=1)
     files = sorted(path.name for path in tmp_path.glob("stacks/*"))
     plain = run(tmp_path, Space.of(lr=(0.1,), batch_size=(512,)), epochs=1)

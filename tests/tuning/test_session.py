@@ -20,9 +20,9 @@ import ray
 from ray.tune.execution.class_cache import _ActorClassCache
 from rich.console import Console
 
-from digitrec.results.timings import Timings
-from digitrec.search import keep_environment
-from digitrec.session import Session
+from digitrec.store.timings import Timings
+from digitrec.tuning.ray_internals import keep_environment
+from digitrec.tuning.session import Session
 
 
 class Trial:
@@ -44,6 +44,7 @@ print(json.dumps([imported, commands, len(left)]))
 """
 
 
+@pytest.mark.ray
 @pytest.mark.parametrize("preload", ["yes", "no"])
 def test_a_local_ray_is_bare_and_its_own_workers_run_the_trials(preload: str) -> None:
     done = subprocess.run(
