@@ -20,7 +20,7 @@ from digitrec.store.folder import Folder, describe_error
 
 if TYPE_CHECKING:
     from digitrec.doctor.checks import Diagnosis
-    from digitrec.results.analysis.verdict import Finding
+    from digitrec.results.analysis.finding import Finding
     from digitrec.results.outcome import StudyResult
     from digitrec.winner.predict import Score
 
@@ -407,12 +407,12 @@ def make_request(options: argparse.Namespace) -> Request:
 
 def print_outcome(outcome: "StudyResult", console: Console) -> int:
     """Print the ranking, the winner and where everything is; returns the exit code."""
-    cells = outcome.cells.head(MOST_RANKED).to_dict("records")
-    if cells:
+    configurations = outcome.configurations.head(MOST_RANKED).to_dict("records")
+    if configurations:
         fresh = bool(outcome.record.question.confirmed)
         heading = "The leaders, trained again with fresh seeds" if fresh else "Over the seeds"
         console.print(f"\n{heading}")
-        console.print(_cells(cells), soft_wrap=True)
+        console.print(_mean_ranking(configurations), soft_wrap=True)
     leaders = outcome.ranked.head(MOST_RANKED).to_dict("records")
     if leaders:
         console.print(f"\nThe best {len(leaders)} of {len(outcome.tables.trials)} configurations")
@@ -433,13 +433,13 @@ def _ranking(leaders: list[dict[Hashable, Any]]) -> Table:
     return table
 
 
-def _cells(cells: list[dict[Hashable, Any]]) -> Table:
+def _mean_ranking(configurations: list[dict[Hashable, Any]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("lr", "batch size", "seeds", "mean val accuracy", "lowest", "highest"):
         table.add_column(heading, justify="right")
-    for cell in cells:
-        accuracies = (f"{cell[name]:.2%}" for name in ("val_accuracy", "lowest", "highest"))
-        table.add_row(*map(str, (cell["lr"], cell["batch_size"], cell["seeds"])), *accuracies)
+    for row in configurations:
+        accuracies = (f"{row[name]:.2%}" for name in ("val_accuracy", "lowest", "highest"))
+        table.add_row(*map(str, (row["lr"], row["batch_size"], row["seeds"])), *accuracies)
     return table
 
 
@@ -475,24 +475,11 @@ def describe_verdict(findings: "Sequence[Finding]") -> list[str]:
 
 
 def describe(outcome: "StudyResult") -> list[str]:
-    """Return the closing lines: winner, what did not complete and why, files, how to go on."""
-    from digitrec.results.report.summary import visible
+    """Return the closing lines: model, what did not complete and why, files, how to go on."""
+    from digitrec.results.report.summary import describe_model, visible
 
-    lines = []
-    if outcome.winner is not None:
-        best = outcome.ranked.iloc[0].to_dict()
-        winner, saved = f"Winner: lr {best['lr']}, batch size {best['batch_size']}", best["seed"]
-        recognised = "of the validation images recognised"
-        if outcome.cells.empty:
-            lines.append(f"{winner}, seed {saved}: {best['val_accuracy']:.2%} {recognised}.")
-        else:
-            cell = outcome.cells.iloc[0].to_dict()
-            lines.append(
-                f"{winner}: {cell['val_accuracy']:.2%} {recognised}, mean of {cell['seeds']} "
-                f"seeds. The model is that of seed {saved}: {best['val_accuracy']:.2%}."
-            )
-    if outcome.best is not None and "refit" in outcome.best:
-        lines.append(f"The model was then trained on all {outcome.best['refit']['rows']:,} rows.")
+    model = describe_model(outcome.record)
+    lines = [model] if model else []
     if outcome.best is not None and "test" in outcome.best:
         test = outcome.best["test"]
         lines.append(
@@ -510,7 +497,7 @@ def describe(outcome: "StudyResult") -> list[str]:
     if reasons:
         lines.append(f"The whole errors are in {outcome.directory / 'stacks'}.")
     if outcome.winner is None:
-        lines.append(f"No trial completed, so there is no winner.{_advice(outcome)}")
+        lines.append("No trial has completed, so there is no winner.")
     lines += [
         f"tables   {outcome.directory / 'trials.csv'}, epochs.csv",
         f"report   {outcome.directory / 'report.html'}, report.md",
@@ -521,16 +508,6 @@ def describe(outcome: "StudyResult") -> list[str]:
     if not outcome.tables.complete:
         lines.append("The same `digitrec tune` command goes on with what is missing.")
     return lines
-
-
-def _advice(outcome: "StudyResult") -> str:
-    """Return what to try where every trial diverged, as a sentence; empty otherwise."""
-    trials = outcome.tables.trials
-    if not (trials["status"] == "diverged").all():
-        return ""
-    highest = min(float(trials["lr"].min()) / 10, 0.1)
-    lower = ",".join(f"{highest / factor:.3g}" for factor in (100, 10, 1))
-    return f" Every learning rate is too high for its loss to stay finite; try --lr {lower}"
 
 
 def _listed(number: type[Number]) -> Callable[[str], tuple[Number, ...]]:

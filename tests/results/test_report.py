@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
@@ -19,17 +20,19 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 
 from digitrec.cli import main as cli
+from digitrec.results.analysis.finding import Finding
 from digitrec.results.analysis.ranking import rank
-from digitrec.results.analysis.verdict import Finding
+from digitrec.results.outcome import write_report
 from digitrec.results.report.markdown import code, make_markdown, plain
 from digitrec.results.report.page import make_page
 from digitrec.results.report.sections import draw_sections
-from digitrec.results.report.summary import COLUMNS, summarise
-from digitrec.results.report.write import write_report
+from digitrec.results.report.summary import choose_columns, summarise
 from digitrec.store.record import StudyRecord
+from digitrec.store.tables import TRIAL_COLUMNS
 from tests.made_study import VAL_ROWS, make_record
 from tests.results.test_figures import KINDS
 
+COLUMNS = [column.name for column in choose_columns(pd.DataFrame(columns=TRIAL_COLUMNS))]
 HOSTILE = "</script><script>alert(1)</script>\"'`|_x_&amp;\n.csv"
 WINNER = Finding(
     rule="winner", level="good", sentence="One is best.", evidence="p < 0.01", command=None
@@ -100,7 +103,7 @@ def test_a_report_says_how_far_any_study_is(kind: str, tmp_path: Path) -> None:
     record = make_record(tmp_path, **KINDS[kind])
     page, markdown = words_of(record)
     assert len(page.all("tr")) == 1 + len(record.tables.trials)
-    assert "Nothing can be said of this study yet." in page.text
+    assert "There is nothing to conclude yet." in page.text
     has_winner = not rank(record.tables.trials).empty
     for text in (page.text, markdown):
         assert ("so there is no winner" in text) != has_winner
@@ -251,7 +254,7 @@ def test_the_rows_are_ranked_and_those_without_a_rank_last(tmp_path: Path) -> No
     assert [row[0] for row in rows] == ["1", "2", "", "", "", ""]
     ranked = rank(record.tables.trials)["trial"].tolist()
     assert [row[1] for row in rows[:2]] == ranked
-    untrained = dict(zip([column.name for column in COLUMNS], rows[2], strict=True))
+    untrained = dict(zip(COLUMNS, rows[2], strict=True))
     assert untrained["status"] == "stopped"
     assert untrained["val_accuracy"] == ""
 
@@ -263,15 +266,15 @@ def test_leaders_that_fresh_seeds_confirm_come_first(tmp_path: Path) -> None:
         "lr0.1-bs32-seed0",
         "lr1.0-bs32-seed0",
     ]
-    assert "learning rate 0.1, batch size 32" in summary.winner
-    assert summary.ranking.startswith("Ranked by the mean of the fresh seeds")
+    assert "The winner is lr 0.1, batch size 32" in summary.winner
+    assert summary.ranking.startswith("Ranked by the mean over the fresh seeds")
 
 
 def test_the_report_says_what_the_winner_scores_on_test_data(tmp_path: Path) -> None:
     test = {"source": "test.csv", "rows": 50, "accuracy": 0.84, "loss": 0.5}
     record = make_record(tmp_path, best={"test": test, "refit": {"rows": 500}})
-    assert ("of 50 test images", "84.00%") in summarise(record, []).facts
-    assert "Its model was then trained on all 500 rows." in words_of(record)[1]
+    assert ("accuracy on 50 test images", "84.00%") in summarise(record, []).facts
+    assert "It was then trained again on all 500 rows." in words_of(record)[1]
 
 
 @pytest.mark.parametrize(
@@ -371,7 +374,7 @@ def emulate(browser: webdriver.Chrome, scheme: str, width: int) -> None:
 
 def column(browser: webdriver.Chrome, name: str) -> list[str]:
     """The cells of a column, top to bottom."""
-    place = [column.name for column in COLUMNS].index(name)
+    place = COLUMNS.index(name)
     cells: list[str] = browser.execute_script(
         "return [...document.querySelectorAll('#trials-table tbody tr')]"
         ".map((row) => row.cells[arguments[0]].textContent)",
@@ -381,7 +384,7 @@ def column(browser: webdriver.Chrome, name: str) -> list[str]:
 
 
 def heading(browser: webdriver.Chrome, name: str) -> WebElement:
-    place = [column.name for column in COLUMNS].index(name)
+    place = COLUMNS.index(name)
     return browser.find_elements(By.CSS_SELECTOR, "#trials-table thead th")[place]
 
 
@@ -482,7 +485,7 @@ def test_a_heading_sorts_its_column_and_says_so(shown: webdriver.Chrome) -> None
 
 
 @needs_chromium
-def test_a_value_that_there_is_not_stays_last(shown: webdriver.Chrome) -> None:
+def test_missing_values_stay_last(shown: webdriver.Chrome) -> None:
     for _ in range(2):
         press(heading(shown, "val_loss"))
         assert column(shown, "val_loss")[2:] == [""] * 4

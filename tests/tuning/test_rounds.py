@@ -70,12 +70,12 @@ def test_the_leaders_are_trained_again_with_the_same_fresh_seeds(confirmed: Stud
 
 
 def test_the_mean_over_fresh_seeds_decides(confirmed: StudyResult) -> None:
-    cells = confirmed.cells
+    configurations = confirmed.configurations
     best = confirmed.ranked.iloc[0]
-    assert (best["lr"], best["seed"] != 0) == (cells["lr"].iloc[0], True)
+    assert (best["lr"], best["seed"] != 0) == (configurations["lr"].iloc[0], True)
     fresh = confirmed.tables.trials.query("seed != 0 and lr == @best.lr")
-    assert cells["val_accuracy"].iloc[0] == pytest.approx(fresh["val_accuracy"].mean())
-    assert cells["seeds"].to_list() == [2, 2]
+    assert configurations["val_accuracy"].iloc[0] == pytest.approx(fresh["val_accuracy"].mean())
+    assert configurations["seeds"].to_list() == [2, 2]
 
 
 def test_the_verdicts_winner_is_the_saved_model(confirmed: StudyResult) -> None:
