@@ -17,11 +17,13 @@ import torch
 
 from digitrec.engine.train import TrainingData
 from digitrec.tuning.session import local_runtime_env
+from digitrec.tuning.token import secure_token
 
 
 @pytest.fixture(scope="session")
 def two_cpus() -> Iterator[None]:
     """One real Ray with two CPUs, shared by all tests that need one."""
+    secure_token(make=True)
     ray.init(
         "local",
         num_cpus=2,

@@ -28,6 +28,7 @@ from digitrec.store.timings import Timings
 from digitrec.tuning import ray_internals
 from digitrec.tuning.address import answers, check_address
 from digitrec.tuning.runner import Assignment, Node
+from digitrec.tuning.token import secure_token
 
 LOOK_SECONDS = 2.0  # between two looks at whether the head of the cluster is there
 LOOK_PATIENCE = 120.0  # seconds for the nodes to look for the study directory
@@ -148,6 +149,9 @@ class Session:
         os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints at verbose=0 as well
         logging.getLogger("ray").setLevel(logging.ERROR)
         local = self.address == "local"
+        with_token = os.environ.get("RAY_AUTH_MODE", "token").lower() == "token"
+        if said := secure_token(make=local and with_token):
+            print(f"digitrec: {said}", file=sys.stderr)
         preload = OF_A_TRIAL if self.preload else []
         try:
             with ray_internals.bare_start(preload) if local else nullcontext():
