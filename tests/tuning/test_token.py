@@ -103,7 +103,7 @@ def test_a_home_that_cannot_be_written_to_is_an_error_of_one_line(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("HOME", str(tmp_path / "file"))
-    with pytest.raises(InputError, match="no token can be written to .*: Not a directory"):
+    with pytest.raises(InputError, match=r"no token can be written to .*: Not a directory"):
         secure_token(make=True)
 
 
