@@ -20,8 +20,8 @@ from pathlib import Path
 
 import psutil
 
-from digitrec.cli.main import COMPLETE, WRONG_INPUT, OneLineParser
-from digitrec.errors import InputError
+from digitrec.cli.options import OneLineParser
+from digitrec.errors import COMPLETE, WRONG_INPUT, InputError
 from digitrec.tuning.token import secure_token
 
 HOST = "127.0.0.1"  # of the dashboard: whoever reaches its port and has the token can run code

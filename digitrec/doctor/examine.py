@@ -97,10 +97,10 @@ def version_floors() -> dict[str, str]:
 def examine_machine(request: Request, machine: Machine) -> list[Diagnosis]:
     """Return what a study on this machine has to do with."""
     cores = max(1.0, min(machine.cores, machine.quota or math.inf))
-    trials = math.floor(cores / request.cpus_per_trial) or 1
+    trials = math.floor(cores / request.cpus_per_stack) or 1
     ray = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
     found = [
-        diagnosis.judge_cores(machine, request.cpus_per_trial, request.gpus_per_trial),
+        diagnosis.judge_cores(machine, request.cpus_per_stack, request.gpus_per_stack),
         diagnosis.judge_pinning(machine),
         diagnosis.judge_shared_memory(machine),
         diagnosis.judge_memory(machine, estimate_bytes(request.data), trials),
@@ -204,7 +204,7 @@ def judge_node(node: "Node", here: Machine, request: Request) -> Iterator[Diagno
         yield diagnosis.judge_silence(node.address)
         return
     data = estimate_bytes(request.data)
-    trials = math.floor(node.cpus / request.cpus_per_trial) or 1
+    trials = math.floor(node.cpus / request.cpus_per_stack) or 1
     judged = [
         diagnosis.compare_versions(node.machine, here),
         diagnosis.judge_node_cores(node.machine, node.cpus),

@@ -99,7 +99,7 @@ def _attempt(assignment: Assignment, task: Task, display: ProgressDisplay) -> Ex
         cast(Precision, question.precision),
         assignment.study,
         question.key,
-        Place(request.cpus_per_trial, request.gpus_per_trial, node=ADDRESS, node_id=""),
+        Place(request.cpus_per_stack, request.gpus_per_stack, node=ADDRESS, node_id=""),
     )
     while True:
         try:

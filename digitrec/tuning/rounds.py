@@ -180,7 +180,7 @@ class StudyRunner:
     def _start(self, trials: int) -> Runner:
         """Return the runner, which is started for so many trials if it is not yet."""
         if self._runner is None:
-            one_core_each = not self.request.gpus_per_trial and self.request.cpus_per_trial <= 1
+            one_core_each = not self.request.gpus_per_stack and self.request.cpus_per_stack <= 1
             preload = one_core_each and trials >= (os.cpu_count() or 1)
             runner = self.make_runner(
                 self.request.address, self.console, self.timings, preload=preload
@@ -234,8 +234,8 @@ def plan(
     Raises:
         InputError: the nodes cannot train even one trial at a time.
     """
-    workers = count_workers(nodes, request.cpus_per_trial, request.gpus_per_trial)
-    size = request.stack_size or (MAX_STACK_SIZE if request.gpus_per_trial else None)
+    workers = count_workers(nodes, request.cpus_per_stack, request.gpus_per_stack)
+    size = request.stack_size or (MAX_STACK_SIZE if request.gpus_per_stack else None)
     whole = plan_stacks(
         trials,
         workers=workers,

@@ -97,7 +97,7 @@ def trainable_of(assignment: Assignment) -> Any:
         study=assignment.study,
         question=question.key,
     )
-    resources = {"cpu": request.cpus_per_trial, "gpu": request.gpus_per_trial}
+    resources = {"cpu": request.cpus_per_stack, "gpu": request.gpus_per_stack}
     return tune.with_resources(ray_internals.named_trainable(function, "Stack"), resources)
 
 

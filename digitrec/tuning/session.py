@@ -163,7 +163,7 @@ class Session:
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                 )
-        except (ConnectionError, ValueError) as error:
+        except ConnectionError as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"no Ray cluster answers at {self.address}: {reason}") from error
         except Exception as error:  # Ray raises no narrower one
@@ -271,7 +271,7 @@ def count_workers(nodes: Sequence[Node], cpus: float, gpus: float) -> int:
         )
         raise InputError(
             f"a trial asks for {cpus:g} CPUs and {gpus:g} GPUs, which no node has: {have}. "
-            "Lower --cpus-per-trial or --gpus-per-trial"
+            "Lower --cpus-per-stack or --gpus-per-stack"
         )
     return workers
 

@@ -293,7 +293,7 @@ def claim_resources(place: Place) -> "torch.device":
     if not torch.cuda.is_available():
         raise RuntimeError(
             f"Ray gave this trial a GPU, but torch {torch.__version__} cannot use one here; "
-            "install a build of torch for this machine's GPUs, or run with --gpus-per-trial 0"
+            "install a build of torch for this machine's GPUs, or run with --gpus-per-stack 0"
         )
     return torch.device("cuda")
 

@@ -21,8 +21,8 @@ from digitrec.tuning.progress import (
 )
 from digitrec.tuning.trainable import task_config
 
-LONG = Stack(Space(lrs=(0.1, 0.5), batch_sizes=(32,)).trials())
-SHORT = Stack(Space(lrs=(0.1, 0.5), batch_sizes=(64,)).trials())
+LONG = Stack(Space.of(lr=(0.1, 0.5), batch_size=(32,)).trials())
+SHORT = Stack(Space.of(lr=(0.1, 0.5), batch_size=(64,)).trials())
 
 
 class Clock:

@@ -1,5 +1,6 @@
 """What of Ray a study on this machine starts, and in what its trials run."""
 
+import io
 import json
 import os
 import stat
@@ -8,6 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+
+from digitrec.store.timings import Timings
+from digitrec.tuning.session import Session
 
 PROGRAM = """
 import io, json, sys
@@ -48,6 +53,7 @@ print(json.dumps([imported, commands, len(left), sorted(addresses)]))
 """
 
 
+@pytest.mark.ray
 @pytest.mark.parametrize("preload", ["yes", "no"])
 def test_a_local_ray_is_bare_on_loopback_alone_and_its_own_workers_run_the_trials(
     preload: str, tmp_path: Path
@@ -69,3 +75,17 @@ def test_a_local_ray_is_bare_on_loopback_alone_and_its_own_workers_run_the_trial
     assert addresses == ["127.0.0.1"]
     folder, token = tmp_path / ".ray", tmp_path / ".ray" / "auth_token"
     assert [stat.S_IMODE(path.stat().st_mode) for path in (folder, token)] == [0o700, 0o600]
+
+
+def test_an_error_while_ray_starts_is_not_taken_for_a_missing_cluster(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("embedded null byte")
+
+    monkeypatch.setattr("ray.init", fail)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    session = Session("local", Console(file=io.StringIO()), Timings())
+    with pytest.raises(OSError, match="Ray did not start: embedded null byte"), session:
+        pass
