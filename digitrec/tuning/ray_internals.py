@@ -166,13 +166,16 @@ def most_uploaded_bytes() -> int:
     return int(getattr(packaging, "GCS_STORAGE_MAX_SIZE", MOST_UPLOADED_BYTES))
 
 
-def uploaded_files(directory: Path, most_files: int) -> dict[str, int] | None:
-    """Return the files that `ray job submit --working-dir` would upload, and the bytes of each.
+def uploaded_files(
+    directory: Path, *, excludes: Sequence[str] = (), most_files: int = sys.maxsize
+) -> dict[str, int] | None:
+    """Return the files that Ray would upload with a job, and the bytes of each.
 
     Without Ray's names for what it leaves out, None.
 
     Args:
         directory: the working directory of the job.
+        excludes: patterns of its runtime environment.
         most_files: after so many, the rest is left out.
     """
     packaging = module("ray._private.runtime_env.packaging")
@@ -186,15 +189,15 @@ def uploaded_files(directory: Path, most_files: int) -> dict[str, int] | None:
     silent = logging.getLogger("digitrec.upload")  # otherwise Ray tells of every .gitignore
     silent.setLevel(logging.CRITICAL)
     files: dict[str, int] = {}
-    pending = [(directory, [excluded_by(directory, defaults)])]
+    pending = [(directory, [excluded_by(directory, [*defaults, *excludes])])]
     while pending and len(files) < most_files:
         folder, above = pending.pop()
-        excludes = above + ignored_in(folder, include_gitignore=True, logger=silent)
+        excluded = above + ignored_in(folder, include_gitignore=True, logger=silent)
         for path in folder.iterdir():
-            if any(exclude(path) for exclude in excludes):
+            if any(matches(path) for matches in excluded):
                 continue
             if path.is_dir():
-                pending.append((path, excludes))
+                pending.append((path, excluded))
             elif path.is_file():
                 files[path.relative_to(directory).as_posix()] = path.stat().st_size
     return files

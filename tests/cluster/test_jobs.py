@@ -355,6 +355,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+def uploaded(runtime_env: dict[str, Any]) -> dict[str, int]:
+    """The files that Ray would upload, and the bytes of each."""
+    files = submit.uploaded_files(runtime_env)
+    assert files is not None
+    return files
+
+
 def submission(data: str, *, on_this_machine: bool = False) -> submit.Submission:
     return submit.make_submission(data, "/shared/study", [], on_this_machine=on_this_machine)
 
@@ -363,7 +370,7 @@ CODE = {"digitrec/cli.py", "tune_jobs/grid.py"}
 
 
 @pytest.mark.parametrize(
-    ("data", "uploaded"),
+    ("data", "files"),
     [
         ("sample", CODE),
         ("/elsewhere/train.csv", CODE),
@@ -373,10 +380,10 @@ CODE = {"digitrec/cli.py", "tune_jobs/grid.py"}
     ],
 )
 def test_only_the_code_and_a_named_file_of_the_project_are_uploaded(
-    project: Path, data: str, uploaded: set[str]
+    project: Path, data: str, files: set[str]
 ) -> None:
     job = submission(data)
-    assert set(submit.uploaded_files(job.runtime_env)) == uploaded
+    assert set(uploaded(job.runtime_env)) == files
     assert job.metadata["data"] == data
 
 
@@ -385,7 +392,7 @@ def test_test_data_goes_to_the_head_as_data_does(project: Path) -> None:
         "kept.csv", "/shared/study", [], test_data="notes.txt", on_this_machine=False
     )
     assert job.entrypoint.endswith("--test-data notes.txt")
-    assert set(submit.uploaded_files(job.runtime_env)) == CODE | {"kept.csv", "notes.txt"}
+    assert set(uploaded(job.runtime_env)) == CODE | {"kept.csv", "notes.txt"}
 
 
 @pytest.mark.parametrize(
@@ -421,7 +428,7 @@ def test_a_study_on_this_machine_needs_no_directory_named() -> None:
 
 def test_the_project_uploads_its_two_packages_and_no_more() -> None:
     runtime_env = yaml.safe_load(submit.RUNTIME_ENV.read_text()) | {"working_dir": str(ROOT)}
-    files = submit.uploaded_files(runtime_env)
+    files = uploaded(runtime_env)
     assert {"digitrec/cli/main.py", "tune_jobs/mnist_grid.py"} <= set(files)
     assert {file.split("/")[0] for file in files} == {"digitrec", "tune_jobs"}
     assert sum(files.values()) < 2**20
