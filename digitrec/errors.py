@@ -1,7 +1,28 @@
-"""The error that a person can mend, and what is said of a Ctrl-C."""
+"""The errors that digitrec raises itself, and the message that follows a Ctrl-C."""
 
 STOPPED = "digitrec: stopped. The same command goes on."
 
 
 class InputError(ValueError):
-    """The command or its input is wrong; the message says what, where, and what would be right."""
+    """The command or its input is wrong; the message says what, where, and what is accepted."""
+
+
+class DamagedError(Exception):
+    """A file does not hold what it should; the message says why.
+
+    Not a ValueError, and no InputError is one: whoever expects damage does not catch the latter.
+    """
+
+
+def visible(text: str, kept: str = "") -> str:
+    r"""Return text with an escape, such as \x1b, for every character that does not show.
+
+    The name of a file may hold control characters that a terminal would obey.
+
+    Args:
+        text: any.
+        kept: characters that stay as they are.
+    """
+    return "".join(
+        each if each.isprintable() or each in kept else ascii(each)[1:-1] for each in text
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from digitrec.errors import InputError
 from digitrec.space.hyperparameters import Precision
-from digitrec.space.points import Space
+from digitrec.space.points import Space, check_count
 from digitrec.store.folder import Folder
 
 IN_A_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # which Ray sets for the entry point
@@ -51,6 +51,8 @@ class Request:
             self.confirm_seeds >= 1,
             f"confirm-seeds {self.confirm_seeds} is not a whole number above 0",
         )
+        leaders = min(self.confirm, len(self.space) // len(self.space.seeds))
+        check_count(len(self.space) + leaders * self.confirm_seeds)
         _check(self.max_failures >= 0, f"max-failures {self.max_failures} is less than 0")
         _check(
             not IN_A_RAY_JOB or Path(self.out or "").is_absolute() or "://" in (self.out or ""),

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from digitrec.errors import STOPPED, InputError
+from digitrec.errors import STOPPED, InputError, visible
 from digitrec.request import Request
 from digitrec.signals import sigterm_as_sigint
 from digitrec.space.hyperparameters import Precision
@@ -476,8 +476,6 @@ def describe_verdict(findings: "Sequence[Finding]") -> list[str]:
 
 def describe(outcome: "StudyResult") -> list[str]:
     """Return the closing lines: winner, what did not complete and why, files, how to go on."""
-    from digitrec.results.report.summary import visible
-
     lines = []
     if outcome.winner is not None:
         best = outcome.ranked.iloc[0].to_dict()

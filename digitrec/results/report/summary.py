@@ -8,11 +8,13 @@ from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
+from digitrec.errors import visible
 from digitrec.results.analysis.next_command import tune_command
 from digitrec.results.analysis.ranking import rank
 from digitrec.results.analysis.verdict import Finding
 from digitrec.results.figures.canvas import listed, share
 from digitrec.results.figures.plots import count
+from digitrec.store.directory import list_damage
 from digitrec.store.record import StudyRecord
 from digitrec.store.spec import StudySpec
 
@@ -66,20 +68,6 @@ class Summary:
 LINES = "\n\t"  # what a text of several lines is made of
 
 
-def visible(text: str, kept: str = "") -> str:
-    r"""Return text with an escape, such as \x1b, for every character that does not show.
-
-    The name of a file may hold what a terminal takes for an order, or what turns text around.
-
-    Args:
-        text: any.
-        kept: characters that stay as they are.
-    """
-    return "".join(
-        each if each.isprintable() or each in kept else ascii(each)[1:-1] for each in text
-    )
-
-
 def make_visible(finding: Finding) -> Finding:
     """Return a finding of which every character shows."""
     command = finding.command
@@ -130,7 +118,7 @@ def summarise(record: StudyRecord, findings: Sequence[Finding]) -> Summary:
         ranking=_ranking(question),
         rows=_rows(trials, ranked),
         failures=_failures(record.failures),
-        damaged=[visible(str(each)) for each in record.damaged],
+        damaged=list_damage(record.damaged),
         version=importlib.metadata.version("digitrec"),
     )
 
