@@ -19,8 +19,8 @@ from pathlib import Path
 
 import psutil
 
-from digitrec.cli.main import COMPLETE, WRONG_INPUT, OneLineParser
-from digitrec.errors import InputError
+from digitrec.cli.options import OneLineParser
+from digitrec.errors import COMPLETE, WRONG_INPUT, InputError
 from digitrec.signals import sigterm_as_sigint
 
 HOST = "127.0.0.1"  # whoever reaches a dashboard's port may run code with the token; only we do

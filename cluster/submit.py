@@ -30,15 +30,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import yaml
 
 from cluster.local import running_head
-from digitrec.cli.main import (
-    COMPLETE,
-    UNFINISHED,
-    WRONG_INPUT,
-    OneLineParser,
-    make_parser,
-    make_request,
-)
-from digitrec.errors import InputError
+from digitrec.cli.options import OneLineParser, make_parser, make_request
+from digitrec.errors import COMPLETE, UNFINISHED, WRONG_INPUT, InputError
 from digitrec.store.folder import OBJECT_STORES
 
 if TYPE_CHECKING:
@@ -350,6 +343,8 @@ def run(options: argparse.Namespace, for_tune: Sequence[str]) -> int:
     submission = make_submission(
         options.data, options.out, for_tune, test_data=options.test_data, on_this_machine=here
     )
+    if not here:
+        submission.metadata["dashboard"] = address  # for the commands that the study prints
     client = connect(address)
     submit(client, submission)
     later = (

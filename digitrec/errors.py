@@ -1,6 +1,8 @@
-"""The errors that digitrec raises itself, and the message that follows a Ctrl-C."""
+"""The errors that digitrec raises itself, exit codes, and the message that follows a Ctrl-C."""
 
-STOPPED = "digitrec: stopped. The same command goes on."
+COMPLETE, UNFINISHED, WRONG_INPUT = 0, 1, 2  # exit codes
+
+STOPPED = "digitrec: stopped."
 
 
 class InputError(ValueError):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from digitrec.cli import main as cli
+from digitrec.cli import options as cli
 from digitrec.store import tables
 
 ROOT = Path(__file__).parent.parent
@@ -137,10 +137,14 @@ def test_the_modules_of_a_room_import_in_one_direction() -> None:
     list(graphlib.TopologicalSorter(graph).static_order())  # CycleError names a circle
 
 
-def test_analysis_figures_and_report_are_layers() -> None:
-    order = ["analysis", "figures", "report"]
-    for module, imported in imports().items():
-        if module.startswith("digitrec.results.") and module.count(".") > 2:
-            part = order.index(module.split(".")[2])
-            inside = [name.split(".") for name in imported if name.startswith("digitrec.results.")]
-            assert all(len(name) > 3 and order.index(name[2]) <= part for name in inside), module
+def test_text_analysis_figures_and_report_are_layers() -> None:
+    order = ["text", "analysis", "figures", "report", "outcome"]
+    graph = imports()
+    layers = {
+        module: order.index(module.split(".")[2])
+        for module in graph
+        if re.fullmatch(r"digitrec\.results\.(?!__init__).+", module)
+    }
+    for module, layer in layers.items():
+        above = {other for other in graph[module] if layers.get(other, -1) > layer}
+        assert above == set(), module

@@ -82,7 +82,7 @@ def _parts(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0]))
 
 
-def judge_cores(machine: Machine, cpus_per_trial: float, gpus_per_trial: float) -> Diagnosis:
+def judge_cores(machine: Machine, cpus_per_stack: float, gpus_per_stack: float) -> Diagnosis:
     """Return whether the cores that Ray counts are those that trials get."""
     ignores_quota = "RAY_USE_MULTIPROCESSING_CPU_COUNT" in machine.variables
     quota = math.inf if machine.quota is None else machine.quota
@@ -98,9 +98,9 @@ def judge_cores(machine: Machine, cpus_per_trial: float, gpus_per_trial: float) 
             "start Ray with as many as can be used, `ray start --head "
             f"--num-cpus={max(1, math.floor(usable))}`, and give --address auto"
         )
-    elif cpus_per_trial < 1 and not gpus_per_trial:
-        message = f"{1 / cpus_per_trial:g} trials share a core, each with a thread of its own"
-        remedy = "leave --cpus-per-trial at 1: on a CPU, sharing gains nothing"
+    elif cpus_per_stack < 1 and not gpus_per_stack:
+        message = f"{1 / cpus_per_stack:g} trials share a core, each with a thread of its own"
+        remedy = "leave --cpus-per-stack at 1: on a CPU, sharing gains nothing"
     if message:
         level: Level = "problem" if counted < 1 else "warning"
         return Diagnosis(name="cores", level=level, message=message, remedy=remedy)
@@ -189,7 +189,7 @@ def judge_memory(machine: Machine, data: int | None, trials: int) -> Diagnosis:
         name="memory",
         level="warning",
         message=message,
-        remedy="run fewer trials at a time: raise --cpus-per-trial",
+        remedy="run fewer trials at a time: raise --cpus-per-stack",
     )
 
 
@@ -252,7 +252,7 @@ def judge_gpus(machine: Machine, counted: float | None) -> Diagnosis:
             remedy=f"start Ray with --num-gpus={machine.gpus}, if trials may use them all",
         )
     return Diagnosis(
-        name="GPUs", level="ok", message=f"{ray:g}; trials use them with --gpus-per-trial"
+        name="GPUs", level="ok", message=f"{ray:g}; trials use them with --gpus-per-stack"
     )
 
 

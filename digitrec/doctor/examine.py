@@ -6,7 +6,6 @@ cluster or an upload is looked at.
 
 import importlib.metadata
 import json
-import logging
 import math
 import os
 import re
@@ -98,10 +97,10 @@ def version_floors() -> dict[str, str]:
 def examine_machine(request: Request, machine: Machine) -> list[Diagnosis]:
     """Return what a study on this machine has to do with."""
     cores = max(1.0, min(machine.cores, machine.quota or math.inf))
-    trials = math.floor(cores / request.cpus_per_trial) or 1
+    trials = math.floor(cores / request.cpus_per_stack) or 1
     ray = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
     found = [
-        diagnosis.judge_cores(machine, request.cpus_per_trial, request.gpus_per_trial),
+        diagnosis.judge_cores(machine, request.cpus_per_stack, request.gpus_per_stack),
         diagnosis.judge_pinning(machine),
         diagnosis.judge_shared_memory(machine),
         diagnosis.judge_memory(machine, estimate_bytes(request.data), trials),
@@ -155,39 +154,14 @@ def examine_storage(study: Folder) -> Diagnosis:
 
 def examine_upload(directory: Path, data: str) -> Diagnosis:
     """Return whether what a job would upload from a directory is small, and holds the data."""
-    from ray._private.runtime_env.packaging import GCS_STORAGE_MAX_SIZE
+    from digitrec.tuning.ray_internals import most_uploaded_bytes, uploaded_files
 
-    files = uploaded_files(directory)
+    files = uploaded_files(directory, MOST_UPLOADED_FILES)
+    if files is None:
+        message = "this version of Ray does not say which files a job uploads"
+        return Diagnosis(name="upload", level="ok", message=message)
     absent = not Path(data).is_absolute() and Path(data).is_file() and data not in files
-    return diagnosis.judge_upload(files, int(GCS_STORAGE_MAX_SIZE), data if absent else None)
-
-
-def uploaded_files(directory: Path) -> dict[str, int]:
-    """Return the files that `ray job submit --working-dir` would upload, and the bytes of each.
-
-    Stops after MOST_UPLOADED_FILES.
-    """
-    from ray._private.ray_constants import get_runtime_env_default_excludes
-    from ray._private.runtime_env import packaging
-
-    silent = logging.getLogger("digitrec.upload")  # else it tells of every .gitignore
-    silent.setLevel(logging.CRITICAL)
-    ours = packaging._get_excludes(directory, get_runtime_env_default_excludes())
-    files: dict[str, int] = {}
-    pending = [(directory, [ours])]
-    while pending and len(files) < MOST_UPLOADED_FILES:
-        folder, above = pending.pop()
-        excludes = above + packaging.get_excludes_from_ignore_files(
-            folder, include_gitignore=True, logger=silent
-        )
-        for path in folder.iterdir():
-            if any(exclude(path) for exclude in excludes):
-                continue
-            if path.is_dir():
-                pending.append((path, excludes))
-            elif path.is_file():
-                files[path.relative_to(directory).as_posix()] = path.stat().st_size
-    return files
+    return diagnosis.judge_upload(files, most_uploaded_bytes(), data if absent else None)
 
 
 def examine_cluster(
@@ -203,17 +177,16 @@ def examine_cluster(
     """
     from ray.exceptions import RayError
 
-    from digitrec.doctor.nodes import ask_nodes, dashboard_url
+    from digitrec.doctor.nodes import ask_nodes
     from digitrec.store.timings import Timings
     from digitrec.tuning.session import Session
 
     yield from examine_token()
     try:
-        with Session(address, Console(quiet=True), Timings()):
-            url = dashboard_url()
+        with Session(address, Console(quiet=True), Timings()) as session:
             nodes = ask_nodes(study)
-            if url:
-                yield examine_own_dashboard(url)
+            if session.dashboard_url:
+                yield examine_own_dashboard(session.dashboard_url)
     except (InputError, RuntimeError, RayError) as error:
         yield diagnosis.judge_connection(str(error))
         return
@@ -231,7 +204,7 @@ def judge_node(node: "Node", here: Machine, request: Request) -> Iterator[Diagno
         yield diagnosis.judge_silence(node.address)
         return
     data = estimate_bytes(request.data)
-    trials = math.floor(node.cpus / request.cpus_per_trial) or 1
+    trials = math.floor(node.cpus / request.cpus_per_stack) or 1
     judged = [
         diagnosis.compare_versions(node.machine, here),
         diagnosis.judge_node_cores(node.machine, node.cpus),

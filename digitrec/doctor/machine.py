@@ -112,7 +112,7 @@ def count_torch_gpus() -> int | None:
     shown = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
     try:
         asked = subprocess.run(
-            [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"],
+            [sys.executable, "-P", "-c", "import torch; print(torch.cuda.device_count())"],
             env=shown,
             capture_output=True,
             text=True,

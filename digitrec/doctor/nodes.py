@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray._private.worker import get_dashboard_url
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import digitrec
@@ -28,12 +27,6 @@ class Node:
     sees_study: (
         bool | None
     )  # whether it sees the driver's file in the study directory; None: no file
-
-
-def dashboard_url() -> str | None:
-    """Return the address of the dashboard of the cluster that this process is connected to."""
-    host = get_dashboard_url()
-    return f"http://{host}" if host else None
 
 
 def ask_nodes(study: Folder | None) -> list[Node]:

@@ -1,14 +1,18 @@
-"""What a study came to: its tables, winner and figures, derived from its directory."""
+"""The result of a study: tables, winner, verdict and report, derived from its directory."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
 from digitrec.results.analysis import ranking
-from digitrec.results.analysis.verdict import Finding, reach_verdict
-from digitrec.results.figures import plots
-from digitrec.results.report.write import write_report
+from digitrec.results.analysis.finding import Finding
+from digitrec.results.analysis.verdict import reach_verdict
+from digitrec.results.report.markdown import make_markdown
+from digitrec.results.report.page import make_page
+from digitrec.results.report.sections import Section, draw_mistakes, draw_sections, write_plots
+from digitrec.results.report.summary import rank_trials, summarise
 from digitrec.store import tables
 from digitrec.store.folder import Folder
 from digitrec.store.record import StudyRecord, read_record
@@ -16,10 +20,12 @@ from digitrec.store.timings import Timings
 from digitrec.winner.best import write_best
 from digitrec.winner.inputs import WinnerInputs
 
+PAGE, MARKDOWN = "report.html", "report.md"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyResult:
-    """What a study directory holds."""
+    """What a study directory holds, and what follows from it."""
 
     record: StudyRecord
     ranked: pd.DataFrame  # the completed trials, best first
@@ -32,12 +38,12 @@ class StudyResult:
 
     @property
     def tables(self) -> tables.Tables:
-        """A row per trial, a row per trial and epoch."""
+        """The tables of trials, epochs and runs."""
         return self.record.tables
 
     @property
     def complete(self) -> bool:
-        """Whether all that was asked for is done, and there is a winner."""
+        """Whether every trial is trained and there is a winner."""
         return self.tables.complete and self.winner is not None
 
     @property
@@ -46,18 +52,19 @@ class StudyResult:
         return self.record.failures
 
     @property
-    def cells(self) -> pd.DataFrame:
-        """The configurations without their seeds, best mean first; none where each has one seed.
+    def configurations(self) -> pd.DataFrame:
+        """The configurations that are compared, best mean first; none where each has one seed.
 
         See `ranking.rank_confirmed`.
         """
-        cells = ranking.rank_confirmed(self.tables.trials, self.record.question.confirmed_trials)
-        several = bool((cells["seeds"] > 1).any() or self.record.question.confirmed)
-        return cells[cells["compared"] & several]
+        confirmed = self.record.question.confirmed_trials
+        ranked = ranking.rank_confirmed(self.tables.trials, confirmed)
+        several = bool((ranked["seeds"] > 1).any() or confirmed)
+        return ranked[ranked["compared"] & several]
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """The winner's `model.json`; None: `digitrec tune` has yet to write the model."""
+        """The winner's `model.json`; None: the winner's model is not saved yet."""
         best = self.record.best
         return best if best is not None and best["trial"] == self.winner else None
 
@@ -68,29 +75,48 @@ class StudyResult:
 
 
 def conclude(
-    directory: Folder, holdings: WinnerInputs | None = None, timings: Timings | None = None
+    directory: Folder, inputs: WinnerInputs | None = None, timings: Timings | None = None
 ) -> StudyResult:
     """Write the tables, figures and report of what a study directory holds now.
 
     Args:
         directory: the study directory.
-        holdings: with it, the winner's model is written as well.
-        timings: gets the time that the tables and the figures take.
+        inputs: with them, the winner's model is written as well.
+        timings: records how long the tables, figures and report take.
 
     Raises:
         InputError: there is no study in the directory.
     """
-    timings = timings or Timings()
-    with timings.part("write tables and model"):
+    parts = timings or Timings()
+    with parts.part("write tables and model"):
         record = read_record(directory)
-        ranked = ranking.rank(record.tables.trials, record.question.confirmed_trials)
+        ranked = rank_trials(record)
         winner = None if ranked.empty else str(ranked["trial"].iloc[0])
         tables.write_tables(directory, record.tables)
-        if holdings is not None:
-            record = write_best(record, winner, holdings)
-    with timings.part("draw the figures"):
-        plots.draw_all(record.tables.trials, record.tables.epochs, winner, directory / "plots")
-    with timings.part("write the report"):
+        if inputs is not None:
+            record = write_best(record, winner, inputs)
+    if timings is not None:
+        record = replace(record, timings=dict(timings.parts))
+    with parts.part("draw the figures"):
+        sections = draw_sections(record)
+        write_plots(sections, directory / "plots")
+    with parts.part("write the report"):
         findings = reach_verdict(record)
-        write_report(replace(record, timings=timings.parts or record.timings), findings)
+        write_report(record, findings, sections)
     return StudyResult(record=record, ranked=ranked, findings=findings)
+
+
+def write_report(
+    record: StudyRecord, findings: Sequence[Finding], sections: Sequence[Section]
+) -> None:
+    """Write `report.html`, one page with all figures, and `report.md`, the short report.
+
+    Args:
+        record: what the study directory holds; the study need not be finished.
+        findings: the verdict on it.
+        sections: its figures.
+    """
+    summary = summarise(record, findings)
+    page = make_page(summary, sections, draw_mistakes(record))
+    record.directory.write(PAGE, page.encode())
+    record.directory.write(MARKDOWN, make_markdown(summary).encode())

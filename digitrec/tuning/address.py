@@ -7,14 +7,13 @@ and then gives no reason.
 import os
 import socket
 
-from ray._private import services
-from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError
 
 from digitrec.errors import InputError
+from digitrec.tuning import ray_internals
+from digitrec.tuning.ray_internals import CLUSTER_QUESTION
 
 CONNECT_SECONDS = 5.0
-QUESTION = "/ray.rpc.NodeInfoGcsService/GetClusterId"  # which Ray asks a head first as well
 Metadata = tuple[tuple[str, str], ...]
 
 
@@ -30,6 +29,8 @@ def check_address(address: str) -> None:
     if address == "local":
         return
     where = find_head() if address == "auto" else address
+    if where is None:
+        return
     host, _, port = where.rpartition(":")
     if not host or not port.isdecimal() or "/" in where:
         raise InputError(
@@ -40,20 +41,23 @@ def check_address(address: str) -> None:
         connect(where)
     except (OSError, OverflowError) as error:
         raise InputError(f"no Ray cluster answers at {where}: {error}") from error
-    check_token(where, token_to_show(found=address == "auto"))
+    token = token_to_show(found=address == "auto")
+    if token is not None:
+        check_token(where, token)
 
 
-def find_head() -> str:
+def find_head() -> str | None:
     """Return the address of the Ray cluster that this machine is part of.
+
+    None: this version of Ray finds it on the way to it only.
 
     Raises:
         InputError: there is none, or more than one.
     """
     try:
-        address: str = services.canonicalize_bootstrap_address_or_die("auto")
+        return ray_internals.find_head()
     except (ConnectionError, ValueError) as error:
         raise InputError(f"auto: {error}") from error
-    return address
 
 
 def connect(address: str) -> None:
@@ -75,8 +79,10 @@ def answers(address: str) -> bool:
     return True
 
 
-def token_to_show(*, found: bool) -> Metadata:
+def token_to_show(*, found: bool) -> Metadata | None:
     """Return the token that Ray would show to a head, as metadata of a call; empty: none.
+
+    None: this version of Ray does not say.
 
     Args:
         found: the address was found, not given; Ray then shows a token without being told to.
@@ -85,7 +91,9 @@ def token_to_show(*, found: bool) -> Metadata:
         InputError: Ray is told to show a token, and there is none.
     """
     mode = os.environ.get("RAY_AUTH_MODE", "").lower()
-    loader = AuthenticationTokenLoader.instance()
+    loader = ray_internals.token_loader()
+    if loader is None:
+        return None
     try:
         has_token = loader.has_token(ignore_auth_mode=True)
     except AuthenticationError as error:
@@ -110,7 +118,7 @@ def check_token(address: str, metadata: Metadata) -> None:
     options = [("grpc.enable_http_proxy", 0)]
     with grpc.insecure_channel(address, options=options) as channel:
         try:
-            channel.unary_unary(QUESTION)(b"", timeout=CONNECT_SECONDS, metadata=metadata)
+            channel.unary_unary(CLUSTER_QUESTION)(b"", timeout=CONNECT_SECONDS, metadata=metadata)
         except grpc.RpcError as error:
             if error.code() == grpc.StatusCode.UNAVAILABLE:
                 raise InputError(

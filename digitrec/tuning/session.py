@@ -1,13 +1,11 @@
 """The connection to Ray: a cluster's, or a fresh Ray on this machine's cores.
 
 Starting Ray takes seconds in which the cores are mostly idle, since it waits for one process after
-the other. What is imported later anyway is imported meanwhile: by this process what the search
-takes, by the workers that Ray starts for its cores what a trial takes (see `OF_A_TRIAL`).
+the other. Meanwhile this process imports what the search needs, and the workers that Ray starts for
+its cores import what a trial needs (see `OF_A_TRIAL`).
 """
 
-import functools
 import importlib
-import inspect
 import logging
 import math
 import os
@@ -16,10 +14,8 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator, MutableMapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
-from types import ModuleType, TracebackType
-from typing import Any
+from collections.abc import Sequence
+from contextlib import nullcontext
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -29,14 +25,16 @@ from digitrec.errors import InputError
 from digitrec.signals import sigint_put_off
 from digitrec.store.folder import Folder, brief
 from digitrec.store.timings import Timings
+from digitrec.tuning import ray_internals
 from digitrec.tuning.address import answers, check_address
+from digitrec.tuning.runner import Assignment, Node
 
 LOOK_SECONDS = 2.0  # between two looks at whether the head of the cluster is there
 LOOK_PATIENCE = 120.0  # seconds for the nodes to look for the study directory
 SILENCE_SECONDS = 50.0  # of the head, after which the study ends; 60 would end Ray, without a word
 UNFINISHED = 1  # exit code
-# What Ray's idle workers import while Ray itself still starts; `search.keep_environment` sees to it
-# that trials run in them.
+# What Ray's idle workers import while Ray itself still starts; the trials run in them, thanks to
+# `ray_internals.keep_environment`.
 OF_A_TRIAL = [
     "torch",
     "ray.tune",
@@ -44,7 +42,6 @@ OF_A_TRIAL = [
     "digitrec.engine.checkpoint",
     "digitrec.engine.train",
 ]
-Node = dict[str, float]  # resource -> how much of it there is
 
 
 class Session:
@@ -73,6 +70,7 @@ class Session:
         self.address = address or os.environ.get("RAY_ADDRESS") or "local"
         self.console = console
         self.timings = timings
+        self.dashboard_url: str | None = None  # of the cluster that this session connected to
         self._ours = not ray.is_initialized()
         self._ending: threading.Thread | None = None
         self._ended = threading.Event()
@@ -83,16 +81,11 @@ class Session:
                 with sigint_put_off():  # half of a Ray, or of an import, is hard to clear away
                     self._start_and_import()
             except BaseException:
-                self.__exit__(None, None, None)
+                self.__exit__()
                 raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.end()
         if self._ending:
             self._ending.join()
@@ -127,6 +120,12 @@ class Session:
                 f"({', '.join(blind)}); {remedy}"
             )
 
+    def train(self, assignment: Assignment) -> bool:
+        """Train stacks with Ray Tune; see `search`."""
+        from digitrec.tuning.search import search  # imported while Ray started
+
+        return search(assignment)
+
     def end(self) -> None:
         """Begin to end a Ray that was started here; leaving the block waits for it."""
         if self._ours and self._ending is None:
@@ -149,21 +148,24 @@ class Session:
         os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints at verbose=0 as well
         logging.getLogger("ray").setLevel(logging.ERROR)
         local = self.address == "local"
+        preload = OF_A_TRIAL if self.preload else []
         try:
-            with _bare_start(preload=self.preload) if local else nullcontext():
-                ray.init(
+            with ray_internals.bare_start(preload) if local else nullcontext():
+                context = ray.init(
                     self.address,
                     include_dashboard=False if local else None,
+                    job_config=ray_internals.job_config(),  # type: ignore[arg-type]
                     runtime_env=local_runtime_env() if local else None,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                 )
-        except (ConnectionError, ValueError) as error:
+        except ConnectionError as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"no Ray cluster answers at {self.address}: {reason}") from error
         except Exception as error:  # Ray raises no narrower one
             reason = brief(error).rstrip(".") or type(error).__name__
             raise OSError(f"Ray did not start: {reason}") from error
+        self.dashboard_url = f"http://{context.dashboard_url}" if context.dashboard_url else None
         if not local:
             address = ray.get_runtime_context().gcs_address
             threading.Thread(target=self._watch, args=(address,), daemon=True).start()
@@ -265,65 +267,9 @@ def count_workers(nodes: Sequence[Node], cpus: float, gpus: float) -> int:
         )
         raise InputError(
             f"a trial asks for {cpus:g} CPUs and {gpus:g} GPUs, which no node has: {have}. "
-            "Lower --cpus-per-trial or --gpus-per-trial"
+            "Lower --cpus-per-stack or --gpus-per-stack"
         )
     return workers
-
-
-@contextmanager
-def _bare_start(*, preload: bool) -> Iterator[None]:
-    """Have Ray start only the processes that a study on this machine has a use for.
-
-    No autoscaler, for there are no nodes to add, and no monitor of the logs, for they are not
-    shown; without them, Ray is up a second earlier, and ended a second earlier. No dashboard at
-    all, as where only ray[tune] is installed: with include_dashboard=False Ray still starts a
-    process that sends usage statistics, which are off here, waits for it, and loads what its agent
-    could tell a dashboard. A Ray that has not the names below starts as it does by itself.
-
-    Args:
-        preload: whether its idle workers import what a trial takes.
-    """
-    parameters = getattr(_private("parameter"), "RayParams", None)
-    known = inspect.signature(parameters).parameters if parameters else ()
-    fewer = {"no_monitor": True, "include_log_monitor": False}
-    fewer = {name: value for name, value in fewer.items() if name in known}
-    changes: list[tuple[MutableMapping[str, Any], str, Any]]
-    changes = [(sys.modules, "ray.dashboard.optional_deps", None)]
-    if preload:
-        changes.append((os.environ, "RAY_preload_python_modules", ",".join(OF_A_TRIAL)))
-    if parameters:
-        bare = functools.partial(parameters, **fewer)
-        changes.append((vars(_private("parameter")), "RayParams", bare))
-    if hasattr(_private("services"), "start_api_server"):
-        changes.append(
-            (vars(_private("services")), "start_api_server", lambda *_, **__: (None, None))
-        )
-    with ExitStack() as restored:
-        for mapping, name, value in changes:
-            restored.enter_context(_changed(mapping, name, value))
-        yield
-
-
-@contextmanager
-def _changed(mapping: MutableMapping[str, Any], name: str, value: Any) -> Iterator[None]:
-    """Let a name have another value in this block."""
-    there, before = name in mapping, mapping.get(name)
-    mapping[name] = value
-    try:
-        yield
-    finally:
-        if there:
-            mapping[name] = before
-        else:
-            mapping.pop(name, None)
-
-
-def _private(name: str) -> ModuleType | None:
-    """Return a module of Ray's that is not made for others; None: this Ray has none."""
-    try:
-        return importlib.import_module(f"ray._private.{name}")
-    except ImportError:
-        return None
 
 
 def _import_tensorboardx() -> None:

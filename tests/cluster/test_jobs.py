@@ -110,7 +110,7 @@ def test_a_submitted_study_ends_with_tables(cluster: Cluster, tmp_path: Path) ->
     said = cluster.run("cluster.submit", *SMALL, "--out", str(out))
     assert said.returncode == 0, said.stdout + said.stderr
     assert said.stderr == ""
-    assert "Winner: lr 0.1" in said.stdout
+    assert "The only configuration with a result is lr 0.1" in said.stdout
     assert pd.read_csv(out / "trials.csv")["status"].tolist() == ["completed"]
     (job,) = (job for job in cluster.ask("/api/jobs/") if job["metadata"].get("study") == str(out))
     assert job["submission_id"].startswith("digitrec-study-")

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from digitrec.cli.main import diagnosis_lines
+from digitrec.cli.display import describe_diagnosis
 from digitrec.doctor import checks as diagnosis
 from digitrec.doctor import examine as doctor
 from digitrec.doctor.checks import GIB, MIB, Diagnosis, Level
@@ -25,6 +25,7 @@ from digitrec.doctor.nodes import Node, ask_nodes
 from digitrec.errors import InputError
 from digitrec.request import Request
 from digitrec.store.folder import Folder
+from digitrec.tuning import ray_internals
 from tests.head import start_head
 
 MACHINE = Machine(
@@ -208,7 +209,7 @@ SITUATIONS: dict[str, Situation] = {
     "GPUs that all agree on": (
         lambda: diagnosis.judge_gpus(machine(gpus=2, torch_gpus=2), 2.0),
         "ok",
-        "2; trials use them with --gpus-per-trial",
+        "2; trials use them with --gpus-per-stack",
     ),
     "GPUs that this torch cannot use": (
         lambda: diagnosis.judge_gpus(machine(gpus=2, torch_gpus=0), None),
@@ -453,7 +454,8 @@ def test_an_upload_leaves_out_what_git_and_ray_ignore(tmp_path: Path) -> None:
     (tmp_path / ".gitignore").write_text("train.csv\n")
     (tmp_path / ".rayignore").write_text("*.bin\n")
     (tmp_path / "a" / ".gitignore").write_text("*.tmp\n")
-    files = doctor.uploaded_files(tmp_path)
+    files = ray_internals.uploaded_files(tmp_path, most_files=100)
+    assert files is not None
     assert files.keys() == {".gitignore", ".rayignore", "a/.gitignore", "a/b.py"}
     assert files["a/b.py"] == 7
 
@@ -599,6 +601,7 @@ def _places(text: str, level: Level) -> tuple[int, int]:
     return place, place + 1
 
 
+@pytest.mark.cluster
 def test_a_cluster_with_a_token_is_examined_with_the_token_and_named_without(
     tmp_path: Path,
 ) -> None:
@@ -618,7 +621,7 @@ def test_a_cluster_with_a_token_is_examined_with_the_token_and_named_without(
 
 def test_a_diagnosis_is_a_line_and_its_remedy_another() -> None:
     one = Diagnosis(name="threads", level="warning", message="pinned", remedy="unset OMP_PLACES")
-    assert diagnosis_lines(one).plain == "warning  threads: pinned\n  remedy unset OMP_PLACES"
+    assert describe_diagnosis(one).plain == "warning  threads: pinned\n  remedy unset OMP_PLACES"
 
 
 def test_bytes_read_as_a_person_says_them() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
@@ -18,18 +19,22 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 
-from digitrec.cli import main as cli
+from digitrec.cli.display import describe_verdict
+from digitrec.cli.options import make_parser, make_request
+from digitrec.results.analysis.finding import Finding
 from digitrec.results.analysis.ranking import rank
-from digitrec.results.analysis.verdict import Finding
+from digitrec.results.analysis.verdict import reach_verdict
+from digitrec.results.outcome import write_report
 from digitrec.results.report.markdown import code, make_markdown, plain
 from digitrec.results.report.page import make_page
 from digitrec.results.report.sections import draw_sections
-from digitrec.results.report.summary import COLUMNS, summarise
-from digitrec.results.report.write import write_report
+from digitrec.results.report.summary import choose_columns, summarise
 from digitrec.store.record import StudyRecord
+from digitrec.store.tables import TRIAL_COLUMNS
 from tests.made_study import VAL_ROWS, make_record
 from tests.results.test_figures import KINDS
 
+COLUMNS = [column.name for column in choose_columns(pd.DataFrame(columns=TRIAL_COLUMNS))]
 HOSTILE = "</script><script>alert(1)</script>\"'`|_x_&amp;\n.csv"
 WINNER = Finding(
     rule="winner", level="good", sentence="One is best.", evidence="p < 0.01", command=None
@@ -86,7 +91,7 @@ def words_of(record: StudyRecord, *findings: Finding) -> tuple[Page, str]:
 def source(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The page of a whole report."""
     record = make_record(tmp_path_factory.mktemp("study"))
-    write_report(record, [WINNER, EDGE])
+    write_report(record, [WINNER, EDGE], draw_sections(record))
     return record.directory.read("report.html").decode()
 
 
@@ -100,7 +105,7 @@ def test_a_report_says_how_far_any_study_is(kind: str, tmp_path: Path) -> None:
     record = make_record(tmp_path, **KINDS[kind])
     page, markdown = words_of(record)
     assert len(page.all("tr")) == 1 + len(record.tables.trials)
-    assert "Nothing can be said of this study yet." in page.text
+    assert "There is nothing to conclude yet." in page.text
     has_winner = not rank(record.tables.trials).empty
     for text in (page.text, markdown):
         assert ("so there is no winner" in text) != has_winner
@@ -206,7 +211,7 @@ def test_a_character_that_does_not_show_is_shown_as_an_escape(tmp_path: Path) ->
         rule="winner", level="note", sentence=source, evidence=source, command=f"tune {source}"
     )
     page = make_page(summarise(record, [finding]), [], [])
-    lines = "\n".join(cli.describe_verdict([finding]))
+    lines = "\n".join(describe_verdict([finding]))
     for text in (page, make_markdown(summarise(record, [finding])), lines):
         assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", text)
         assert r"\x1b" in text
@@ -236,7 +241,7 @@ def test_the_command_asks_the_question_again(source: str, tmp_path: Path) -> Non
     record = make_record(tmp_path / "a study", source=source)
     words = shlex.split(summarise(record, []).command)
     assert words[0] == "digitrec"
-    request = cli.make_request(cli.make_parser().parse_args(words[1:]))
+    request = make_request(make_parser().parse_args(words[1:]))
     asked = record.question
     assert request.space.trials() == asked.trials()
     assert (request.data, request.epochs, request.val_fraction, request.precision) == (
@@ -251,7 +256,7 @@ def test_the_rows_are_ranked_and_those_without_a_rank_last(tmp_path: Path) -> No
     assert [row[0] for row in rows] == ["1", "2", "", "", "", ""]
     ranked = rank(record.tables.trials)["trial"].tolist()
     assert [row[1] for row in rows[:2]] == ranked
-    untrained = dict(zip([column.name for column in COLUMNS], rows[2], strict=True))
+    untrained = dict(zip(COLUMNS, rows[2], strict=True))
     assert untrained["status"] == "stopped"
     assert untrained["val_accuracy"] == ""
 
@@ -263,15 +268,15 @@ def test_leaders_that_fresh_seeds_confirm_come_first(tmp_path: Path) -> None:
         "lr0.1-bs32-seed0",
         "lr1.0-bs32-seed0",
     ]
-    assert "learning rate 0.1, batch size 32" in summary.winner
-    assert summary.ranking.startswith("Ranked by the mean of the fresh seeds")
+    assert "The winner is lr 0.1, batch size 32" in summary.winner
+    assert summary.ranking.startswith("Ranked by the mean over the fresh seeds")
 
 
 def test_the_report_says_what_the_winner_scores_on_test_data(tmp_path: Path) -> None:
     test = {"source": "test.csv", "rows": 50, "accuracy": 0.84, "loss": 0.5}
     record = make_record(tmp_path, best={"test": test, "refit": {"rows": 500}})
-    assert ("of 50 test images", "84.00%") in summarise(record, []).facts
-    assert "Its model was then trained on all 500 rows." in words_of(record)[1]
+    assert ("accuracy on 50 test images", "84.00%") in summarise(record, []).facts
+    assert "It was then trained again on all 500 rows." in words_of(record)[1]
 
 
 @pytest.mark.parametrize(
@@ -291,6 +296,16 @@ def test_what_an_earlier_winner_scored_is_not_the_winners(tmp_path: Path) -> Non
     assert not any("test images" in name for name, _ in summarise(record, []).facts)
 
 
+def test_verdict_page_and_markdown_name_the_winner_in_one_sentence(tmp_path: Path) -> None:
+    record = make_record(tmp_path, best={})
+    findings = reach_verdict(record)
+    page, markdown = words_of(record, *findings)
+    sentence = findings[0].sentence[: findings[0].sentence.index(").") + 2]
+    assert sentence.startswith("The winner is lr 1.0, batch size 32: ")
+    assert f"{sentence} The saved model was trained with seed 0." in page.text
+    assert markdown.count(sentence) == 1
+
+
 def test_failed_trials_of_one_error_are_told_once(tmp_path: Path) -> None:
     page, markdown = words_of(make_record(tmp_path, failed=[0.1]))
     (details,) = page.all("details")
@@ -301,10 +316,10 @@ def test_failed_trials_of_one_error_are_told_once(tmp_path: Path) -> None:
 
 def test_the_same_record_gives_the_same_report(tmp_path: Path) -> None:
     record = make_record(tmp_path)
-    write_report(record, [WINNER])
+    write_report(record, [WINNER], draw_sections(record))
     first = {name: record.directory.read(name) for name in record.directory.names()}
     assert list(first) == ["report.html", "report.md"]
-    write_report(record, [WINNER])
+    write_report(record, [WINNER], draw_sections(record))
     assert {name: record.directory.read(name) for name in first} == first
 
 
@@ -316,7 +331,7 @@ def two_thousand(tmp_path_factory: pytest.TempPathFactory) -> StudyRecord:
         batch_sizes=tuple(range(8, 48)),
         diverged=[1.0],
     )
-    write_report(record, [WINNER, EDGE])
+    write_report(record, [WINNER, EDGE], draw_sections(record))
     return record
 
 
@@ -351,7 +366,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
 def unfinished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report with diverged and missing trials."""
     directory = tmp_path_factory.mktemp("unfinished")
-    write_report(make_record(directory, diverged=[1.0], untrained=[0.01]), [WINNER, EDGE])
+    record = make_record(directory, diverged=[1.0], untrained=[0.01])
+    write_report(record, [WINNER, EDGE], draw_sections(record))
     return directory / "report.html"
 
 
@@ -371,7 +387,7 @@ def emulate(browser: webdriver.Chrome, scheme: str, width: int) -> None:
 
 def column(browser: webdriver.Chrome, name: str) -> list[str]:
     """The cells of a column, top to bottom."""
-    place = [column.name for column in COLUMNS].index(name)
+    place = COLUMNS.index(name)
     cells: list[str] = browser.execute_script(
         "return [...document.querySelectorAll('#trials-table tbody tr')]"
         ".map((row) => row.cells[arguments[0]].textContent)",
@@ -381,7 +397,7 @@ def column(browser: webdriver.Chrome, name: str) -> list[str]:
 
 
 def heading(browser: webdriver.Chrome, name: str) -> WebElement:
-    place = [column.name for column in COLUMNS].index(name)
+    place = COLUMNS.index(name)
     return browser.find_elements(By.CSS_SELECTOR, "#trials-table thead th")[place]
 
 
@@ -482,7 +498,7 @@ def test_a_heading_sorts_its_column_and_says_so(shown: webdriver.Chrome) -> None
 
 
 @needs_chromium
-def test_a_value_that_there_is_not_stays_last(shown: webdriver.Chrome) -> None:
+def test_missing_values_stay_last(shown: webdriver.Chrome) -> None:
     for _ in range(2):
         press(heading(shown, "val_loss"))
         assert column(shown, "val_loss")[2:] == [""] * 4

@@ -1,6 +1,6 @@
 """The statistics of the verdict, on made studies where the truth is known.
 
-Letters: n cells, S seeds, N' validation images.
+Letters: n configurations, S seeds, N' validation images.
 """
 
 import math
@@ -51,8 +51,8 @@ def trials(accuracies: dict[tuple[float, int, int], float | None]) -> pd.DataFra
     )
 
 
-def cells_of(correct: list[NDArray[np.bool_]]) -> Correctness:
-    """Cells from the images that each seed recognises, (S, N') each; best first by their mean."""
+def configurations_of(correct: list[NDArray[np.bool_]]) -> Correctness:
+    """Configurations from the images that each seed recognises, (S, N'); best mean first."""
     ranked = sorted(correct, key=lambda seeds: -float(seeds.mean()))
     return Correctness(
         np.stack([seeds.mean(axis=0, dtype=np.float32) for seeds in ranked]),
@@ -62,41 +62,47 @@ def cells_of(correct: list[NDArray[np.bool_]]) -> Correctness:
 
 
 class Simulation:
-    """Studies of cells that are equally good in truth, on images that are easy or hard for all."""
+    """Studies of equally good configurations, on images that are easy or hard for all."""
 
     def __init__(self, images: int, seed: int = 0) -> None:
         self.random = np.random.default_rng(seed)
         self.images = images
 
     def study(
-        self, cells: int, seeds: int, scatter: float, handicap: NDArray[np.float64] | float = 0.0
+        self,
+        configurations: int,
+        seeds: int,
+        scatter: float,
+        handicap: NDArray[np.float64] | float = 0.0,
     ) -> tuple[Correctness, NDArray[np.float64]]:
-        """A study, and each cell's handicap in its order.
+        """A study, and each configuration's handicap, in its order.
 
         Args:
-            cells: how many.
+            configurations: how many.
             seeds: of each.
             scatter: how far seeds differ, in log odds.
-            handicap: by how much the odds of cells are worse, in log odds.
+            handicap: by how much the odds of configurations are worse, in log odds.
         """
         difficulty = self.random.normal(-3.6, 1.5, self.images)
-        own = self.random.normal(0, 0.5, (cells, 1, self.images))  # what a cell finds hard
-        luck = scatter * self.random.normal(size=(cells, seeds, 1))
-        handicaps = np.broadcast_to(handicap, cells)
+        own = self.random.normal(
+            0, 0.5, (configurations, 1, self.images)
+        )  # what a configuration finds hard
+        luck = scatter * self.random.normal(size=(configurations, seeds, 1))
+        handicaps = np.broadcast_to(handicap, configurations)
         odds = difficulty + own + luck + handicaps[:, None, None]
         right = self.random.random(odds.shape) > 1 / (1 + np.exp(-odds))
         order = np.argsort(-right.mean(axis=(1, 2)), kind="stable")
-        return cells_of(list(right[order])), handicaps[order]
+        return configurations_of(list(right[order])), handicaps[order]
 
 
 def false_claims(
-    cells: int, seeds: int, scatter: float, handicap: NDArray[np.float64] | float = 0.0
+    configurations: int, seeds: int, scatter: float, handicap: NDArray[np.float64] | float = 0.0
 ) -> tuple[float, float]:
     """The share of studies with a false clear winner, and with any false claim."""
-    simulation = Simulation(images=300, seed=cells + 100 * seeds)
+    simulation = Simulation(images=300, seed=configurations + 100 * seeds)
     clear = wrong = 0
     for _ in range(STUDIES):
-        study, handicaps = simulation.study(cells, seeds, scatter, handicap)
+        study, handicaps = simulation.study(configurations, seeds, scatter, handicap)
         apart = compare_with_winner(study).told_apart
         false = apart & (handicaps[1:] <= handicaps[0])
         wrong += bool(false.any())
@@ -104,21 +110,23 @@ def false_claims(
     return clear / STUDIES, wrong / STUDIES
 
 
-@pytest.mark.parametrize("cells", [2, 5, 25])
-def test_equal_cells_rarely_have_a_clear_winner_nor_any_that_is_worse(cells: int) -> None:
-    clear, wrong = false_claims(cells, seeds=1, scatter=0.0)
+@pytest.mark.parametrize("configurations", [2, 5, 25])
+def test_equal_configurations_rarely_have_a_clear_winner_or_a_clear_loser(
+    configurations: int,
+) -> None:
+    clear, wrong = false_claims(configurations, seeds=1, scatter=0.0)
     assert clear <= wrong <= ERROR_RATE
-    assert wrong > ERROR_RATE / 5  # the test is not empty: it is not bought by saying nothing
+    assert wrong > ERROR_RATE / 5  # the error rate is not kept by never claiming anything
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
-@pytest.mark.parametrize("cells", [2, 5])
-def test_seeds_that_scatter_rarely_make_a_clear_winner(cells: int, seeds: int) -> None:
-    clear, wrong = false_claims(cells, seeds, scatter=0.4)
+@pytest.mark.parametrize("configurations", [2, 5])
+def test_seeds_that_scatter_rarely_make_a_clear_winner(configurations: int, seeds: int) -> None:
+    clear, wrong = false_claims(configurations, seeds, scatter=0.4)
     assert clear <= wrong <= ERROR_RATE + CHANCE
 
 
-def test_one_seed_of_cells_that_scatter_makes_false_winners_which_several_seeds_do_not() -> None:
+def test_scattering_seeds_make_false_winners_unless_there_are_several() -> None:
     # Why the verdict on one seed says that it holds for that seed.
     assert false_claims(2, seeds=1, scatter=0.8)[0] > 2 * ERROR_RATE
     assert false_claims(2, seeds=4, scatter=0.4)[0] <= ERROR_RATE + CHANCE
@@ -133,16 +141,16 @@ def test_two_equal_leaders_are_rarely_told_apart_however_many_others_are_worse(
     assert clear <= wrong <= ERROR_RATE + CHANCE
 
 
-def test_a_cell_that_is_far_better_is_told_apart_from_all_others() -> None:
+def test_a_configuration_that_is_far_better_is_told_apart_from_all_others() -> None:
     for seeds in (1, 5):
         study, _ = Simulation(2_000).study(10, seeds, 0.1, np.array([0.0] + [1.5] * 9))
         assert compare_with_winner(study).told_apart.all()
 
 
-def test_cells_with_one_seed_are_not_compared_with_cells_of_several() -> None:
+def test_configurations_with_one_seed_are_not_compared_with_those_of_several() -> None:
     right = np.ones((3, 10), bool)
     with pytest.raises(ValueError, match="one seed"):
-        compare_with_winner(cells_of([right, right[:1]]))
+        compare_with_winner(configurations_of([right, right[:1]]))
 
 
 def test_mcnemar_is_the_sign_test_of_the_images_that_differ() -> None:
@@ -154,14 +162,14 @@ def test_images_that_both_recognise_or_both_miss_do_not_matter() -> None:
     random = np.random.default_rng(0)
     ours, theirs = random.random((2, 1, 400)) < [[[0.9]], [[0.8]]]
     agree = np.ones((1, 10_000), bool)
-    few = compare_with_winner(cells_of([ours, theirs])).p_values
+    few = compare_with_winner(configurations_of([ours, theirs])).p_values
     many = compare_with_winner(
-        cells_of([np.hstack([ours, agree]), np.hstack([theirs, agree])])
+        configurations_of([np.hstack([ours, agree]), np.hstack([theirs, agree])])
     ).p_values
     assert few == pytest.approx(many)
 
 
-def test_the_correction_of_two_cells_is_none() -> None:
+def test_two_configurations_need_no_correction() -> None:
     p_values = np.array([0.04])
     assert adjust_for_choice(p_values, None) == pytest.approx([0.04], abs=0.006)
     assert adjust_for_choice(p_values, None) >= p_values
@@ -196,10 +204,10 @@ def test_welch_is_students_t_for_equal_variances() -> None:
 def test_seed_variance_is_never_below_what_single_images_explain() -> None:
     # Both seeds recognise half the images, but not the same half: their equality is chance.
     halves = np.arange(100) % 2 == 0
-    cell = cells_of([np.stack([halves, ~halves])])
-    assert cell.spread == pytest.approx([0.0])
-    assert flip_variance(cell) == pytest.approx([0.5 / 100])
-    assert seed_variance(cell) == pytest.approx([0.5 / 100])
+    one = configurations_of([np.stack([halves, ~halves])])
+    assert one.spread == pytest.approx([0.0])
+    assert flip_variance(one) == pytest.approx([0.5 / 100])
+    assert seed_variance(one) == pytest.approx([0.5 / 100])
 
 
 def test_the_wilson_interval_is_that_of_the_literature() -> None:
@@ -224,11 +232,11 @@ def test_the_interval_of_seeds_holds_the_truth() -> None:
 
 def test_the_interval_of_one_seed_is_wilsons() -> None:
     right = np.arange(200)[None, :] < 150
-    assert winner_interval(cells_of([right])) == wilson_interval(0.75, 200)
+    assert winner_interval(configurations_of([right])) == wilson_interval(0.75, 200)
 
 
 def test_a_winner_without_a_mistake_has_an_interval_below_one() -> None:
-    low, high = winner_interval(cells_of([np.ones((3, 100), bool)]))
+    low, high = winner_interval(configurations_of([np.ones((3, 100), bool)]))
     assert 0.9 < low < high == 1
 
 
@@ -236,7 +244,7 @@ def test_one_image_says_nothing_of_optimism() -> None:
     assert estimate_optimism(np.array([[1.0], [0.0]], np.float32)) == 0
 
 
-def test_optimism_of_equal_cells_is_what_choosing_the_luckiest_gains() -> None:
+def test_optimism_of_equal_configurations_is_what_choosing_the_luckiest_gains() -> None:
     random = np.random.default_rng(0)
     accuracy, images, gains, estimates = 0.9, 400, [], []
     for _ in range(60):

@@ -1,10 +1,15 @@
 """What of Ray a study on this machine starts, and in what its trials run."""
 
+import io
 import json
 import subprocess
 import sys
 
 import pytest
+from rich.console import Console
+
+from digitrec.store.timings import Timings
+from digitrec.tuning.session import Session
 
 PROGRAM = """
 import io, json, sys
@@ -15,9 +20,9 @@ import ray
 from ray.tune.execution.class_cache import _ActorClassCache
 from rich.console import Console
 
-from digitrec.results.timings import Timings
-from digitrec.search import keep_environment
-from digitrec.session import Session
+from digitrec.store.timings import Timings
+from digitrec.tuning.ray_internals import keep_environment
+from digitrec.tuning.session import Session
 
 
 class Trial:
@@ -39,6 +44,7 @@ print(json.dumps([imported, commands, len(left)]))
 """
 
 
+@pytest.mark.ray
 @pytest.mark.parametrize("preload", ["yes", "no"])
 def test_a_local_ray_is_bare_and_its_own_workers_run_the_trials(preload: str) -> None:
     done = subprocess.run(
@@ -50,3 +56,17 @@ def test_a_local_ray_is_bare_and_its_own_workers_run_the_trials(preload: str) ->
     for needless in ("monitor.py", "log_monitor.py", "dashboard/dashboard.py"):
         assert not any(needless in command for command in commands), needless
     assert left == 0
+
+
+def test_an_error_while_ray_starts_is_not_taken_for_a_missing_cluster(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("embedded null byte")
+
+    monkeypatch.setattr("ray.init", fail)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    session = Session("local", Console(file=io.StringIO()), Timings())
+    with pytest.raises(OSError, match="Ray did not start: embedded null byte"), session:
+        pass

@@ -1,16 +1,14 @@
-"""What the rules of the verdict work from: the cells of a study, ranked and compared.
-
-A cell is a configuration without its seed.
-"""
+"""What the rules of the verdict work from: the configurations of a study, ranked and compared."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from digitrec.results.analysis.naming import named_hyperparameters, spell_all
 from digitrec.results.analysis.ranking import rank_configurations, rank_confirmed
 from digitrec.results.analysis.runs import number_runs
 from digitrec.results.analysis.statistics import (
@@ -22,125 +20,119 @@ from digitrec.results.analysis.statistics import (
     wilson_interval,
     winner_interval,
 )
+from digitrec.space.hyperparameters import HYPERPARAMETERS, with_role
 from digitrec.store.record import StudyRecord
 
+STANDARD_ERRORS = 2.0  # a difference beyond so many is more than noise
 
-class Cell(NamedTuple):
-    """A configuration without its seed, and how it did."""
 
+class RankedConfiguration(NamedTuple):
+    """A configuration with a result, over its seeds."""
+
+    name: str  # in sentences
     values: dict[str, Any]  # hyperparameter -> value
     trials: tuple[str, ...]  # the completed ones
     accuracy: float  # mean over the seeds, after the last epoch
-    seconds: float  # of one trial, mean over the seeds
 
     def __str__(self) -> str:
-        """The name in a sentence."""
-        return spell_all(self.values, list(self.values))
+        """Return the name."""
+        return self.name
 
-    @property
-    def lr(self) -> float:
-        """The learning rate."""
-        return float(self.values["lr"])
-
-    @property
-    def batch_size(self) -> int:
-        """Images per update."""
-        return int(self.values["batch_size"])
+    def differs_only_in(self, name: str, other: Mapping[str, Any]) -> bool:
+        """Return whether all other hyperparameters have the values of `other`."""
+        return all(value == other[each] for each, value in self.values.items() if each != name)
 
 
 class Evidence:
-    """A record and what follows from it, worked out when a rule first asks for it."""
+    """A record and what follows from it, computed when a rule first asks for it."""
 
     def __init__(self, record: StudyRecord) -> None:
-        self.record = record
-        self.hyperparameters = [name for name in record.question.space if name != "seed"]
+        self.record, self.spec = record, record.question
         self.trials = record.tables.trials
+        self.named = named_hyperparameters(self.trials)
 
     @cached_property
-    def ranked(self) -> pd.DataFrame:
-        """The cells with a result, best first; see `rank_confirmed`."""
-        confirmed = self.record.question.confirmed_trials
+    def ranking(self) -> pd.DataFrame:
+        """The table of the configurations with a result, best first; see `rank_confirmed`."""
+        confirmed = self.spec.confirmed_trials
         return rank_confirmed(self.trials, confirmed)
 
     @cached_property
-    def fresh(self) -> pd.DataFrame:
-        """The trials that run the leaders again with fresh seeds; none where there are none."""
-        return self.trials[self.trials["trial"].isin(self.record.question.confirmed_trials)]
+    def configurations(self) -> list[RankedConfiguration]:
+        """The configurations with a result, compared or not, best first."""
+        return self._rows(self.ranking)
 
     @cached_property
-    def by_grid(self) -> pd.DataFrame:
-        """The cells as they were ranked before any was confirmed."""
-        return rank_configurations(self.trials.drop(self.fresh.index))
+    def compared(self) -> list[RankedConfiguration]:
+        """The configurations that are compared, winner first; none where no trial completed."""
+        return self._rows(self.ranking[self.ranking["compared"]])
 
-    @cached_property
-    def unconfirmed(self) -> dict[str, list[str]]:
-        """Leader, as a sentence names it -> the fresh trials of it that diverged or failed."""
-        bad = self.fresh[self.fresh["status"].isin(["diverged", "failed"])]
-        found: dict[str, list[str]] = {}
-        for row in bad.to_dict("records"):
-            found.setdefault(spell_all(row, self.hyperparameters), []).append(str(row["trial"]))
-        return found
+    def _rows(self, ranking: pd.DataFrame) -> list[RankedConfiguration]:
+        return [
+            RankedConfiguration(
+                name=self.spell(row),
+                values={name: row[name] for name in HYPERPARAMETERS},
+                trials=row["trials"],
+                accuracy=row["val_accuracy"],
+            )
+            for row in ranking.to_dict("records")
+        ]
+
+    def spell(self, values: Mapping[Any, Any]) -> str:
+        """Return the configuration of a row, as a sentence names it."""
+        return spell_all(values, self.named)
 
     @property
-    def ahead_before(self) -> Cell:
-        """The best cell before any was confirmed."""
-        return self._cells(self.by_grid)[0]
+    def winner(self) -> RankedConfiguration:
+        """The best configuration; there must be one."""
+        return self.compared[0]
+
+    @cached_property
+    def fresh(self) -> pd.DataFrame:
+        """The trials that train the leaders again with fresh seeds; may be empty."""
+        return self.trials[self.trials["trial"].isin(self.spec.confirmed_trials)]
 
     @property
     def confirmed(self) -> bool:
         """Whether the winner was chosen by fresh seeds."""
-        return self.winner.trials[0] in self.record.question.confirmed_trials
+        return self.winner.trials[0] in self.spec.confirmed_trials
 
     @cached_property
-    def cells(self) -> list[Cell]:
-        """The cells that are compared, the winner first; none where no trial completed."""
-        return self._cells(self.ranked[self.ranked["compared"]])
+    def first_leader(self) -> RankedConfiguration:
+        """The best configuration before any was trained with fresh seeds."""
+        first_trials = self.trials.drop(self.fresh.index)
+        return self._rows(rank_configurations(first_trials))[0]
 
     @cached_property
-    def all_cells(self) -> list[Cell]:
-        """The cells with a result, compared or not, best first."""
-        return self._cells(self.ranked)
-
-    def _cells(self, frame: pd.DataFrame) -> list[Cell]:
-        return [
-            Cell(
-                {name: row[name] for name in self.hyperparameters},
-                row["trials"],
-                row["val_accuracy"],
-                row["seconds"],
-            )
-            for row in frame.to_dict("records")
-        ]
-
-    @property
-    def winner(self) -> Cell:
-        """The best cell; there must be one."""
-        return self.cells[0]
+    def unconfirmed(self) -> dict[str, list[str]]:
+        """Leader, as a sentence names it -> its fresh trials that diverged or failed."""
+        bad = self.fresh[self.fresh["status"].isin(["diverged", "failed"])]
+        found: dict[str, list[str]] = {}
+        for row in bad.to_dict("records"):
+            found.setdefault(self.spell(row), []).append(str(row["trial"]))
+        return found
 
     @property
     def images(self) -> int:
-        """How many validation images there are."""
-        return int(self.record.question.data["val_rows"])
+        """The number of validation images."""
+        return int(self.spec.data["val_rows"])
 
     @property
     def several_seeds(self) -> bool:
-        """Whether the cells that are compared have several seeds each."""
+        """Whether the configurations that are compared have several seeds each."""
         return len(self.winner.trials) > 1
 
     @cached_property
     def correctness(self) -> Correctness | None:
-        """The compared cells image by image; None where the labels are not kept."""
-        if self.record.labels is None or not self.cells:
+        """The compared configurations image by image; None without the labels."""
+        if self.record.labels is None or not self.compared:
             return None
-        names = [cell.trials for cell in self.cells]
+        names = [each.trials for each in self.compared]
         return score_images(names, self.record.predictions, self.record.labels)
 
     @cached_property
     def interval(self) -> Interval:
-        """The winner's accuracy as far as it is known: 95 times in 100, such an interval holds it.
-
-        Without the labels, of its images alone.
-        """
+        """The 95% interval of the winner's accuracy; without the labels, over its images alone."""
         if self.correctness is None:
             return wilson_interval(self.winner.accuracy, self.images)
         return winner_interval(self.correctness)
@@ -159,23 +151,23 @@ class Evidence:
     @cached_property
     def comparisons(self) -> Comparisons | None:
         """The winner against the others; None where there is nothing to compare."""
-        if self.correctness is None or len(self.cells) < 2:
+        if self.correctness is None or len(self.compared) < 2:
             return None
         return compare_with_winner(self.correctness)
 
     @property
     def nearest(self) -> int:
-        """The place, among the comparisons, of the cell that is least told apart."""
-        assert self.comparisons is not None, "there are cells to compare"
+        """The place in `comparisons` of the configuration that is hardest to tell apart."""
+        assert self.comparisons is not None, "there are configurations to compare"
         return int(np.argmax(self.comparisons.p_values))
 
     @cached_property
-    def alike(self) -> list[Cell]:
-        """The cells that cannot be told apart from the winner, best first."""
+    def alike(self) -> list[RankedConfiguration]:
+        """The configurations that cannot be told apart from the winner, best first."""
         if self.comparisons is None:
             return []
         apart = self.comparisons.told_apart
-        return [cell for cell, told in zip(self.cells[1:], apart, strict=True) if not told]
+        return [each for each, told in zip(self.compared[1:], apart, strict=True) if not told]
 
     @cached_property
     def curves(self) -> dict[str, pd.DataFrame]:
@@ -184,8 +176,8 @@ class Evidence:
         return {str(trial): rows for trial, rows in epochs.groupby("trial", sort=False)}
 
     @cached_property
-    def cell_curves(self) -> pd.DataFrame:
-        """The means over the seeds, by place in `all_cells` and by epoch."""
+    def mean_curves(self) -> pd.DataFrame:
+        """The means over the seeds, by place in `configurations` and by epoch."""
         epochs = self.record.tables.epochs
         places = epochs["trial"].map(self.places).rename("place")
         metrics = ["updates", "train_accuracy", "val_loss", "val_accuracy"]
@@ -193,13 +185,13 @@ class Evidence:
 
     @cached_property
     def places(self) -> dict[str, int]:
-        """Trial -> the place of its cell in `all_cells`, for those that made the cell's mean."""
-        return {trial: k for k, cell in enumerate(self.all_cells) for trial in cell.trials}
+        """Trial -> the place in `configurations` of the one whose mean it is part of."""
+        return {trial: k for k, each in enumerate(self.configurations) for trial in each.trials}
 
-    def curve(self, cell: Cell) -> pd.DataFrame:
-        """A row per epoch, the mean over the cell's seeds; the epoch is the index."""
-        place = self.places[cell.trials[0]]
-        return self.cell_curves.loc[[place]].droplevel("place")
+    def mean_curve(self, configuration: RankedConfiguration) -> pd.DataFrame:
+        """Return a row per epoch, the mean over the seeds; the epoch is the index."""
+        place = self.places[configuration.trials[0]]
+        return self.mean_curves.loc[[place]].droplevel("place")
 
     @cached_property
     def accuracies(self) -> dict[str, float]:
@@ -208,9 +200,9 @@ class Evidence:
 
     @cached_property
     def seconds(self) -> pd.DataFrame:
-        """A row per trial that has a result: where, when, in how wide a stack, and how long.
+        """A row per trial that has a result: where and when it was trained, and how long it took.
 
-        Columns lr, batch_size, seed, stack, trials (of the stack), node, pid, started, ended,
+        Columns: the hyperparameters, seed, stack, trials (of the stack), node, pid, started, ended,
         seconds, run.
         """
         rows = [
@@ -222,7 +214,7 @@ class Evidence:
                 "seconds": sum(records[k].seconds for records in result.epochs),
             }
             for place, result in enumerate(self.record.results)
-            if len(result.epochs) == self.record.question.epochs
+            if len(result.epochs) == self.spec.epochs
             for k, member in enumerate(result.stack.members)
             if not result.epochs[-1][k].diverged
         ]
@@ -233,30 +225,22 @@ class Evidence:
         return frame.assign(run=number_runs(frame))
 
     def ratios_of_seconds(self, ours: int, theirs: int) -> list[float]:
-        """Return how many times as long a batch size took as another; one for each pair of stacks.
+        """Return how many times as long one batch size took as another, for each pair of stacks.
 
-        Those are of the same run, train as many trials, and have a rate and a seed in common.
+        The stacks of a pair belong to one run, train as many trials, and have in common a seed and
+        the values of all other hyperparameters.
         """
         if ours == theirs or self.seconds.empty:
             return []
+        batch = with_role("batch").name
         one, other = (
-            self.seconds[self.seconds["batch_size"] == size].drop(columns="batch_size")
-            for size in (ours, theirs)
+            self.seconds[self.seconds[batch] == size].drop(columns=batch) for size in (ours, theirs)
         )
-        pairs = one.merge(other, on=["run", "trials", "lr", "seed"], suffixes=("", "_other"))
+        same = ["run", "trials", "seed", *(name for name in HYPERPARAMETERS if name in one)]
+        pairs = one.merge(other, on=same, suffixes=("", "_other"))
         pairs = pairs[pairs["seconds_other"] > 0].drop_duplicates(["stack", "stack_other"])
         return (pairs["seconds"] / pairs["seconds_other"]).tolist()
 
     def standard_error(self, accuracy: float) -> float:
-        """Of an accuracy measured on the validation images."""
+        """Return the standard error of an accuracy measured on the validation images."""
         return math.sqrt(max(accuracy * (1 - accuracy), 1 / self.images) / self.images)
-
-
-def spell_all(values: Mapping[Any, Any], names: Sequence[str]) -> str:
-    """Return a configuration, or a row that has it, as a sentence names it."""
-    return ", ".join(spell(name, values[name]) for name in names)
-
-
-def spell(name: str, value: float) -> str:
-    """Return a hyperparameter and its value as a sentence has them."""
-    return f"{name.replace('_', ' ')} {value!r}"

@@ -1,13 +1,13 @@
 """What a difference between trials is worth: intervals, paired comparisons, optimism, best of n.
 
-Letters: n cells, S seeds of a cell, N' validation images. A cell is a configuration without its
-seed; its accuracy is the mean over its seeds.
+Letters: n configurations, S seeds of a configuration, N' validation images. The accuracy of a
+configuration is the mean over its seeds.
 
-All trials are judged on the same N' images, so two cells are compared image by image. What is left
-to chance then is which images there are and, where cells have several seeds, which seeds. The
-claim that is guarded is "this cell is worse than the winner": the chance that any such claim about
-a study is false is at most 5%, although the winner is chosen by the same numbers. Tests hold
-the functions below to that in simulated studies of equal cells.
+All trials are scored on the same N' images, so two configurations are compared image by image.
+Chance then decides which images were drawn and, where configurations have several seeds, which
+seeds. The functions guard the claim "this configuration is worse than the winner": the chance that
+any such claim about a study is false is at most 5%, although the winner is chosen by the same
+numbers. Tests check this error rate in simulated studies of equally good configurations.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,16 +21,16 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
-ERROR_RATE = 0.05  # the chance of a false claim that is accepted; intervals hold 1 minus it
+ERROR_RATE = 0.05  # the accepted chance of a false claim; intervals cover 1 minus it
 RESAMPLES = 500  # of the bootstrap
-LEAST_STUDIES, MOST_STUDIES = 2_000, 10_000  # simulated, to correct p-values by
-CELLS_SIMULATED = 1_000_000  # in these studies together, if they can be so few or so many
+LEAST_STUDIES, MOST_STUDIES = 2_000, 10_000  # that are simulated to correct p-values
+CONFIGURATIONS_SIMULATED = 1_000_000  # in all these studies, within the two bounds above
 STUDIES_AT_A_TIME = 500
-MOST_COPIES_BYTES = 64 * 2**20  # of the per-image means of cells that are worked on at a time
+MOST_COPIES_BYTES = 64 * 2**20  # of the per-image means that are processed at a time
 
 
 class Interval(NamedTuple):
-    """The values that the data does not contradict."""
+    """The values that are consistent with the data."""
 
     low: float
     high: float
@@ -38,60 +38,60 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Correctness:
-    """How often each validation image is recognised, over the seeds of each cell."""
+    """How often each validation image is recognised, over the seeds of each configuration."""
 
     means: NDArray[np.float32]
-    """Shape (n, N'): the share of a cell's seeds that recognise an image."""
+    """Shape (n, N'): the share of a configuration's seeds that recognise an image."""
     seeds: NDArray[np.int64]
     """Shape (n,)."""
     spread: Floats
-    """Shape (n,): the variance of accuracy over a cell's seeds; NaN for a cell with one seed."""
+    """Shape (n,): the variance of accuracy over the seeds; NaN for one seed."""
 
     @property
     def accuracies(self) -> Floats:
-        """The mean accuracy of each cell."""
+        """The mean accuracy of each configuration."""
         return np.asarray(self.means.mean(axis=1, dtype=np.float64))
 
 
 @dataclass(frozen=True, slots=True)
 class Comparisons:
-    """The first cell, the winner, against each of the others, in their order."""
+    """The first configuration, the winner, against each of the others, in their order."""
 
     differences: Floats
     """By how much the winner's accuracy is higher, as a fraction."""
     errors: Floats
     """The standard errors of the differences."""
     p_values: Floats
-    """Of each comparison alone."""
+    """Of each comparison on its own."""
     adjusted: Floats
-    """The same, corrected for all comparisons and for having chosen the winner."""
+    """The same, corrected for the number of comparisons and for the choice of the winner."""
 
     @property
     def told_apart(self) -> NDArray[np.bool_]:
-        """Whether the winner is better for certain, or nearly so: the error rate is kept."""
+        """Whether the winner is better, at the accepted error rate."""
         return self.adjusted <= ERROR_RATE
 
 
 def score_images(
-    cells: Sequence[Sequence[str]],
+    configurations: Sequence[Sequence[str]],
     predictions: Mapping[str, NDArray[np.uint8]],
     labels: NDArray[np.uint8],
 ) -> Correctness:
-    """Return how the cells do image by image.
+    """Return how often the configurations recognise each image.
 
     Args:
-        cells: the trials of each cell.
+        configurations: the trials of each.
         predictions: trial -> predicted labels, (N',).
-        labels: the right ones, (N',).
+        labels: the true ones, (N',).
     """
-    means = np.empty((len(cells), len(labels)), np.float32)
-    spread = np.full(len(cells), np.nan)
-    for place, trials in enumerate(cells):
+    means = np.empty((len(configurations), len(labels)), np.float32)
+    spread = np.full(len(configurations), np.nan)
+    for place, trials in enumerate(configurations):
         correct = np.stack([predictions[trial] == labels for trial in trials])  # (S, N')
         means[place] = correct.mean(axis=0, dtype=np.float32)
         if len(trials) > 1:
             spread[place] = correct.mean(axis=1).var(ddof=1)
-    return Correctness(means, np.array([len(trials) for trials in cells]), spread)
+    return Correctness(means, np.array([len(trials) for trials in configurations]), spread)
 
 
 def wilson_interval(accuracy: float, images: float, deviations: float | None = None) -> Interval:
@@ -115,10 +115,10 @@ def wilson_interval(accuracy: float, images: float, deviations: float | None = N
 
 
 def winner_interval(correctness: Correctness) -> Interval:
-    """Return the interval of the first cell's accuracy: of its images and, if several, its seeds.
+    """Return the interval of the winner's accuracy, over its images and, if several, its seeds.
 
-    With seeds, the variance is that of `compare_with_winner`, expressed as the number of images
-    that would give as much, and Student's t takes the place of the normal distribution.
+    With several seeds, the variance is that of `compare_with_winner`, expressed as the number of
+    images that has the same variance, and Student's t replaces the normal distribution.
     """
     from scipy.special import stdtrit
 
@@ -134,31 +134,32 @@ def winner_interval(correctness: Correctness) -> Interval:
 
 
 def compare_with_winner(correctness: Correctness) -> Comparisons:
-    """Compare the first cell with each of the others, on the same images.
+    """Compare the first configuration with each of the others, on the same images.
 
-    With one seed everywhere, by McNemar's test. With several, by Welch's t-test on the difference
+    Where all have one seed, use McNemar's test. With several, use Welch's t-test on the difference
     of the means over seeds, whose variance has two parts:
 
-    - the seeds' own. Seeds are not paired between cells, although a seed starts all cells from the
-      same weights: over five seeds of 42,000 digits, the accuracies of the eleven best cells were
-      correlated by 0.09 on average, and to leave that out errs to the safe side. Nor are variances
-      pooled, for a cell near the edge of stability varies far more than its neighbours;
-    - the images': the variance over images of the difference of the cells' means. What of it
-      stems from images that are right under one seed and wrong under the next is taken off,
-      for the seeds' own part has it already.
+    - the variance over seeds. Seeds are not paired between configurations, although a seed starts
+      all of them from the same weights: over five seeds of 42,000 digits, the accuracies of the
+      eleven best configurations had a mean correlation of 0.09, and ignoring it is conservative.
+      Variances are not pooled, because a configuration near the edge of stability varies far
+      more than its neighbours;
+    - the variance over images of the difference of the configurations' means, without the part
+      from images that are right under one seed and wrong under the next: the variance over seeds
+      already includes it.
 
-    Student's t takes seeds to scatter to both sides alike. Where one of two equal cells now and
-    then fails, so that its seeds scatter far to one side, false claims were 8% of 1,500 simulated
-    studies of 3 or 5 seeds, not 5%.
+    Student's t assumes that seeds scatter symmetrically. Where one of two equally good
+    configurations fails now and then, so that its seeds scatter far to one side, the false claims
+    were 8% of 1,500 simulated studies of 3 or 5 seeds, not 5%.
 
     Raises:
-        ValueError: some cells have one seed, others several.
+        ValueError: some configurations have one seed, others several.
     """
     seeds = correctness.seeds
     if (seeds == 1).all():
         return _compare_answers(correctness)
     if (seeds == 1).any():
-        raise ValueError("cells with one seed cannot be compared with cells of several")
+        raise ValueError("configurations with one seed cannot be compared with those of several")
     return _compare_means(correctness)
 
 
@@ -202,12 +203,12 @@ def image_variances(means: NDArray[np.float32]) -> Floats:
 def mcnemar(won: ArrayLike, lost: ArrayLike) -> Floats:
     """Return the two-sided p-values of McNemar's exact test.
 
-    The exact form is taken, not the mid-p form, because only it keeps its error rate for certain;
-    what it loses is little once some dozens of images tell two trials apart.
+    The exact form is used, not the mid-p form, because only the exact form guarantees its error
+    rate; it loses little power once a few dozen images distinguish two trials.
 
     Args:
-        won: images that only the first trial of each pair recognises.
-        lost: images that only the second does.
+        won: number of images that only the first trial of each pair recognises.
+        lost: number of images that only the second recognises.
 
     Source: M. W. Fagerland, S. Lydersen, P. Laake, "The McNemar test for binary matched-pairs
     data: mid-p and asymptotic are better than exact conditional", BMC Medical Research Methodology
@@ -222,13 +223,13 @@ def mcnemar(won: ArrayLike, lost: ArrayLike) -> Floats:
 def welch(
     means: Floats, variances: Floats, seeds: NDArray[np.int64] | int, more: Floats | float = 0.0
 ) -> tuple[Floats, Floats]:
-    """Return t and its degrees of freedom for the first of the last axis against the others.
+    """Return t and its degrees of freedom for the first entry of the last axis against the others.
 
     Args:
         means: over the seeds.
         variances: of those means, as estimated from the seeds.
         seeds: how many each mean is over.
-        more: variance of the differences that is known well.
+        more: further variance of the differences, which is known well.
 
     Source: B. L. Welch, "The generalization of 'Student's' problem when several different
     population variances are involved", Biometrika 34 (1947).
@@ -252,16 +253,16 @@ def student(t_values: Floats, freedom: Floats) -> Floats:
 def adjust_for_choice(p_values: Floats, seeds: int | None) -> Floats:
     """Return p-values of a winner against the others, corrected for their number and its choice.
 
-    The corrected value is the share of studies of k equal cells in which the best of the cells
-    gets, against any of the others, a p-value as small. Cells that are told apart so are then
-    left out, and the rest corrected among themselves, until no more come off: Holm's step-down
-    with the joint distribution in the place of Bonferroni's bound. Holm's own count, of n - 1
-    comparisons, holds for a cell that was named beforehand; of 25 equal cells it calls one worse
-    than the best in a quarter of all studies.
+    The corrected value is the share of studies of k equally good configurations in which the best
+    of them gets a p-value as small against any of the others. The configurations that are told
+    apart are then left out and the rest corrected among themselves, until no more are told apart:
+    Holm's step-down with the joint distribution instead of Bonferroni's bound. Holm's own count,
+    of n - 1 comparisons, holds for a configuration that was named beforehand; of 25 equally good
+    ones it calls one worse than the best in a quarter of all studies.
 
     Args:
         p_values: two-sided, shape (n - 1,).
-        seeds: that each cell has; None: one, compared over images alone.
+        seeds: of each configuration; None: one, compared over images alone.
 
     Source: P. H. Westfall, S. S. Young, "Resampling-based multiple testing" (1993);
     S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of
@@ -269,7 +270,7 @@ def adjust_for_choice(p_values: Floats, seeds: int | None) -> Floats:
     """
     adjusted = np.array(p_values)
     in_question = np.ones(len(p_values), bool)
-    least = 0.0  # what came off before was told apart by this; the rest are not told apart better
+    least = 0.0  # the highest corrected value so far: later ones are never lower
     while in_question.any():
         by_chance = smallest_p_values(int(in_question.sum()) + 1, seeds)
         shares = np.searchsorted(by_chance, p_values[in_question], side="right") / len(by_chance)
@@ -283,18 +284,19 @@ def adjust_for_choice(p_values: Floats, seeds: int | None) -> Floats:
 
 
 @lru_cache(maxsize=256)
-def smallest_p_values(cells: int, seeds: int | None) -> Floats:
-    """Return the smallest p-value of the best against the others in studies of equal cells, sorted.
+def smallest_p_values(configurations: int, seeds: int | None) -> Floats:
+    """Return the smallest p-values of the best against the others, sorted, one for each study.
 
-    In many simulated studies; the same ones at every call. `seeds` is that of `adjust_for_choice`.
+    The studies are simulated, of equally good configurations, and the same at every call. `seeds`
+    is that of `adjust_for_choice`.
     """
     from scipy.special import ndtr
 
-    random = np.random.default_rng(cells)
-    studies = min(MOST_STUDIES, max(LEAST_STUDIES, CELLS_SIMULATED // cells))
+    random = np.random.default_rng(configurations)
+    studies = min(MOST_STUDIES, max(LEAST_STUDIES, CONFIGURATIONS_SIMULATED // configurations))
     smallest = []
     for _ in range(0, studies, STUDIES_AT_A_TIME):
-        means = random.standard_normal((STUDIES_AT_A_TIME, cells))
+        means = random.standard_normal((STUDIES_AT_A_TIME, configurations))
         if seeds is None:
             smallest.append(2 * ndtr(-np.ptp(means, axis=1) / np.sqrt(2)))
         else:
@@ -306,9 +308,9 @@ def smallest_p_values(cells: int, seeds: int | None) -> Floats:
 
 
 def flip_variance(correctness: Correctness) -> Floats:
-    """Return what images that change between seeds add to the variance of one seed's accuracy.
+    """Return how much images that change between seeds add to the variance of one seed's accuracy.
 
-    0 for a cell with one seed, where it cannot be seen.
+    It is 0 for a configuration with one seed, where it cannot be measured.
     """
     seeds, images = correctness.seeds, correctness.means.shape[1]
     squares = np.einsum("ij,ij->i", correctness.means, correctness.means, dtype=np.float64)
@@ -318,10 +320,10 @@ def flip_variance(correctness: Correctness) -> Floats:
 
 
 def seed_variance(correctness: Correctness) -> Floats:
-    """Return the variance of one seed's accuracy; 0 for a cell with one seed.
+    """Return the variance of one seed's accuracy; 0 for a configuration with one seed.
 
-    Two or three seeds lie close together by chance now and then. The variance is therefore never
-    taken to be below `flip_variance`, which is known from as many values as there are images.
+    Two or three seeds are sometimes close together by chance. The variance is therefore at
+    least `flip_variance`, which is estimated from as many values as there are images.
     """
     return np.fmax(correctness.spread, flip_variance(correctness))
 
@@ -329,13 +331,13 @@ def seed_variance(correctness: Correctness) -> Floats:
 def estimate_optimism(
     means: NDArray[np.float32], resamples: int = RESAMPLES, seed: int = 0
 ) -> float:
-    """Return by how much the winner's accuracy is too high for having been chosen on its images.
+    """Return how much too high the winner's accuracy is because its images served to choose it.
 
-    The choice is repeated on images drawn with replacement, and what is chosen there is judged on
-    the images that were not drawn. The winner of all images is judged on these as well; the
-    optimism is by how much it does better, on average: what it gains from images that took
-    part in its choice. (The winner's average over the images left out is its accuracy, so this
-    is the method below with less noise from resampling.)
+    The choice is repeated on images drawn with replacement, and the configuration chosen there is
+    scored on the images that were not drawn. The winner of all images is scored on these as well.
+    The optimism is its mean lead there: what it gains from images that were used to choose it.
+    (The winner's mean over the images left out is its accuracy, so this is the method below with
+    less noise from resampling.)
 
     Args:
         means: shape (n, N'), the winner first; see `Correctness`.
@@ -358,13 +360,14 @@ def estimate_optimism(
 
 
 def summarise_best_of_n(trials: pd.DataFrame, confidence: float = 0.9) -> pd.DataFrame:
-    """Return what the best of fewer trials would have been, for every number of them.
+    """Return how good the best of fewer trials would have been, for every number of trials.
 
-    Of all ways to draw so many of these trials without replacement, exactly, with no resampling.
-    Diverged trials can be drawn as well and are never the best; a draw of nothing else is left out.
+    The values are exact, over all ways to draw that many of these trials without replacement.
+    Diverged trials can be drawn as well and are never the best; draws of diverged trials alone are
+    left out.
 
     Args:
-        trials: columns status and val_accuracy; those that were neither completed nor diverged are
+        trials: columns status and val_accuracy; trials that neither completed nor diverged are
             left out.
         confidence: the share of the draws between low and high.
 
@@ -374,13 +377,13 @@ def summarise_best_of_n(trials: pd.DataFrame, confidence: float = 0.9) -> pd.Dat
 
     Source: J. Dodge et al., "Show your work: improved reporting of experimental results", EMNLP
     2019; without replacement as in R. Tang et al., "Showing your work doesn't always
-    work", ACL 2020, because drawing with replacement says too little of the best.
+    work", ACL 2020, because drawing with replacement underestimates the best.
     """
     values = np.sort(trials.loc[trials["status"] == "completed", "val_accuracy"].to_numpy(float))
     diverged = int((trials["status"] == "diverged").sum())
     total = len(values) + diverged
     drawn = np.arange(1, total + 1 if len(values) else 1)
-    # The chance that none of the drawn trials is better than that of this rank, from 0 on.
+    # The chance that none of the drawn trials is better than the trial of this rank (from 0).
     at_most = np.exp(
         _log_choose(np.arange(diverged, total + 1)[None, :], drawn[:, None])
         - _log_choose(np.array(total), drawn)[:, None]
@@ -399,7 +402,7 @@ def summarise_best_of_n(trials: pd.DataFrame, confidence: float = 0.9) -> pd.Dat
 
 
 def _log_choose(things: NDArray[np.int64], drawn: NDArray[np.int64]) -> Floats:
-    """Return the logarithm of the number of ways to draw so many of these; -inf for none."""
+    """Return the logarithm of the number of ways to draw that many; -inf for none."""
     from scipy.special import gammaln
 
     left = np.maximum(things - drawn, 0)

@@ -1,45 +1,41 @@
-"""The report in short, as Markdown: for terminals and pull requests."""
+"""The short report, as Markdown, for terminals and pull requests."""
 
 import re
 from collections.abc import Sequence
 
-from digitrec.results.report.summary import COLUMNS, Summary
+from digitrec.results.report.summary import Summary
 
 MOST_ROWS = 10
-SHOWN = ("rank", "lr", "batch_size", "seed", "val_accuracy", "val_loss", "updates", "seconds")
-# What Markdown or HTML would take for more than text; an underscore only at a word's edge.
+# Characters that Markdown or HTML would read as markup; an underscore only at a word's edge.
 MARKUP = re.compile(r"[\\`*<>\[\]|&~]|(?<!\w)_|_(?!\w)")
 
 
 def make_markdown(summary: Summary) -> str:
-    """Return the report in short.
-
-    Args:
-        summary: the study in words.
-    """
+    """Return the short report of a summary."""
     parts = [
         f"# Study of {plain(summary.name)}",
         plain(summary.state),
-        plain(summary.winner),
+        *([] if summary.findings else [plain(summary.winner)]),  # the verdict starts with it
+        *([plain(summary.model)] if summary.model else []),
         *_verdict(summary),
         *_leaders(summary),
-        "## The question",
-        "\n".join(f"- {plain(name)}: {plain(value)}" for name, value in summary.question),
-        "This command asks it; in this directory it goes on with what is missing.",
+        "## Setup",
+        "\n".join(f"- {plain(name)}: {plain(value)}" for name, value in summary.setup),
+        "This command runs the study. In this study directory, it trains only what is missing.",
         code(summary.command),
         *_failures(summary),
-        "The figures and all trials are in report.html.",
+        "report.html has the figures and all trials.",
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def plain(text: str) -> str:
-    """Return text in one line that Markdown shows as it is."""
+    """Return text on one line, escaped so that Markdown shows it unchanged."""
     return MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
 
 
 def code(text: str, language: str = "sh") -> str:
-    """Return text as a block of code, whatever backticks are in it."""
+    """Return text as a code block; the text may contain backticks."""
     longest = max(map(len, re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{text}\n{fence}"
@@ -56,13 +52,13 @@ def _verdict(summary: Summary) -> list[str]:
 
 
 def _leaders(summary: Summary) -> list[str]:
-    """The best trials; none where none has a rank."""
-    places = [place for place, column in enumerate(COLUMNS) if column.name in SHOWN]
+    """Return the section on the best trials; nothing where no trial has a rank."""
+    places = [place for place, column in enumerate(summary.columns) if column.in_short]
     leaders = [row for row in summary.rows if row[0]][:MOST_ROWS]
     if not leaders:
         return []
     table = [
-        [COLUMNS[place].heading for place in places],
+        [summary.columns[place].heading for place in places],
         ["---:"] * len(places),
         *([row[place] for place in places] for row in leaders),
     ]
@@ -70,7 +66,7 @@ def _leaders(summary: Summary) -> list[str]:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of one length, padded so that a terminal shows columns."""
+    """Return rows as a Markdown table, padded so that columns line up in a terminal."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         " | ".join(cell.rjust(width, "-" if cell == "---:" else " ") for cell, width in pairs)

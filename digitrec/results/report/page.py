@@ -1,7 +1,7 @@
-"""The report as one page that needs nothing else: its styles, script and pictures are in it.
+"""The report as one self-contained page that includes its styles, script and pictures.
 
-The page's own policy lets a browser run and apply only what this module put there, so that nothing
-that came with the data, such as a file's name, can act.
+The page's content security policy lets a browser use only the script and style of this module, so
+that text from the data, such as a file name, cannot act.
 """
 
 import base64
@@ -10,20 +10,22 @@ from collections.abc import Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from digitrec.results.report.sections import Chart, Mistake, Section
-from digitrec.results.report.summary import COLUMNS, Summary
+from digitrec.results.figures.chart import Chart
+from digitrec.results.figures.mistakes import Mistake
+from digitrec.results.report.sections import Section
+from digitrec.results.report.summary import Summary
 
 LEVELS = {"good": "Good", "note": "Note", "caution": "Caution"}
-MOST_ROWS_PRINTED = 50  # also in page.css
+MOST_ROWS_PRINTED = 50  # page.css has the same number
 
 
 def make_page(summary: Summary, sections: Sequence[Section], mistakes: Sequence[Mistake]) -> str:
     """Return the page.
 
     Args:
-        summary: the study in words.
-        sections: its figures.
-        mistakes: of the winner.
+        summary: the study in words and numbers.
+        sections: the figures of the study.
+        mistakes: the mistakes of the winner.
     """
     environment = Environment(
         loader=PackageLoader("digitrec.results.report", "template"),
@@ -37,7 +39,6 @@ def make_page(summary: Summary, sections: Sequence[Section], mistakes: Sequence[
         summary=summary,
         sections=sections,
         mistakes=mistakes,
-        columns=COLUMNS,
         find_alone=find_alone,
         levels=LEVELS,
         most_rows_printed=MOST_ROWS_PRINTED,
@@ -48,9 +49,9 @@ def make_page(summary: Summary, sections: Sequence[Section], mistakes: Sequence[
 
 
 def find_alone(charts: Sequence[Chart]) -> set[str]:
-    """Return the names of the narrow charts that have no other beside them, two being a row."""
+    """Return the names of the narrow charts without a neighbour; two narrow charts fill a row."""
     alone: set[str] = set()
-    half: str | None = None  # of a row
+    half: str | None = None  # the first of two narrow charts in a row
     for chart in charts:
         if chart.wide and half:
             alone.add(half)
@@ -64,7 +65,7 @@ def _source(environment: Environment, name: str) -> str:
 
 
 def _policy(style: str, script: str) -> str:
-    """A content security policy that admits this style and this script alone."""
+    """Return a content security policy that allows only this style and this script."""
     return (
         f"default-src 'none'; img-src data:; style-src {_digest(style)}; "
         f"script-src {_digest(script)}; base-uri 'none'; form-action 'none'"

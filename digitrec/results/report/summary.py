@@ -1,7 +1,7 @@
-"""What a report says in words: the state of a study, its question, its trials and its failures."""
+"""What a report says in words and numbers: state, winner, setup, trials and failures."""
 
 import importlib.metadata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any, Literal, NamedTuple
@@ -9,30 +9,34 @@ from typing import Any, Literal, NamedTuple
 import pandas as pd
 
 from digitrec.errors import visible
+from digitrec.results.analysis.evidence import Evidence
+from digitrec.results.analysis.finding import Finding
+from digitrec.results.analysis.naming import named_hyperparameters, write_value
 from digitrec.results.analysis.next_command import tune_command
 from digitrec.results.analysis.ranking import rank
-from digitrec.results.analysis.verdict import Finding
-from digitrec.results.figures.canvas import listed, share
-from digitrec.results.figures.plots import count
+from digitrec.results.analysis.rules.winner import name_winner
+from digitrec.results.text import count, join_words, percent
+from digitrec.space.hyperparameters import HYPERPARAMETERS
 from digitrec.store.directory import list_damage
 from digitrec.store.record import StudyRecord
 from digitrec.store.spec import StudySpec
 
 
 class Column(NamedTuple):
-    """A column of the report's table of trials."""
+    """A column of the report's trial table."""
 
-    name: str  # in the table of trials
+    name: str  # in `trials.csv`; rank is the report's own
     heading: str
     write: Callable[[Any], str]
     kind: Literal["number", "text"] = "number"
-    first: Literal["ascending", "descending"] = "ascending"  # when it is first sorted by
+    first: Literal["ascending", "descending"] = "ascending"  # the order after the first click
     is_filter: bool = False
+    in_short: bool = False  # whether the Markdown report has it too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """An error, and the trials that it ended."""
+    """An error, and the trials that failed with it."""
 
     error: str
     trials: list[str]
@@ -40,36 +44,40 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """A study in words."""
+    """A study in words and numbers."""
 
     name: str
-    """Of its data."""
+    """The name of its data."""
     state: str
-    """How far it is, in a sentence."""
+    """How many trials are trained, in a sentence."""
     unfinished: bool
     winner: str
     """The winner and its accuracy, in a sentence."""
+    model: str
+    """The seed of the saved model and its last training, in sentences; may be empty."""
     facts: list[tuple[str, str]]
-    """The figures that matter most, each with its name."""
-    question: list[tuple[str, str]]
+    """The most important numbers, each with its name."""
+    setup: list[tuple[str, str]]
+    """Data, search space, model and versions, each with its name."""
     command: str
-    """Asks the question again."""
+    """The command that runs the study."""
     findings: list[Finding]
     ranking: str
     """How the trials are ranked, in a sentence."""
+    columns: Sequence[Column]
     rows: list[list[str]]
-    """A row per trial, as `COLUMNS`; best first, those without a rank last."""
+    """A row per trial with a text per column; best first, trials without a rank last."""
     failures: list[Failure]
     damaged: list[str]
     version: str
-    """Of the digitrec that makes the report."""
+    """The version of digitrec that made the report."""
 
 
-LINES = "\n\t"  # what a text of several lines is made of
+LINES = "\n\t"  # the control characters that a text of several lines may have
 
 
 def make_visible(finding: Finding) -> Finding:
-    """Return a finding of which every character shows."""
+    """Return a finding in which every character is visible."""
     command = finding.command
     return replace(
         finding,
@@ -83,40 +91,62 @@ def _number(digits: int, factor: float = 1) -> Callable[[float], str]:
     return lambda value: f"{factor * value:.{digits}f}"
 
 
-COLUMNS = (
-    Column("rank", "rank", _number(0)),
+# The columns before and after the hyperparameters.
+IDENTITY = (
+    Column("rank", "rank", _number(0), in_short=True),
     Column("trial", "trial", str, kind="text"),
-    Column("lr", "learning rate", "{:g}".format, is_filter=True),
-    Column("batch_size", "batch size", str, is_filter=True),
-    Column("seed", "seed", str, is_filter=True),
+)
+RESULTS = (
+    Column("seed", "seed", str, is_filter=True, in_short=True),
     Column("status", "status", str, kind="text", is_filter=True),
-    Column("val_accuracy", "validation accuracy, %", _number(2, 100), first="descending"),
-    Column("val_loss", "validation loss", _number(4)),
+    Column(
+        "val_accuracy", "validation accuracy, %", _number(2, 100), first="descending", in_short=True
+    ),
+    Column("val_loss", "validation loss", _number(4), in_short=True),
     Column("train_accuracy", "training accuracy, %", _number(2, 100), first="descending"),
     Column("train_loss", "training loss", _number(4)),
     Column("best_val_accuracy", "best epoch's accuracy, %", _number(2, 100), first="descending"),
     Column("best_epoch", "best epoch", str),
     Column("epochs", "epochs", str),
-    Column("updates", "updates", str),
-    Column("seconds", "seconds", _number(2)),
+    Column("updates", "updates", str, in_short=True),
+    Column("seconds", "seconds", _number(2), in_short=True),
 )
 
 
+def choose_columns(trials: pd.DataFrame) -> tuple[Column, ...]:
+    """Return the columns of the trial table, among them the hyperparameters that name a trial."""
+    return (*IDENTITY, *map(_column_of, named_hyperparameters(trials)), *RESULTS)
+
+
+def _column_of(name: str) -> Column:
+    hyperparameter = HYPERPARAMETERS[name]
+    return Column(
+        name,
+        hyperparameter.label,
+        lambda value: write_value(name, value),
+        kind="text" if hyperparameter.scale == "category" else "number",
+        is_filter=True,
+        in_short=True,
+    )
+
+
 def summarise(record: StudyRecord, findings: Sequence[Finding]) -> Summary:
-    """Return what a report says of a study."""
-    trials, question = record.tables.trials, record.question
-    ranked = rank_trials(record)
+    """Return what a report says about a study."""
+    trials, spec = record.tables.trials, record.question
+    evidence, columns = Evidence(record), choose_columns(trials)
     return Summary(
-        name=visible(PurePath(str(question.data["source"])).name),
+        name=visible(PurePath(str(spec.data["source"])).name),
         state=_state(trials),
         unfinished=not record.tables.complete,
-        winner=_winner(ranked, record.best),
-        facts=_facts(ranked, record),
-        question=[(name, visible(value)) for name, value in _question(question)],
+        winner=name_winner(evidence),
+        model=describe_model(record),
+        facts=_facts(evidence),
+        setup=[(name, visible(value)) for name, value in _setup(spec)],
         command=visible(tune_command(record), LINES),
         findings=[make_visible(finding) for finding in findings],
-        ranking=_ranking(question),
-        rows=_rows(trials, ranked),
+        ranking=_ranking(spec),
+        columns=columns,
+        rows=_rows(trials, rank_trials(record), columns),
         failures=_failures(record.failures),
         damaged=list_damage(record.damaged),
         version=importlib.metadata.version("digitrec"),
@@ -128,6 +158,20 @@ def rank_trials(record: StudyRecord) -> pd.DataFrame:
     return rank(record.tables.trials, record.question.confirmed_trials)
 
 
+def describe_model(record: StudyRecord) -> str:
+    """Return sentences about the winner's saved model; empty where there is none."""
+    best, ranked = record.best, rank_trials(record)
+    if best is None or [best["trial"]] != ranked["trial"].head(1).tolist():
+        return ""
+    saved = ranked.iloc[0]
+    said = f"The saved model was trained with seed {saved['seed']}"
+    if Evidence(record).several_seeds:  # so the winner's accuracy is their mean
+        said += f" and recognises {percent(saved['val_accuracy'])}"
+    if "refit" in best:
+        said += f". It was then trained again on all {best['refit']['rows']:,} rows"
+    return f"{said}."
+
+
 def _state(trials: pd.DataFrame) -> str:
     found = trials["status"].value_counts()
     trained = int(found.get("completed", 0) + found.get("diverged", 0))
@@ -135,43 +179,37 @@ def _state(trials: pd.DataFrame) -> str:
     diverged = f" ({found['diverged']:,} diverged)" if "diverged" in found else ""
     parts = [f"{trained:,} of {count(len(trials), 'trial')} trained{diverged}"]
     parts += [f"{found[status]:,} {word}" for status, word in words.items() if status in found]
-    return f"{'' if trained == len(trials) else 'Unfinished: '}{listed(parts)}."
+    return f"{'' if trained == len(trials) else 'Unfinished: '}{join_words(parts)}."
 
 
-def _winner(ranked: pd.DataFrame, best: dict[str, Any] | None) -> str:
-    if ranked.empty:
-        return "No trial has completed, so there is no winner."
-    winner = ranked.iloc[0]
-    said = (
-        f"Winner: learning rate {winner['lr']:g}, batch size {winner['batch_size']}, seed "
-        f"{winner['seed']}, {share(winner['val_accuracy'])} of the validation images recognised."
-    )
-    if best is not None and best["trial"] == winner["trial"] and "refit" in best:
-        said += f" Its model was then trained on all {best['refit']['rows']:,} rows."
-    return said
-
-
-def _facts(ranked: pd.DataFrame, record: StudyRecord) -> list[tuple[str, str]]:
-    trials, question, best = record.tables.trials, record.question, record.best
+def _facts(evidence: Evidence) -> list[tuple[str, str]]:
+    trials, spec = evidence.trials, evidence.spec
     trained = int(trials["status"].isin(["completed", "diverged"]).sum())
-    accuracy = "none" if ranked.empty else share(ranked["val_accuracy"].iloc[0])
-    facts = [
+    configurations = len(trials.drop_duplicates(list(HYPERPARAMETERS)))
+    accuracy = percent(evidence.winner.accuracy) if evidence.compared else "none"
+    return [
         ("validation accuracy", accuracy),
+        *_test_fact(evidence.record),
         ("trials trained", f"{trained:,} of {len(trials):,}"),
-        ("rates x batch sizes x seeds", " x ".join(str(len(v)) for v in question.space.values())),
-        ("epochs", f"{question.epochs}"),
-        ("digits to train on", f"{question.data['train_rows']:,}"),
-        ("digits to validate on", f"{question.data['val_rows']:,}"),
+        ("configurations", f"{configurations:,}"),
+        ("epochs", f"{spec.epochs}"),
+        ("training images", f"{spec.data['train_rows']:,}"),
+        ("validation images", f"{spec.data['val_rows']:,}"),
     ]
-    if best is not None and "test" in best and [best["trial"]] == ranked["trial"].head(1).tolist():
-        test = best["test"]
-        facts.insert(1, (f"of {test['rows']:,} test images", share(test["accuracy"])))
-    return facts
 
 
-def _question(question: StudySpec) -> list[tuple[str, str]]:
-    data, space = question.data, question.space
-    items = [
+def _test_fact(record: StudyRecord) -> list[tuple[str, str]]:
+    best, winner = record.best, rank_trials(record)["trial"].head(1).tolist()
+    if best is None or "test" not in best or [best["trial"]] != winner:
+        return []
+    test = best["test"]
+    return [(f"accuracy on {count(test['rows'], 'test image')}", percent(test["accuracy"]))]
+
+
+def _setup(spec: StudySpec) -> list[tuple[str, str]]:
+    data = spec.data
+    versions = ", ".join(f"{name} {version}" for name, version in spec.versions.items())
+    return [
         (
             "data",
             f"{data['source']}: {count(data['rows'], 'digit')} of {data['pixels']} pixels, "
@@ -179,49 +217,55 @@ def _question(question: StudySpec) -> list[tuple[str, str]]:
         ),
         (
             "split",
-            f"{data['train_rows']:,} to train on, {data['val_rows']:,} to validate on "
-            f"(fraction {question.val_fraction:g}, random_state {question.split_seed})",
+            f"{data['train_rows']:,} rows to train on, {data['val_rows']:,} to validate on "
+            f"(fraction {spec.val_fraction:g}, random_state {spec.split_seed})",
         ),
-        ("learning rates", ", ".join(f"{lr:g}" for lr in space["lr"])),
-        ("batch sizes", ", ".join(map(str, space["batch_size"]))),
-        ("seeds", ", ".join(map(str, space["seed"]))),
-        ("epochs", str(question.epochs)),
+        *_searched(spec),
+        ("epochs", str(spec.epochs)),
         (
             "model",
-            f"MLP {' - '.join(map(str, question.layer_sizes))}, ReLU, plain SGD, "
-            f"{question.precision}",
+            f"MLP {' - '.join(map(str, spec.layer_sizes))}, ReLU, plain SGD, {spec.precision}",
         ),
+        ("versions", versions),
     ]
-    if question.confirmed:
-        items.insert(
-            5,
-            ("confirmed", f"{count(len(question.confirmed), 'trial')} of the leaders, fresh seeds"),
-        )
-    versions = ", ".join(f"{name} {version}" for name, version in question.versions.items())
-    return [*items, ("versions", versions)]
 
 
-def _ranking(question: StudySpec) -> str:
+def _searched(spec: StudySpec) -> list[tuple[str, str]]:
+    """Return the hyperparameters with the values that were searched, and the seeds."""
+    space: Mapping[str, Sequence[Any]] = spec.space
+    items = [
+        (hyperparameter.label, ", ".join(write_value(name, value) for value in space[name]))
+        for name, hyperparameter in HYPERPARAMETERS.items()
+        if name in space
+    ]
+    items.append(("seed", ", ".join(map(str, space["seed"]))))
+    if spec.confirmed:
+        trials = count(len(spec.confirmed), "trial")
+        items.append(("confirmation", f"{trials} of the leaders with fresh seeds"))
+    return items
+
+
+def _ranking(spec: StudySpec) -> str:
     said = "by validation accuracy after the last epoch; the lower validation loss breaks ties."
-    if question.confirmed:
-        return f"Ranked by the mean of the fresh seeds of the leaders, then {said}"
+    if spec.confirmed:
+        return f"Ranked by the mean over the fresh seeds of the leaders, then {said}"
     return f"Ranked {said}"
 
 
-def _rows(trials: pd.DataFrame, ranked: pd.DataFrame) -> list[list[str]]:
+def _rows(trials: pd.DataFrame, ranked: pd.DataFrame, columns: Sequence[Column]) -> list[list[str]]:
     order = ranked["trial"].tolist()
     ranks = pd.Series(range(1, len(order) + 1), index=order, dtype=float)
     table = trials.assign(rank=trials["trial"].map(ranks))
     table = table.sort_values("rank", kind="stable", na_position="last")
-    cells = [
+    texts = [
         [
             "" if missing else column.write(value)
             for value, missing in zip(values, gaps, strict=True)
         ]
-        for column in COLUMNS
+        for column in columns
         for values, gaps in [(table[column.name].tolist(), table[column.name].isna().tolist())]
     ]
-    return [list(row) for row in zip(*cells, strict=True)]
+    return [list(row) for row in zip(*texts, strict=True)]
 
 
 def _failures(failures: dict[str, str]) -> list[Failure]:

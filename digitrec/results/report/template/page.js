@@ -1,8 +1,8 @@
 
 "use strict";
 {
-  const MOST_ROWS = 100; // shown at once, until all are asked for
-  const MOST_CHOICES = 40; // of a filter; a column with more is searched by text
+  const MOST_ROWS = 100; // shown until the button for all is clicked
+  const MOST_CHOICES = 40; // of a filter; a column with more values has none
   const table = document.getElementById("trials-table");
   const body = table.tBodies[0];
   const headings = [...table.tHead.rows[0].cells];
@@ -22,7 +22,7 @@
   };
   const isNumber = (column) => headings[column].classList.contains("number");
 
-  // A value that there is not stays last, whichever way the column is sorted.
+  // Missing values stay last in both directions.
   const compare = (a, b) => {
     const { column, descending } = sorted;
     const [x, y] = [a.texts[column], b.texts[column]];
@@ -77,11 +77,11 @@
     show();
   });
 
-  filters.append(make("label", {}, "Words in a row", search));
+  filters.append(make("label", {}, "Search", search));
   for (const [column, select] of choices) {
     filters.append(make("label", {}, headings[column].textContent, select));
   }
-  const reset = make("button", { type: "button", id: "reset" }, "Clear");
+  const reset = make("button", { type: "button", id: "reset" }, "Clear filters");
   reset.addEventListener("click", () => {
     search.value = "";
     for (const select of choices.values()) select.value = "";
@@ -93,7 +93,7 @@
   table.parentElement.after(more);
   show();
 
-  // What can be scrolled must be reachable by keyboard, and only that.
+  // Elements that scroll must be reachable by keyboard, and no others.
   const scrollers = [...document.querySelectorAll(".picture, pre")];
   const markScrollers = () => {
     for (const each of scrollers) {
@@ -133,7 +133,7 @@
         button.textContent = "Copied";
         return;
       }
-      // Where a browser keeps the clipboard from a page, the text is at least selected.
+      // A browser may deny access to the clipboard; then select the text.
       getSelection().selectAllChildren(code);
       button.textContent = "Selected";
     });

@@ -1,0 +1,49 @@
+"""Is the study complete?"""
+
+from digitrec.results.analysis.evidence import Evidence
+from digitrec.results.analysis.finding import Finding
+from digitrec.results.analysis.next_command import tune_command
+from digitrec.results.text import count, first_few
+
+
+def judge_unfinished(evidence: Evidence) -> Finding | None:
+    """Say that the verdict is provisional while trials are missing."""
+    missing, trials = evidence.trials[evidence.trials["status"] == "stopped"], evidence.trials
+    if missing.empty:
+        return None
+    verb = "is" if len(missing) == 1 else "are"
+    what = (
+        f"{len(missing)} of {count(len(trials), 'trial')} {verb} not trained yet, so this verdict "
+        "is provisional"
+        if len(missing) < len(trials)
+        else "No trial has been trained yet"
+    )
+    return Finding(
+        rule="unfinished",
+        level="caution",
+        sentence=f"{what}. The command continues the study.",
+        evidence=f"missing: {first_few(missing['trial'])}",
+        command=tune_command(evidence.record),
+    )
+
+
+def judge_failures(evidence: Evidence) -> Finding | None:
+    """Say which trials failed, and with which errors.
+
+    Source: Playbook, "Extracting insight from experimental results": what fraction of trials is
+    infeasible; many of them can mean a bug.
+    """
+    failed = evidence.trials[evidence.trials["status"] == "failed"]
+    if failed.empty:
+        return None
+    errors = [evidence.record.failures.get(trial, "").strip() for trial in failed["trial"]]
+    reasons = dict.fromkeys(error.splitlines()[-1] for error in errors if error)
+    verb, them = ("is", "it") if len(failed) == 1 else ("are", "them")
+    return Finding(
+        rule="failed",
+        level="caution",
+        sentence=f"{len(failed)} of {count(len(evidence.trials), 'trial')} failed with an error "
+        f"and {verb} left out of this verdict. The command trains {them} again.",
+        evidence=f"{first_few(failed['trial'])}: {'; '.join(reasons) or 'no error is recorded'}",
+        command=tune_command(evidence.record),
+    )
