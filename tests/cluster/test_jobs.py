@@ -346,6 +346,6 @@ def test_a_study_on_this_machine_needs_no_directory_named() -> None:
 def test_the_project_uploads_its_two_packages_and_no_more() -> None:
     runtime_env = yaml.safe_load(submit.RUNTIME_ENV.read_text()) | {"working_dir": str(ROOT)}
     files = submit.uploaded_files(runtime_env)
-    assert {"digitrec/cli.py", "tune_jobs/mnist_grid.py"} <= set(files)
+    assert {"digitrec/cli/main.py", "tune_jobs/mnist_grid.py"} <= set(files)
     assert {file.split("/")[0] for file in files} == {"digitrec", "tune_jobs"}
     assert sum(files.values()) < 2**20
