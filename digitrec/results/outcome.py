@@ -9,10 +9,9 @@ import pandas as pd
 from digitrec.results.analysis import ranking
 from digitrec.results.analysis.finding import Finding
 from digitrec.results.analysis.verdict import reach_verdict
-from digitrec.results.figures import plots
 from digitrec.results.report.markdown import make_markdown
 from digitrec.results.report.page import make_page
-from digitrec.results.report.sections import draw_mistakes, draw_sections
+from digitrec.results.report.sections import Section, draw_mistakes, draw_sections, write_plots
 from digitrec.results.report.summary import rank_trials, summarise
 from digitrec.store import tables
 from digitrec.store.folder import Folder
@@ -88,30 +87,36 @@ def conclude(
     Raises:
         InputError: there is no study in the directory.
     """
-    timings = timings or Timings()
-    with timings.part("write tables and model"):
+    parts = timings or Timings()
+    with parts.part("write tables and model"):
         record = read_record(directory)
         ranked = rank_trials(record)
         winner = None if ranked.empty else str(ranked["trial"].iloc[0])
         tables.write_tables(directory, record.tables)
         if inputs is not None:
             record = write_best(record, winner, inputs)
-    with timings.part("draw the figures"):
-        plots.draw_all(record.tables.trials, record.tables.epochs, winner, directory / "plots")
-    with timings.part("write the report"):
+    if timings is not None:
+        record = replace(record, timings=dict(timings.parts))
+    with parts.part("draw the figures"):
+        sections = draw_sections(record)
+        write_plots(sections, directory / "plots")
+    with parts.part("write the report"):
         findings = reach_verdict(record)
-        write_report(replace(record, timings=timings.parts or record.timings), findings)
+        write_report(record, findings, sections)
     return StudyResult(record=record, ranked=ranked, findings=findings)
 
 
-def write_report(record: StudyRecord, findings: Sequence[Finding]) -> None:
+def write_report(
+    record: StudyRecord, findings: Sequence[Finding], sections: Sequence[Section]
+) -> None:
     """Write `report.html`, one page with all figures, and `report.md`, the short report.
 
     Args:
         record: what the study directory holds; the study need not be finished.
         findings: the verdict on it.
+        sections: its figures.
     """
     summary = summarise(record, findings)
-    page = make_page(summary, draw_sections(record), draw_mistakes(record))
+    page = make_page(summary, sections, draw_mistakes(record))
     record.directory.write(PAGE, page.encode())
     record.directory.write(MARKDOWN, make_markdown(summary).encode())

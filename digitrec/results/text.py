@@ -37,8 +37,8 @@ def percent(fraction: float, digits: int = 2) -> str:
 
 
 def points(fraction: float) -> str:
-    """Return a difference of two fractions: `0.42 percentage points`."""
-    return f"{100 * fraction:.2f} percentage points"
+    """Return the size of a difference of two fractions: `0.42 percentage points`."""
+    return f"{100 * abs(fraction):.2f} percentage points"
 
 
 def duration(seconds: float) -> str:

@@ -102,6 +102,17 @@ def test_a_wrong_option_is_one_line_and_exit_code_2(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", HYPERPARAMETERS)
+def test_text_that_is_no_value_of_a_hyperparameter_is_refused(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["tune", HYPERPARAMETERS[name].option, "?"])
+    said = capsys.readouterr().err
+    option, kind = HYPERPARAMETERS[name].option, HYPERPARAMETERS[name].kind
+    assert said.startswith(f"digitrec tune: argument {option}: '?' is not {kind}")
+
+
 def test_a_wrong_option_is_said_before_the_data_is_looked_for(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -12,19 +12,22 @@ from numpy.typing import NDArray
 
 from digitrec.results.analysis.statistics import summarise_best_of_n
 from digitrec.results.figures import (
-    budget,
+    best_of_n,
     calibration,
     classes,
     confusion,
     effects,
     gap,
     mistakes,
-    parts,
     sweep,
     timeline,
+    timings,
 )
-from digitrec.results.figures.canvas import apart, listed, new_figure, render
-from digitrec.results.report.sections import Chart, draw_mistakes, draw_sections
+from digitrec.results.figures.chart import Chart
+from digitrec.results.figures.configurations import searched
+from digitrec.results.figures.scales import keep_apart
+from digitrec.results.figures.style import new_figure, render
+from digitrec.results.report.sections import draw_mistakes, draw_sections
 from tests.made_study import make_record
 
 
@@ -74,25 +77,17 @@ def test_the_same_figure_is_the_same_file(trials: pd.DataFrame) -> None:
 
 
 def test_labels_that_have_no_room_are_left_out() -> None:
-    assert apart([1, 2, 3, 100], [1, 2, 3, 100]) == [1, 100]
-
-
-def test_items_are_listed_as_people_list_them() -> None:
-    assert [listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])] == [
-        "a",
-        "a and b",
-        "a, b and c",
-    ]
+    assert keep_apart([1, 2, 3, 100], [1, 2, 3, 100]) == [1, 100]
 
 
 def test_the_sweep_has_a_panel_for_each_hyperparameter_that_varies(tmp_path: Path) -> None:
     both = sweep.summarise_sweep(make_record(tmp_path).tables.trials, None)
-    assert both["hyperparameter"].unique().tolist() == ["lr", "batch_size"]
+    assert searched(both) == ["lr", "batch_size"]
     assert len(sweep.draw_sweep(both).axes) == 2
     one = sweep.summarise_sweep(make_record(tmp_path, lrs=(0.1,)).tables.trials, None)
-    assert one["hyperparameter"].unique().tolist() == ["batch_size"]
-    alone = make_record(tmp_path, lrs=(0.1,), batch_sizes=(32,)).tables.trials
-    assert sweep.summarise_sweep(alone, None).empty
+    assert searched(one) == ["batch_size"]
+    assert len(sweep.draw_sweep(one).axes) == 1
+    assert searched(make_record(tmp_path, lrs=(0.1,), batch_sizes=(32,)).tables.trials) == []
 
 
 def crosses(figure: Figure) -> list[float]:
@@ -106,7 +101,9 @@ def test_a_diverged_trial_is_a_cross_at_the_best_it_had_reached(tmp_path: Path) 
     frame = sweep.summarise_sweep(trials, None)
     best = frame.loc[frame["diverged"], "best"]
     assert best.notna().all()
-    assert sorted(crosses(sweep.draw_sweep(frame))) == pytest.approx(sorted(best))
+    assert sorted(crosses(sweep.draw_sweep(frame))) == pytest.approx(
+        sorted([*best] * 2)
+    )  # 2 panels
     assert sweep.describe_sweep(frame).endswith("2 of 6 trials diverged.")
 
 
@@ -136,9 +133,8 @@ def test_a_configuration_keeps_its_colour_when_others_are_not_trained(tmp_path: 
 
 def test_an_effect_is_the_mean_over_the_other_hyperparameter() -> None:
     frame = effects.summarise_effects(grid([[0.5, 0.7], [0.8, 1.0]]))
-    means = frame.groupby(["hyperparameter", "value"], sort=False)["effect"].first()
-    assert means["lr"].tolist() == pytest.approx([0.6, 0.9])
-    assert means["batch_size"].tolist() == pytest.approx([0.65, 0.85])
+    assert effects.main_effect(frame, "lr") == pytest.approx({1: 0.6, 10: 0.9})
+    assert effects.main_effect(frame, "batch_size") == pytest.approx({32: 0.65, 64: 0.85})
 
 
 def test_what_only_the_rate_decides_is_the_rates() -> None:
@@ -173,30 +169,30 @@ def test_the_gap_is_training_minus_validation_accuracy(tmp_path: Path) -> None:
     tables = make_record(tmp_path).tables
     frame = gap.summarise_gap(tables.trials, tables.epochs, "lr1.0-bs32-seed0")
     np.testing.assert_allclose(frame["mean"], -0.02)
-    assert "The winner's is -2.00 points." in gap.describe_gap(frame)
+    assert "The winner's is -2.00 percentage points." in gap.describe_gap(frame)
 
 
 def test_the_best_of_all_trials_is_the_best(trials: pd.DataFrame) -> None:
     frame = summarise_best_of_n(trials)
     best = f"{100 * trials['val_accuracy'].max():.2f}% of 6 trials."
-    assert best in budget.describe_best_of_n(frame)
-    (line,) = budget.draw_best_of_n(frame).axes[0].lines
+    assert best in best_of_n.describe_best_of_n(frame)
+    (line,) = best_of_n.draw_best_of_n(frame).axes[0].lines
     assert np.asarray(line.get_xdata()).tolist() == [1, 2, 3, 4, 5, 6]
 
 
 def test_fresh_seeds_are_no_draws_of_the_best_of_n(tmp_path: Path) -> None:
     def says(**kind: Any) -> str:
         sections = draw_sections(make_record(tmp_path, **kind))
-        (chart,) = (c for section in sections for c in section.charts if c.name == "budget")
+        (chart,) = (c for section in sections for c in section.charts if c.name == "best-of-n")
         return chart.says
 
     assert says(confirmed=[0.1]) == says()
 
 
 def test_the_parts_of_a_run_keep_their_order() -> None:
-    frame = parts.summarise_parts({"train": 3.0, "end Ray": 1.25})
-    assert parts.describe_parts(frame) == "Seconds: train 3.0 and end Ray 1.2."
-    bars = parts.draw_parts(frame).axes[0].patches
+    frame = timings.summarise_timings({"train": 3.0, "end Ray": 1.25})
+    assert timings.describe_timings(frame) == "Seconds: train 3.0 and end Ray 1.2."
+    bars = timings.draw_timings(frame).axes[0].patches
     assert [bar.get_width() for bar in bars] == [3.0, 1.25]  # type: ignore[attr-defined]
 
 
@@ -234,7 +230,7 @@ def test_a_long_pause_takes_no_room_in_the_timeline() -> None:
     assert frame["started"].tolist() == [0, 2]
     assert frame["ended"].tolist() == [2, 5]
     assert frame["pause"].tolist() == [0, 86_400]
-    assert "1 pause, 24.0 hours in all" in timeline.describe_timeline(frame)
+    assert "1 pause, 24 h 00 min in all" in timeline.describe_timeline(frame)
 
 
 def test_the_workers_of_one_run_are_not_idle_in_another() -> None:
@@ -245,7 +241,7 @@ def test_the_workers_of_one_run_are_not_idle_in_another() -> None:
     assert timeline.describe_timeline(frame) == (
         "In 2 runs, 4 workers trained 5 stacks within 70.0 seconds. They were busy for 124.0 "
         "worker-seconds, 89% of their time, and waited for 16.0. "
-        "Left out: 1 pause, 35 seconds in all, when nothing was trained."
+        "Left out: 1 pause, 35 s in all, when nothing was trained."
     )
 
 

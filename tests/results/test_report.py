@@ -91,7 +91,7 @@ def words_of(record: StudyRecord, *findings: Finding) -> tuple[Page, str]:
 def source(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The page of a whole report."""
     record = make_record(tmp_path_factory.mktemp("study"))
-    write_report(record, [WINNER, EDGE])
+    write_report(record, [WINNER, EDGE], draw_sections(record))
     return record.directory.read("report.html").decode()
 
 
@@ -316,10 +316,10 @@ def test_failed_trials_of_one_error_are_told_once(tmp_path: Path) -> None:
 
 def test_the_same_record_gives_the_same_report(tmp_path: Path) -> None:
     record = make_record(tmp_path)
-    write_report(record, [WINNER])
+    write_report(record, [WINNER], draw_sections(record))
     first = {name: record.directory.read(name) for name in record.directory.names()}
     assert list(first) == ["report.html", "report.md"]
-    write_report(record, [WINNER])
+    write_report(record, [WINNER], draw_sections(record))
     assert {name: record.directory.read(name) for name in first} == first
 
 
@@ -331,7 +331,7 @@ def two_thousand(tmp_path_factory: pytest.TempPathFactory) -> StudyRecord:
         batch_sizes=tuple(range(8, 48)),
         diverged=[1.0],
     )
-    write_report(record, [WINNER, EDGE])
+    write_report(record, [WINNER, EDGE], draw_sections(record))
     return record
 
 
@@ -366,7 +366,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
 def unfinished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report with diverged and missing trials."""
     directory = tmp_path_factory.mktemp("unfinished")
-    write_report(make_record(directory, diverged=[1.0], untrained=[0.01]), [WINNER, EDGE])
+    record = make_record(directory, diverged=[1.0], untrained=[0.01])
+    write_report(record, [WINNER, EDGE], draw_sections(record))
     return directory / "report.html"
 
 

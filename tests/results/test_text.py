@@ -30,7 +30,7 @@ def test_words_beyond_the_first_few_are_counted() -> None:
 def test_fractions_are_written_in_per_cent_and_their_differences_in_points() -> None:
     assert percent(0.97312) == "97.31%"
     assert percent(0.5, 0) == "50%"
-    assert points(0.0042) == "0.42 percentage points"
+    assert points(0.0042) == points(-0.0042) == "0.42 percentage points"
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 import itertools
+import json
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from digitrec.errors import InputError
-from digitrec.space.hyperparameters import Configuration, Trial
+from digitrec.space.hyperparameters import HYPERPARAMETERS, Configuration, Trial
 from digitrec.space.points import Space
 from digitrec.space.stacks import Stack, plan_stacks
 
@@ -38,6 +40,12 @@ def test_the_default_space_is_five_learning_rates_by_five_batch_sizes() -> None:
         ({"lr": (0.1, 0.1)}, "learning rate 0.1 is given more than once"),
         ({"batch_size": (0,)}, "batch size 0 is not a whole number above 0"),
         ({"batch_size": (32, 64, 32)}, "batch size 32 is given more than once"),
+        ({"batch_size": (32.5,)}, "batch size 32.5 is not a whole number above 0"),
+        ({"lr": ("high",)}, "learning rate 'high' is not a finite number above 0"),
+        (
+            {"rate": (0.1,)},
+            "'rate' is not a hyperparameter; there are " + ", ".join(HYPERPARAMETERS),
+        ),
         ({"seeds": (-1,)}, "seed -1 is not a whole number from 0 to 2**32 - 1"),
     ],
 )
@@ -45,6 +53,16 @@ def test_a_wrong_space_is_refused_by_its_value(lists: dict[str, tuple[int]], mes
     with pytest.raises(InputError) as caught:
         Space.of(**lists)
     assert str(caught.value) == message
+
+
+@given(SPACES)
+def test_a_space_is_read_from_json_as_it_was_written(space: Space) -> None:
+    assert Space.from_json(json.loads(json.dumps(space.to_json()))) == space
+
+
+def test_values_take_the_type_of_their_hyperparameter() -> None:
+    (trial,) = Space.of(lr=(1,), batch_size=(np.int64(32),)).trials()
+    assert trial.name == "lr1.0-bs32-seed0"
 
 
 def test_a_stack_has_one_batch_size_and_one_seed() -> None:

@@ -1,5 +1,6 @@
-"""The report's figures, a noun per file.
+"""The figures of the report, a noun per file.
 
-Each takes the steps of `plots.py`: `summarise_*` makes the frame that holds all that will be seen,
-`draw_*` draws it, and `describe_*` says it in words and numbers, for those who cannot see it.
+Each file has `summarise_*`, which makes the table of everything that a figure shows, `draw_*`,
+which draws it, `describe_*`, which says it in words and numbers for those who cannot see it, the
+title and the caption, and `make_*`, which puts them together.
 """

@@ -6,19 +6,50 @@ Letters: N' validation images, C = 10 classes.
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
-from digitrec.results.figures.canvas import ACCENT, QUIET, new_figure, prepare, share
-from digitrec.results.figures.plots import TEXT_SIZE, percent
+from digitrec.results.figures.chart import Chart, FigureInputs, Omission
+from digitrec.results.figures.scales import percent_format
+from digitrec.results.figures.style import (
+    ACCENT,
+    LINE_GREY,
+    QUIET,
+    TEXT_SIZE,
+    new_figure,
+    prepare,
+)
+from digitrec.results.text import percent, points
 
+TITLE = "Is it right as often as it says?"
+CAPTION = (
+    "Reliability diagram: images in ten bins by the probability of the predicted digit. On the "
+    "diagonal, confidence and accuracy agree; above it the model is too modest, below it too sure. "
+    "The bars count the images, on a log scale."
+)
 BINS = 10
+
+
+def make_calibration(inputs: FigureInputs) -> Chart | Omission:
+    """Return the reliability diagram of the winner of a study."""
+    labels, validation = inputs.record.labels, inputs.validation
+    if labels is None or validation is None or not len(labels):
+        return Omission(title=TITLE, reason=inputs.why_no_predictions)
+    frame = summarise_calibration(labels, validation.probabilities)
+    return Chart(
+        name="calibration",
+        title=TITLE,
+        caption=CAPTION,
+        says=describe_calibration(frame),
+        figure=draw_calibration(frame),
+        marks=len(frame),
+    )
 
 
 def summarise_calibration(
     labels: NDArray[np.uint8], probabilities: NDArray[np.float32]
 ) -> pd.DataFrame:
-    """Returns a row per bin of confidence, the probability of the predicted digit.
+    """Return a row per bin of confidence, the probability of the predicted digit.
 
     Args:
         labels: (N',).
@@ -47,7 +78,7 @@ def summarise_calibration(
 
 
 def expected_calibration_error(frame: pd.DataFrame) -> float:
-    """Returns the mean distance of accuracy and confidence, weighted by the bins' images.
+    """Return the mean distance of accuracy and confidence, weighted by the bins' images.
 
     Args:
         frame: as from `summarise_calibration`, with at least one image.
@@ -57,7 +88,7 @@ def expected_calibration_error(frame: pd.DataFrame) -> float:
 
 
 def draw_calibration(frame: pd.DataFrame) -> Figure:
-    """Draws accuracy against confidence, and how many images each bin has.
+    """Draw accuracy against confidence, and how many images each bin has.
 
     Args:
         frame: as from `summarise_calibration`.
@@ -65,7 +96,7 @@ def draw_calibration(frame: pd.DataFrame) -> Figure:
     figure = new_figure(5.3, 5.0)
     axes = prepare(figure.add_axes((0.15, 0.36, 0.8, 0.62)))
     below = prepare(figure.add_axes((0.15, 0.11, 0.8, 0.2), sharex=axes))
-    axes.plot([0, 1], [0, 1], color="#777777", linestyle=(0, (5, 2)), linewidth=1.2)
+    axes.plot([0, 1], [0, 1], color=LINE_GREY, linestyle=(0, (5, 2)), linewidth=1.2)
     found = frame.dropna(subset="accuracy")
     axes.vlines(found["confidence"], found["confidence"], found["accuracy"], colors=QUIET, lw=3)
     axes.plot(found["confidence"], found["accuracy"], color=ACCENT, marker="o", label="bins")
@@ -87,12 +118,12 @@ def draw_calibration(frame: pd.DataFrame) -> Figure:
     below.set_ylabel("images", fontsize=TEXT_SIZE)
     below.set_xlabel("confidence (probability of the predicted digit)", fontsize=TEXT_SIZE)
     for axis in (axes.yaxis, below.xaxis):
-        axis.set_major_formatter(FuncFormatter(lambda value, _: percent(value)))
+        axis.set_major_formatter(percent_format())
     return figure
 
 
 def describe_calibration(frame: pd.DataFrame) -> str:
-    """Says the expected calibration error, and which way the winner errs.
+    """Return the expected calibration error, and which way the winner errs.
 
     Args:
         frame: as from `summarise_calibration`, with at least one image.
@@ -100,12 +131,11 @@ def describe_calibration(frame: pd.DataFrame) -> str:
     images = frame["images"].sum()
     confidence = float((frame["confidence"].fillna(0) * frame["images"]).sum() / images)
     accuracy = float((frame["accuracy"].fillna(0) * frame["images"]).sum() / images)
-    error = 100 * expected_calibration_error(frame)
     which = "more" if confidence < accuracy else "less"
     top = frame.iloc[-1]
     return (
-        f"On average it says {share(confidence)} and is right in {share(accuracy)} of "
+        f"On average it says {percent(confidence)} and is right in {percent(accuracy)} of "
         f"{images:,} images, {which} often than it says. The expected calibration error is "
-        f"{error:.2f} points. {top['images']:,.0f} images have a confidence above "
-        f"{share(top['low'])}."
+        f"{points(expected_calibration_error(frame))}. {top['images']:,.0f} images have a "
+        f"confidence above {percent(top['low'])}."
     )

@@ -3,17 +3,38 @@
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from digitrec.results.analysis.statistics import wilson_interval
-from digitrec.results.figures.canvas import ACCENT, new_figure, prepare, share
-from digitrec.results.figures.plots import TEXT_SIZE, percent
+from digitrec.results.figures.chart import Chart, FigureInputs, Omission
+from digitrec.results.figures.scales import percent_format
+from digitrec.results.figures.style import ACCENT, LINE_GREY, TEXT_SIZE, new_figure, prepare
+from digitrec.results.text import percent
 from digitrec.space.shape import CLASSES
+
+TITLE = "Accuracy of each digit"
+CAPTION = "With Wilson's 95% interval; the dashed line is the accuracy over all digits."
+
+
+def make_classes(inputs: FigureInputs) -> Chart | Omission:
+    """Return the figure of the winner's accuracy per digit."""
+    labels, predictions = inputs.record.labels, inputs.predictions
+    if labels is None or predictions is None:
+        return Omission(title=TITLE, reason=inputs.why_no_predictions)
+    frame = summarise_classes(labels, predictions)
+    return Chart(
+        name="classes",
+        title=TITLE,
+        caption=CAPTION,
+        says=describe_classes(frame),
+        figure=draw_classes(frame),
+        marks=len(frame),
+    )
 
 
 def summarise_classes(labels: NDArray[np.uint8], predictions: NDArray[np.uint8]) -> pd.DataFrame:
-    """Returns a row per digit with the accuracy and its 95% confidence interval.
+    """Return a row per digit with the accuracy and its 95% confidence interval.
 
     Args:
         labels: (N',).
@@ -45,7 +66,7 @@ def summarise_classes(labels: NDArray[np.uint8], predictions: NDArray[np.uint8])
 
 
 def draw_classes(frame: pd.DataFrame) -> Figure:
-    """Draws a point and its interval per digit, and the accuracy over all of them.
+    """Draw a point and its interval per digit, and the accuracy over all of them.
 
     Args:
         frame: as from `summarise_classes`.
@@ -66,19 +87,19 @@ def draw_classes(frame: pd.DataFrame) -> Figure:
     )
     if len(found):
         overall = found["correct"].sum() / found["images"].sum()
-        axes.axvline(overall, color="#777777", linestyle=(0, (5, 2)), linewidth=1.2, label="all")
+        axes.axvline(overall, color=LINE_GREY, linestyle=(0, (5, 2)), linewidth=1.2, label="all")
     names = [f"{row.digit} ({row.images:,})" for row in frame.itertuples()]
     axes.yaxis.set_ticks(frame["digit"], names)
     axes.set_ylim(CLASSES - 0.5, -0.5)
     axes.set_ylabel("digit (images)", fontsize=TEXT_SIZE)
     axes.set_xlabel("share recognised, with 95% interval", fontsize=TEXT_SIZE)
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: percent(value)))
+    axes.xaxis.set_major_formatter(percent_format())
     return figure
 
 
 def describe_classes(frame: pd.DataFrame) -> str:
-    """Says the digits recognised best and worst.
+    """Return the digits recognised best and worst.
 
     Args:
         frame: as from `summarise_classes`.
@@ -87,8 +108,8 @@ def describe_classes(frame: pd.DataFrame) -> str:
     if found.empty:
         return "There are no images."
     said = [
-        f"{name}: {row['digit']:.0f}, {share(row['accuracy'])} of {row['images']:,.0f} images "
-        f"({share(row['low'])} to {share(row['high'])})"
+        f"{name}: {row['digit']:.0f}, {percent(row['accuracy'])} of {row['images']:,.0f} images "
+        f"({percent(row['low'])} to {percent(row['high'])})"
         for name, row in (
             ("Best", found.iloc[-1]),
             ("worst", found.iloc[0]),

@@ -9,15 +9,41 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from digitrec.results.figures.canvas import ACCENT, listed, new_figure
-from digitrec.results.figures.plots import EMPTY_GREY, TEXT_SIZE, TICK_SIZE
+from digitrec.results.figures.chart import Chart, FigureInputs, Omission
+from digitrec.results.figures.style import (
+    ACCENT,
+    EMPTY_GREY,
+    TEXT_GREY,
+    TEXT_SIZE,
+    TICK_SIZE,
+    new_figure,
+)
+from digitrec.results.text import join_words
 from digitrec.space.shape import CLASSES
 
+TITLE = "Which digit is taken for which"
+CAPTION = "Validation images of the winner. Only mistakes are coloured."
 MISTAKE_COLOURS = LinearSegmentedColormap.from_list("mistakes", ["#f7f0fc", ACCENT])
 
 
+def make_confusion(inputs: FigureInputs) -> Chart | Omission:
+    """Return the confusion matrix of the winner of a study."""
+    labels, predictions = inputs.record.labels, inputs.predictions
+    if labels is None or predictions is None:
+        return Omission(title=TITLE, reason=inputs.why_no_predictions)
+    frame = summarise_confusion(labels, predictions)
+    return Chart(
+        name="confusion",
+        title=TITLE,
+        caption=CAPTION,
+        says=describe_confusion(frame),
+        figure=draw_confusion(frame),
+        marks=len(frame),
+    )
+
+
 def summarise_confusion(labels: NDArray[np.uint8], predictions: NDArray[np.uint8]) -> pd.DataFrame:
-    """Returns a row per pair of digits: columns label, prediction, images (how many).
+    """Return a row per pair of digits: columns label, prediction, images (how many).
 
     Args:
         labels: (N',).
@@ -30,7 +56,7 @@ def summarise_confusion(labels: NDArray[np.uint8], predictions: NDArray[np.uint8
 
 
 def draw_confusion(frame: pd.DataFrame) -> Figure:
-    """Draws labels down, predictions across; only mistakes are coloured.
+    """Draw labels down, predictions across; only mistakes are coloured.
 
     Args:
         frame: as from `summarise_confusion`.
@@ -65,7 +91,7 @@ def draw_confusion(frame: pd.DataFrame) -> Figure:
             ha="center",
             va="center",
             fontsize=TICK_SIZE - 1.5,
-            color="#444444",
+            color=TEXT_GREY,
         )
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(np.arange(CLASSES) + 0.5, list(map(str, range(CLASSES))))
@@ -78,7 +104,7 @@ def draw_confusion(frame: pd.DataFrame) -> Figure:
 
 
 def describe_confusion(frame: pd.DataFrame) -> str:
-    """Says how many images are misread, and the most frequent mistakes.
+    """Return how many images are misread, and the most frequent mistakes.
 
     Args:
         frame: as from `summarise_confusion`.
@@ -89,4 +115,4 @@ def describe_confusion(frame: pd.DataFrame) -> str:
         return said
     most = wrong.sort_values("images", ascending=False, kind="stable").head(3)
     parts = [f"{row.label} read as {row.prediction} ({row.images})" for row in most.itertuples()]
-    return f"{said} The most frequent mistakes: {listed(parts)}."
+    return f"{said} The most frequent mistakes: {join_words(parts)}."

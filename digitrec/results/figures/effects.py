@@ -1,4 +1,6 @@
-"""What learning rate and batch size do to accuracy: main effects, interaction, and their shares."""
+"""The effect of each searched hyperparameter on accuracy, their interaction, and their shares."""
+
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -6,144 +8,194 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from digitrec.results.figures.canvas import (
-    HYPERPARAMETERS,
-    break_label,
-    listed,
-    new_figure,
-    prepare,
-    searched,
-    set_values,
-    share,
+from digitrec.results.figures.chart import Chart, FigureInputs, Omission
+from digitrec.results.figures.configurations import label_value, order_values, searched
+from digitrec.results.figures.encoding import Encoding
+from digitrec.results.figures.scales import ValueScale
+from digitrec.results.figures.style import LINE_GREY
+from digitrec.results.figures.sweep import new_panels
+from digitrec.results.text import count, join_words, percent
+from digitrec.space.hyperparameters import HYPERPARAMETERS
+
+TITLE = "Effect of each hyperparameter"
+CAPTION = (
+    "Where the thin lines run side by side, the two act on their own; where they cross, the best "
+    "value of one depends on the other. Trials that did not complete are left out, which flatters "
+    "the values where they are."
 )
-from digitrec.results.figures.plots import Keys, count, set_accuracies, summarise_heatmap
+CAPTION_OF_ONE = (
+    "Means over the seeds. Trials that did not complete are left out, which flatters the values "
+    "where they are."
+)
+MOST_WIDE_LINES = 12
+
+
+def make_effects(inputs: FigureInputs) -> Chart | Omission:
+    """Return the figure of the effects of a study."""
+    frame = summarise_effects(inputs.trials)
+    panels = searched(frame)
+    if not panels or frame["accuracy"].isna().all():
+        return Omission(title=TITLE, reason=inputs.why_no_comparison)
+    return Chart(
+        name="effects",
+        title=TITLE,
+        caption=_caption(panels),
+        says=describe_effects(frame),
+        figure=draw_effects(frame),
+        marks=len(frame) * len(panels),
+        wide=len(panels) > 2,
+    )
+
+
+def _caption(names: list[str]) -> str:
+    if len(names) == 1:
+        return CAPTION_OF_ONE
+    first, second, *rest = [HYPERPARAMETERS[name].label for name in names]
+    if not rest:
+        return (
+            "The thick line is the main effect, the mean over the other hyperparameter; a thin "
+            f"line holds the other one fixed. {CAPTION}"
+        )
+    return (
+        "The thick line is the main effect, the mean over the other hyperparameters; a thin line "
+        f"holds the {first} fixed, or the {second} in the panel of the {first}. {CAPTION}"
+    )
 
 
 def summarise_effects(trials: pd.DataFrame) -> pd.DataFrame:
-    """Returns final accuracies by each searched hyperparameter, at each value of the other.
+    """Return a row per configuration: the hyperparameters and accuracy.
+
+    The accuracy is the mean over the completed seeds, NaN without one.
 
     Args:
-        trials: columns trial, lr, batch_size, seed, status, val_accuracy.
-
-    Returns:
-        Columns hyperparameter, value, lr, batch_size, accuracy (mean over completed seeds; NaN
-        without one), and effect (mean accuracy of this value's cells: its main effect).
+        trials: columns trial, the hyperparameters, status, val_accuracy.
     """
-    cells = summarise_heatmap(trials, None)[["lr", "batch_size", "accuracy"]]
-    parts = [
-        cells.assign(
-            hyperparameter=name,
-            value=cells[name].astype(float),
-            effect=cells.groupby(name)["accuracy"].transform("mean"),
-        )
-        for name in searched(trials)
-    ]
-    columns = ["hyperparameter", "value", "lr", "batch_size", "accuracy", "effect"]
-    if not parts:
-        return pd.DataFrame(columns=columns)
-    return pd.concat(parts, ignore_index=True)[columns]
+    completed = trials["status"] == "completed"
+    accuracy = trials["val_accuracy"].astype(float).where(completed)
+    by = list(HYPERPARAMETERS)
+    groups = trials.assign(accuracy=accuracy).groupby(by, as_index=False)
+    return groups.agg(accuracy=("accuracy", "mean"))
+
+
+def main_effect(frame: pd.DataFrame, name: str) -> dict[Any, float]:
+    """Return each value of a hyperparameter, and the mean accuracy of the configurations with it.
+
+    Args:
+        frame: as from `summarise_effects`; values without an accuracy are left out.
+        name: of the hyperparameter.
+    """
+    means = frame.groupby(name)["accuracy"].mean().dropna().to_dict()
+    return {value: float(means[value]) for value in order_values(means)}
 
 
 def summarise_shares(frame: pd.DataFrame) -> pd.DataFrame:
-    """Returns how much of the variance of accuracy each hyperparameter accounts for.
+    """Return how much of the variance of accuracy each searched hyperparameter accounts for.
 
-    Only where both vary, and over the values of the learning rate at which every batch size has a
-    trial that completed: there the grid is balanced, and the sums of squares add up.
+    Only where two vary at least, and over the values of the first at which all combinations of the
+    others have a trial that completed: there the grid is balanced, and the sums of squares add up.
 
     Args:
         frame: as from `summarise_effects`.
 
     Returns:
-        Columns term (lr, batch_size, interaction), share (of the variance, sums to 1), cells (how
-        many). No rows where the balanced part has fewer than two values of either, or no variance.
+        Columns term (a hyperparameter, or interaction: all that main effects do not explain), share
+        (of the variance, sums to 1), configurations (how many). No rows where the balanced part has
+        fewer than two values of a hyperparameter, or no variance.
     """
-    cells = frame[frame["hyperparameter"] == "lr"].pivot(
-        index="lr", columns="batch_size", values="accuracy"
-    )
-    grid = cells.dropna().to_numpy(float)
-    empty = pd.DataFrame({"term": [], "share": [], "cells": []})
-    if min(grid.shape) < 2 or np.ptp(grid) == 0:
+    empty = pd.DataFrame({"term": [], "share": [], "configurations": []})
+    names = searched(frame)
+    if len(names) < 2:
         return empty
-    rows = grid.mean(1, keepdims=True) - grid.mean()
-    columns = grid.mean(0, keepdims=True) - grid.mean()
-    rest = grid - grid.mean() - rows - columns
-    squares = [np.square(np.broadcast_to(part, grid.shape)).sum() for part in (rows, columns, rest)]
-    terms = ["lr", "batch_size", "interaction"]
-    shares = np.array(squares) / np.sum(squares)
-    return pd.DataFrame({"term": terms, "share": shares, "cells": grid.size})
+    others = int(np.prod([frame[name].nunique() for name in names[1:]]))
+    found = frame.dropna(subset="accuracy")
+    balanced = found[found.groupby(names[0])["accuracy"].transform("size") == others]
+    accuracy = balanced["accuracy"]
+    if min(balanced[name].nunique() for name in names) < 2 or accuracy.nunique() == 1:
+        return empty
+    centred = accuracy - accuracy.mean()
+    effects = [centred.groupby(balanced[name]).transform("mean") for name in names]
+    squares = [float(np.square(part).sum()) for part in [*effects, centred - sum(effects)]]
+    return pd.DataFrame(
+        {
+            "term": [*names, "interaction"],
+            "share": np.array(squares) / np.sum(squares),
+            "configurations": len(balanced),
+        }
+    )
 
 
 def draw_effects(frame: pd.DataFrame) -> Figure:
-    """Draws a panel per hyperparameter: a thick line of means, a thin one per value of the other.
+    """Draw a panel per searched hyperparameter: a thick line of means, thin ones of another fixed.
 
     Args:
         frame: as from `summarise_effects`, with at least one accuracy.
     """
-    names = frame["hyperparameter"].unique()
-    figure = new_figure(1.1 + 2.1 * len(names), 3.6)
-    panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
-    width = figure.get_figwidth()
-    figure.subplots_adjust(0.95 / width, 0.15, 1 - 0.15 / width, 0.97, wspace=0.07)
-    accuracy = frame["accuracy"]
-    limits = pd.DataFrame({"mean": accuracy, "low": accuracy, "high": accuracy})
-    set_accuracies(panels[0], limits, "validation accuracy")
-    break_label(panels[0])
-    keys = Keys.of(frame)
+    names = searched(frame)
+    low, high = frame["accuracy"].min(), frame["accuracy"].max()
+    figure, panels = new_panels(names, low, high, "validation accuracy")
+    encoding = Encoding.of(frame)
     for axes, name in zip(panels, names, strict=True):
-        part = frame[frame["hyperparameter"] == name].sort_values("value")
-        set_values(prepare(axes), str(name), sorted(part["value"].unique()))
-        _draw_interaction(axes, part, keys, other="batch_size" if name == "lr" else "lr")
-        mean = part.drop_duplicates("value").dropna(subset="effect")
-        axes.plot(
-            mean["value"], mean["effect"], color="black", linewidth=3, marker="o", label="mean"
-        )
+        scale = ValueScale.of(name, frame[name])
+        scale.set_axis(axes)
+        if len(names) > 1:
+            _draw_interaction(axes, frame, scale, encoding)
+        effect = main_effect(frame, name)
+        x, y = scale.positions(effect), list(effect.values())
+        axes.plot(x, y, color="black", linewidth=3, marker="o", label="mean")
     return figure
 
 
-def _draw_interaction(axes: Axes, frame: pd.DataFrame, keys: Keys, other: str) -> None:
-    """A line per value of the other hyperparameter, in its colour or dashes of the comparison."""
-    groups = [part for _, part in frame.dropna(subset="accuracy").groupby(other)]
-    firsts = [part.iloc[0] for part in groups]
-    by_rate = other == "lr"
-    lines = LineCollection(
-        [part[["value", "accuracy"]].to_numpy(float) for part in groups],
-        colors=keys.colours([row["lr"] for row in firsts]) if by_rate else "#777777",
-        linestyles="-" if by_rate else [keys.style(int(row["batch_size"])) for row in firsts],
-        linewidths=1.3 if len(groups) <= 12 else 0.6,
+def _draw_interaction(
+    axes: Axes, frame: pd.DataFrame, scale: ValueScale, encoding: Encoding
+) -> None:
+    """Draw a line per value of another hyperparameter, in its colour or dashes."""
+    by_colour = scale.name != encoding.first.name
+    other = encoding.first if by_colour else encoding.second
+    means = frame.groupby([other.name, scale.name], as_index=False)["accuracy"].mean().dropna()
+    means = means.assign(x=scale.positions(means[scale.name])).sort_values("x")
+    parts = {value: means[means[other.name] == value] for value in other.values}
+    values = [value for value, part in parts.items() if len(part)]
+    collection = LineCollection(
+        [parts[value][["x", "accuracy"]].to_numpy(float) for value in values],
+        colors=encoding.colours(values) if by_colour else LINE_GREY,
+        linestyles="-" if by_colour else [encoding.style(value) for value in values],
+        linewidths=1.3 if len(values) <= MOST_WIDE_LINES else 0.6,
         label="interaction",
     )
-    axes.add_collection(lines, autolim=False)
+    axes.add_collection(collection, autolim=False)
 
 
 def describe_effects(frame: pd.DataFrame) -> str:
-    """Says the highest and lowest main effect, and what share of the variance is whose.
+    """Return the highest and lowest main effects, and the shares of the variance.
 
     Args:
         frame: as from `summarise_effects`.
     """
     said = []
-    for name, part in frame.groupby("hyperparameter", sort=False):
-        effects = part.groupby("value")["effect"].first().dropna()
+    for name in searched(frame):
+        effect = main_effect(frame, name)
+        high, low = (choose(effect, key=effect.__getitem__) for choose in (max, min))
         said.append(
-            f"Mean accuracy over {HYPERPARAMETERS[str(name)]} is highest at {effects.idxmax():g} "
-            f"with {share(effects.max())}, lowest at {effects.idxmin():g} "
-            f"with {share(effects.min())}."
+            f"Mean accuracy over {HYPERPARAMETERS[name].label} is highest at "
+            f"{label_value(name, high)} with {percent(effect[high])}, lowest at "
+            f"{label_value(name, low)} with {percent(effect[low])}."
         )
     return " ".join([*said, describe_shares(summarise_shares(frame))]).strip()
 
 
 def describe_shares(shares: pd.DataFrame) -> str:
-    """Says what share of the variance of accuracy is whose; nothing where that is not known.
+    """Return which shares of the variance are whose; nothing where that is not known.
 
     Args:
         shares: as from `summarise_shares`.
     """
     if shares.empty:
         return ""
-    words = HYPERPARAMETERS | {"interaction": "their interaction"}
+    interaction = "their interaction" if len(shares) == 3 else "their interactions"
+    words = {name: HYPERPARAMETERS[name].label for name in shares["term"][:-1]}
     parts = [
-        f"{words[term]} {share(part, 0)}"
+        f"{words.get(term, interaction)} {percent(part, 0)}"
         for term, part in zip(shares["term"], shares["share"], strict=True)
     ]
-    cells = count(int(shares["cells"].iloc[0]), "configuration")
-    return f"Of the variance of accuracy over {cells}, {listed(parts)}."
+    configurations = count(int(shares["configurations"].iloc[0]), "configuration")
+    return f"Of the variance of accuracy over {configurations}, {join_words(parts)}."

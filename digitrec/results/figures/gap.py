@@ -4,46 +4,65 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from digitrec.results.figures.canvas import new_figure
-from digitrec.results.figures.plots import (
-    CONFIGURATION,
-    TEXT_SIZE,
-    Keys,
-    count,
-    draw_panel,
-    epoch_positions,
-    set_epochs,
-    summarise_comparison,
+from digitrec.results.analysis.naming import named_hyperparameters
+from digitrec.results.figures.chart import Chart, FigureInputs, Omission
+from digitrec.results.figures.configurations import describe_values
+from digitrec.results.figures.curves import draw_curves, epoch_positions, summarise_curves
+from digitrec.results.figures.encoding import Encoding
+from digitrec.results.figures.scales import set_epochs
+from digitrec.results.figures.style import LINE_GREY, TEXT_SIZE, new_figure
+from digitrec.results.text import count
+from digitrec.space.hyperparameters import HYPERPARAMETERS
+
+TITLE = "Gap between training and validation"
+CAPTION = (
+    "Lines are those of the comparison. Above 0, training images are recognised better than unseen "
+    "ones; a gap that widens while validation accuracy falls is overfitting. Training accuracy is "
+    "taken while the model still learns, so the first epochs lie below 0."
 )
 
 
+def make_gap(inputs: FigureInputs) -> Chart | Omission:
+    """Return the figure of the gap of a study."""
+    frame = summarise_gap(inputs.trials, inputs.epochs, inputs.winner)
+    if frame["mean"].isna().all():
+        return Omission(title=TITLE, reason="no trial has a finite epoch yet")
+    return Chart(
+        name="gap",
+        title=TITLE,
+        caption=CAPTION,
+        says=describe_gap(frame),
+        figure=draw_gap(frame),
+        marks=len(frame),
+    )
+
+
 def summarise_gap(trials: pd.DataFrame, epochs: pd.DataFrame, winner: str | None) -> pd.DataFrame:
-    """Returns a row per configuration and epoch: training minus validation accuracy.
+    """Return a row per configuration and epoch: training minus validation accuracy.
 
     Args:
-        trials: as for `summarise_comparison`.
-        epochs: as for `summarise_comparison`.
+        trials: as for `summarise_curves`.
+        epochs: as for `summarise_curves`.
         winner: the name of a trial; its configuration becomes the winner.
 
     Returns:
-        The columns of `summarise_comparison`, metric being accuracy_gap.
+        The columns of `summarise_curves`, metric being accuracy_gap.
     """
     gaps = epochs.assign(val_accuracy=epochs["train_accuracy"] - epochs["val_accuracy"])
-    frame = summarise_comparison(trials, gaps, winner)
+    frame = summarise_curves(trials, gaps, winner)
     frame = frame[frame["metric"] == "val_accuracy"].reset_index(drop=True)
     return frame.assign(metric="accuracy_gap")
 
 
 def draw_gap(frame: pd.DataFrame) -> Figure:
-    """Draws the gap against epochs, a line per configuration that looks as in the comparison.
+    """Draw the gap against epochs, a line per configuration that looks as in the comparison.
 
     Args:
         frame: as from `summarise_gap`.
     """
     figure = new_figure(5.3, 3.6)
     axes = figure.add_axes((0.155, 0.15, 0.82, 0.82))
-    keys = Keys.of(frame)
-    frame = frame.assign(x=epoch_positions(frame, keys))
+    encoding = Encoding.of(frame)
     set_epochs(axes, frame)
     axes.set_xlabel("epoch", fontsize=TEXT_SIZE)
     axes.set_ylabel("training minus validation (points)", fontsize=TEXT_SIZE)
@@ -54,32 +73,33 @@ def draw_gap(frame: pd.DataFrame) -> Figure:
         low, high = min(frame["low"].min(), 0), max(frame["high"].max(), 0)
         margin = max(0.06 * (high - low), 0.002)
         axes.set_ylim(low - margin, high + margin)
-    axes.axhline(0, color="#777777", linewidth=1.2)
-    draw_panel(axes, frame, keys)
+    axes.axhline(0, color=LINE_GREY, linewidth=1.2)
+    draw_curves(axes, frame.assign(x=epoch_positions(frame, encoding)), encoding)
     return figure
 
 
 def describe_gap(frame: pd.DataFrame) -> str:
-    """Says the winner's gap after the last epoch, the widest one, and how many stand above 0.
+    """Return the winner's gap after the last epoch, the widest one, and how many are above 0.
 
     Args:
         frame: as from `summarise_gap`.
     """
     last = (
-        frame.dropna(subset="mean").sort_values("epoch").drop_duplicates(CONFIGURATION, keep="last")
+        frame.dropna(subset="mean")
+        .sort_values("epoch")
+        .drop_duplicates(list(HYPERPARAMETERS), keep="last")
     )
     if last.empty:
         return "No configuration has a finite epoch."
-    widest = last.sort_values("mean").iloc[-1]
+    (widest,) = last.sort_values("mean").tail(1).to_dict("records")
     said = [
         f"After their last finite epoch, {int((last['mean'] > 0).sum())} of "
-        f"{count(len(last), 'configuration')} stand above 0. The widest gap is "
-        f"{_points(widest['mean'])}, at learning rate {widest['lr']:g} and "
-        f"batch size {int(widest['batch_size'])}."
+        f"{count(len(last), 'configuration')} are above 0. The widest gap is "
+        f"{_points(widest['mean'])}, at {describe_values(widest, named_hyperparameters(frame))}."
     ]
     said += [f"The winner's is {_points(gap)}." for gap in last.loc[last["winner"], "mean"]]
     return " ".join(said)
 
 
 def _points(gap: float) -> str:
-    return f"{100 * gap:+.2f} points"
+    return f"{100 * gap:+.2f} percentage points"

@@ -4,6 +4,7 @@ Letters: N' validation images, M mistakes, D pixels, C = 10 classes.
 """
 
 import math
+from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
@@ -11,7 +12,42 @@ import pandas as pd
 from matplotlib.image import imsave
 from numpy.typing import NDArray
 
-from digitrec.results.figures.canvas import Picture
+from digitrec.results.figures.chart import FigureInputs
+from digitrec.results.figures.style import Picture
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mistake:
+    """One of the winner's mistakes."""
+
+    row: int
+    """In the data, from 0."""
+    label: int
+    prediction: int
+    probability: float
+    """Of the prediction."""
+    picture: Picture | None
+    """None: the pixels do not make a square."""
+
+
+def make_mistakes(inputs: FigureInputs) -> list[Mistake]:
+    """Return the winner's most confident mistakes, most confident first; none if not kept."""
+    labels, validation = inputs.record.labels, inputs.validation
+    if labels is None or validation is None:
+        return []
+    frame = summarise_mistakes(
+        labels, validation.probabilities, validation.mistakes, validation.mistake_rows
+    )
+    return [
+        Mistake(
+            row=row["row"],
+            label=row["label"],
+            prediction=row["prediction"],
+            probability=row["probability"],
+            picture=draw_digit(pixels),
+        )
+        for row, pixels in zip(frame.to_dict("records"), validation.mistake_images, strict=True)
+    ]
 
 
 def summarise_mistakes(
@@ -20,7 +56,7 @@ def summarise_mistakes(
     mistakes: NDArray[np.int64],
     rows: NDArray[np.int64],
 ) -> pd.DataFrame:
-    """Returns a row per mistake, in the order given.
+    """Return a row per mistake, in the order given.
 
     Args:
         labels: (N',).
@@ -43,7 +79,7 @@ def summarise_mistakes(
 
 
 def draw_digit(pixels: NDArray[np.uint8]) -> Picture | None:
-    """Returns an image of a digit, light on dark; None if its pixels do not make a square.
+    """Return an image of a digit, light on dark; None if its pixels do not make a square.
 
     Args:
         pixels: (D,).
@@ -54,8 +90,3 @@ def draw_digit(pixels: NDArray[np.uint8]) -> Picture | None:
     content = BytesIO()
     imsave(content, pixels.reshape(side, side), vmin=0, vmax=255, cmap="gray", format="png")
     return Picture(kind="image/png", content=content.getvalue(), width=side, height=side)
-
-
-def describe_mistake(row: int, label: int, prediction: int, probability: float) -> str:
-    """Says what a picture of a mistake shows."""
-    return f"Row {row}: a {label}, read as {prediction} with probability {probability:.3f}"

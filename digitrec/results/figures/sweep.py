@@ -1,97 +1,126 @@
-"""The axis plot: the best accuracy of each trial, against each searched hyperparameter."""
+"""The slices: the best accuracy of each trial against each searched hyperparameter."""
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import Normal, Stroke
 
-from digitrec.results.figures.canvas import (
-    HYPERPARAMETERS,
+from digitrec.results.figures.chart import Chart, FigureInputs, Omission
+from digitrec.results.figures.configurations import label_value, order_values, searched
+from digitrec.results.figures.encoding import Encoding
+from digitrec.results.figures.scales import ValueScale, set_accuracies
+from digitrec.results.figures.style import (
+    TEXT_GREY,
+    WHITE_EDGE,
     break_label,
-    listed,
     new_figure,
     prepare,
-    searched,
-    set_values,
-    share,
 )
-from digitrec.results.figures.plots import TEXT_GREY, Keys, count, set_accuracies
+from digitrec.results.text import count, join_words, percent
+from digitrec.space.hyperparameters import HYPERPARAMETERS
 
-# How high, as a share of the panel, the cross of a trial without a finite epoch stands.
-FOOT = 0.03
+TITLE = "Best accuracy against each hyperparameter"
+CAPTION = (
+    "A point per trial: the best validation accuracy of any of its epochs. Colour and marker are "
+    "those of the comparison; the line joins the highest points. A cross is a trial that diverged, "
+    "at the best it had reached, or at the foot if it had nothing."
+)
+FOOT = 0.03  # where the cross of a trial without a finite epoch stands, as a share of the panel
+MOST_TRIALS_WITH_LARGE_POINTS = 200
+
+
+def make_sweep(inputs: FigureInputs) -> Chart | Omission:
+    """Return the slices of a study."""
+    frame = summarise_sweep(inputs.trials, inputs.winner)
+    panels = searched(frame)
+    if not panels or not frame["trained"].any():
+        return Omission(title=TITLE, reason=inputs.why_no_comparison)
+    return Chart(
+        name="sweep",
+        title=TITLE,
+        caption=CAPTION,
+        says=describe_sweep(frame),
+        figure=draw_sweep(frame),
+        marks=len(frame) * len(panels),
+        wide=len(panels) > 2,
+    )
 
 
 def summarise_sweep(trials: pd.DataFrame, winner: str | None) -> pd.DataFrame:
-    """Returns a row per searched hyperparameter and trial.
+    """Return a row per trial.
 
     Args:
-        trials: columns trial, lr, batch_size, status, best_val_accuracy.
+        trials: columns trial, the hyperparameters, status, best_val_accuracy.
         winner: the name of a trial.
 
     Returns:
-        Columns hyperparameter, value, lr, batch_size, trained (bool), best (best_val_accuracy, NaN
-        without a finite epoch), diverged (bool), winner (bool).
+        Columns the hyperparameters, trained (bool), best (best_val_accuracy, NaN without a finite
+        epoch), diverged (bool), winner (bool).
     """
-    names = ["hyperparameter", "value", "lr", "batch_size", "trained", "best", "diverged", "winner"]
-    rows = trials.assign(
+    return trials[list(HYPERPARAMETERS)].assign(
         trained=trials["status"].isin(["completed", "diverged"]),
         best=trials["best_val_accuracy"].astype(float),
         diverged=trials["status"] == "diverged",
         winner=trials["trial"] == winner,
     )
-    parts = [rows.assign(hyperparameter=name, value=rows[name]) for name in searched(trials)]
-    frame = pd.concat(parts, ignore_index=True) if parts else rows.reindex(columns=names)[:0]
-    return frame[names].astype({"value": float})
 
 
-def draw_sweep(frame: pd.DataFrame) -> Figure:
-    """Draws a panel per hyperparameter; colour and marker are those of the comparison.
+def new_panels(names: list[str], low: float, high: float, label: str) -> tuple[Figure, list[Axes]]:
+    """Return a figure with a panel of accuracies per hyperparameter, side by side.
 
     Args:
-        frame: as from `summarise_sweep`, some of them trained.
+        names: of the hyperparameters.
+        low: the lowest accuracy.
+        high: the highest.
+        label: of the accuracy.
     """
-    names = frame["hyperparameter"].unique()
     figure = new_figure(1.1 + 2.1 * len(names), 3.6)
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     width = figure.get_figwidth()
     figure.subplots_adjust(0.95 / width, 0.15, 1 - 0.15 / width, 0.97, wspace=0.07)
-    keys = Keys.of(frame)
-    best = frame["best"]
-    set_accuracies(
-        panels[0],
-        pd.DataFrame({"mean": best, "low": best, "high": best}),
-        "best validation accuracy",
-    )
+    set_accuracies(panels[0], low, high, label)
     break_label(panels[0])
+    return figure, [prepare(axes) for axes in panels]
+
+
+def draw_sweep(frame: pd.DataFrame) -> Figure:
+    """Draw a panel per searched hyperparameter; colour and marker are those of the comparison.
+
+    Args:
+        frame: as from `summarise_sweep`, some of them trained.
+    """
+    names, best = searched(frame), frame["best"]
+    figure, panels = new_panels(names, best.min(), best.max(), "best validation accuracy")
+    encoding = Encoding.of(frame)
     for axes, name in zip(panels, names, strict=True):
-        part = frame[frame["hyperparameter"] == name]
-        set_values(prepare(axes), name, sorted(part["value"].unique()))
-        _draw_points(axes, part, keys)
+        scale = ValueScale.of(name, frame[name])
+        scale.set_axis(axes)
+        _draw_points(axes, frame.assign(x=scale.positions(frame[name])), encoding)
     return figure
 
 
-def _draw_points(axes: Axes, frame: pd.DataFrame, keys: Keys) -> None:
-    highest = frame.groupby("value")["best"].max().dropna()
+def _draw_points(axes: Axes, frame: pd.DataFrame, encoding: Encoding) -> None:
+    """Draw the trials in one panel; frame: as from `summarise_sweep`, and a column x."""
+    highest = frame.groupby("x")["best"].max().dropna()
     axes.plot(highest.index, highest, color=TEXT_GREY, linewidth=0.9, alpha=0.6, label="highest")
-    crowded = len(frame) > 200
-    for marker in sorted({keys.marker(size) for size in keys.batch_sizes}):
-        held = frame["batch_size"].map(lambda size, own=marker: keys.marker(size) == own)
-        part = frame[held & ~frame["diverged"]]
-        colours = keys.colours(part["lr"].to_list())
-        size, alpha = (12, 0.5) if crowded else (34, 0.9)
+    first, second = encoding.first.name, encoding.second.name
+    markers = frame[second].map(encoding.marker)
+    size, alpha = (12, 0.5) if len(frame) > MOST_TRIALS_WITH_LARGE_POINTS else (34, 0.9)
+    for marker in sorted(set(markers)):
+        part = frame[(markers == marker) & ~frame["diverged"]]
         axes.scatter(
-            part["value"], part["best"], size, colours, marker=marker, alpha=alpha, linewidths=0
-        )
-    for row in frame[frame["winner"]].itertuples():
-        marker = keys.marker(int(row.batch_size))  # type: ignore[arg-type]
-        ring = axes.scatter(row.value, row.best, 110, keys.colours([row.lr]), marker=marker)  # type: ignore[arg-type, list-item]
+            part["x"], part["best"], size, encoding.colours(part[first].tolist()),
+            marker=marker, alpha=alpha, linewidths=0,
+        )  # fmt: skip
+    for row in frame[frame["winner"]].to_dict("records"):
+        marker, colours = encoding.marker(row[second]), encoding.colours([row[first]])
+        ring = axes.scatter(row["x"], row["best"], 110, colours, marker=marker)
         ring.set(zorder=4, label="winner", edgecolor="black", linewidth=1.6)
-    _draw_diverged(axes, frame[frame["diverged"]], keys)
+    _draw_diverged(axes, frame[frame["diverged"]], encoding)
 
 
-def _draw_diverged(axes: Axes, frame: pd.DataFrame, keys: Keys) -> None:
-    """Crosses at the best finite epoch, or at the foot of the panel."""
+def _draw_diverged(axes: Axes, frame: pd.DataFrame, encoding: Encoding) -> None:
+    """Draw crosses at the best finite epoch, or at the foot of the panel."""
     for part, height in (
         (frame[frame["best"].notna()], None),
         (frame[frame["best"].isna()], FOOT),
@@ -99,37 +128,40 @@ def _draw_diverged(axes: Axes, frame: pd.DataFrame, keys: Keys) -> None:
         if part.empty:
             continue
         crosses = axes.scatter(
-            part["value"],
+            part["x"],
             part["best"] if height is None else np.full(len(part), height),
             46,
-            keys.colours(part["lr"].to_list()),
+            encoding.colours(part[encoding.first.name].tolist()),
             marker="x",
             linewidths=2,
             transform=axes.transData if height is None else axes.get_xaxis_transform(),
             zorder=5,
             label="diverged",
         )
-        crosses.set_path_effects([Stroke(linewidth=3.5, foreground="white"), Normal()])
+        crosses.set_path_effects(WHITE_EDGE)
 
 
 def describe_sweep(frame: pd.DataFrame) -> str:
-    """Says where each hyperparameter was best, and how many trials diverged.
+    """Return where each searched hyperparameter was best, and how many trials diverged.
 
     Args:
         frame: as from `summarise_sweep`.
     """
     said = []
-    for name, part in frame.groupby("hyperparameter", sort=False):
-        highest = part.groupby("value")["best"].max().dropna()
-        if highest.empty:
+    for name in searched(frame):
+        highest = frame.groupby(name)["best"].max().dropna().to_dict()
+        if not highest:
             continue
-        values = [highest.index[0], highest.index[-1], highest.idxmax()]
-        ends = [f"{share(highest[value])} at {value:g}" for value in values[:2]]
+        values = order_values(highest)
+        ends = [
+            f"{percent(highest[value])} at {label_value(name, value)}"
+            for value in (values[0], values[-1])
+        ]
+        best = max(values, key=highest.__getitem__)
         said.append(
-            f"The best over {HYPERPARAMETERS[str(name)]} is {share(highest.max())} "
-            f"at {values[2]:g}; the ends reach {listed(ends)}."
+            f"The best over {HYPERPARAMETERS[name].label} is {percent(highest[best])} "
+            f"at {label_value(name, best)}; the ends reach {join_words(ends)}."
         )
-    first = frame[(frame["hyperparameter"] == frame["hyperparameter"].iloc[0]) & frame["trained"]]
-    diverged = int(first["diverged"].sum())
-    said.append(f"{diverged or 'None'} of {count(len(first), 'trial')} diverged.")
+    diverged, trained = int(frame["diverged"].sum()), int(frame["trained"].sum())
+    said.append(f"{diverged or 'None'} of {count(trained, 'trial')} diverged.")
     return " ".join(said)

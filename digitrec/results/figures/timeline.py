@@ -8,33 +8,71 @@ from matplotlib.collections import PatchCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
 
 from digitrec.results.analysis.runs import number_runs
-from digitrec.results.figures.canvas import new_figure, prepare, share
-from digitrec.results.figures.plots import TEXT_SIZE, TICK_SIZE, count
+from digitrec.results.figures.chart import Chart, FigureInputs, Omission
+from digitrec.results.figures.configurations import label_value, order_values
+from digitrec.results.figures.style import TEXT_SIZE, TICK_SIZE, new_figure, prepare
+from digitrec.results.text import count, duration, join_words, percent
+from digitrec.space.hyperparameters import HYPERPARAMETERS
 
+TITLE = "Timeline of the workers"
+CAPTION = (
+    "A row per worker and a bar per stack, coloured and labelled by {}; what is empty is starting "
+    "or waiting. A dashed line is the end of a run; the time until the next is left out."
+)
 MOST_WORKERS_NAMED, MOST_BARS_LABELLED = 24, 60
-SEQUENCE = colormaps["viridis"]
+COLOURS = colormaps["viridis"]
+
+
+def make_timeline(inputs: FigureInputs) -> Chart | Omission:
+    """Return the timeline of a study."""
+    if inputs.record.runs.empty:
+        return Omission(title=TITLE, reason="no trial has been trained yet")
+    frame = summarise_timeline(inputs.record.runs, inputs.trials)
+    labels = join_words([HYPERPARAMETERS[name].label for name in _shown(frame)])
+    return Chart(
+        name="timeline",
+        title=TITLE,
+        caption=CAPTION.format(labels),
+        says=describe_timeline(frame),
+        figure=draw_timeline(frame),
+        marks=len(frame),
+        wide=True,
+    )
+
+
+def _dividing() -> list[str]:
+    """Return the hyperparameters that all trials of a stack share."""
+    return [name for name, each in HYPERPARAMETERS.items() if each.divides]
+
+
+def _shown(frame: pd.DataFrame) -> list[str]:
+    """Return the hyperparameters that stacks differ in, or the first that they could differ in."""
+    dividing = _dividing()
+    return [name for name in dividing if frame[name].nunique() > 1] or dividing[:1]
 
 
 def summarise_timeline(runs: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
-    """Returns a row per stack that was trained, in the order of their starts.
+    """Return a row per stack that was trained, in the order of their starts.
 
     Args:
         runs: a row per trained trial: trial, stack, node, pid, started, ended (Unix seconds).
-        trials: columns trial, batch_size.
+        trials: columns trial and the hyperparameters that divide stacks.
 
     Returns:
         Columns worker (node and process), row (from 0, in the order of the workers' first starts),
-        run (from 0), stack, batch_size, trials (how many), started, ended (seconds since the first
-        start, without the time between runs), pause (seconds left out just before this stack; else
-        0).
+        run (from 0), stack, the hyperparameters that divide stacks, trials (how many), started,
+        ended (seconds since the first start, without the time between runs), pause (seconds left
+        out just before this stack; else 0).
     """
-    sizes = trials.set_index("trial")["batch_size"]
-    keys = ["node", "pid", "stack", "started"]
-    named = runs.assign(batch_size=runs["trial"].map(sizes))
-    stacks = named.groupby(keys, as_index=False).agg(
-        ended=("ended", "max"), batch_size=("batch_size", "first"), trials=("trial", "size")
+    dividing = _dividing()
+    named = runs.merge(trials[["trial", *dividing]], "left", "trial")
+    stacks = named.groupby(["node", "pid", "stack", "started"], as_index=False).agg(
+        ended=("ended", "max"),
+        trials=("trial", "size"),
+        **{name: (name, "first") for name in dividing},
     )
     stacks = stacks.sort_values(["started", "ended"], ignore_index=True)
     run = number_runs(stacks)
@@ -42,7 +80,7 @@ def summarise_timeline(runs: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame
     pause = idle.where(run.diff() > 0, 0.0)
     origin = stacks["started"].min() + pause.cumsum()
     worker = stacks["node"].astype(str) + ", process " + stacks["pid"].astype(str)
-    columns = ["worker", "row", "run", "stack", "batch_size", "trials", "started", "ended", "pause"]
+    columns = ["worker", "row", "run", "stack", *dividing, "trials", "started", "ended", "pause"]
     return stacks.assign(
         worker=worker,
         run=run,
@@ -54,7 +92,7 @@ def summarise_timeline(runs: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame
 
 
 def draw_timeline(frame: pd.DataFrame) -> Figure:
-    """Draws a row per worker and a bar per stack, coloured and labelled by batch size.
+    """Draw a row per worker and a bar per stack, coloured and labelled by what stacks differ in.
 
     Args:
         frame: as from `summarise_timeline`, with at least one row.
@@ -70,8 +108,8 @@ def draw_timeline(frame: pd.DataFrame) -> Figure:
     axes.set_xlabel("seconds since the first stack began", fontsize=TEXT_SIZE)
     _name_workers(axes, frame)
     _draw_stacks(axes, frame)
-    for row in frame[frame["pause"] > 0].itertuples():
-        axes.axvline(row.started, color="black", linestyle=(0, (2, 2)), linewidth=1.2)  # type: ignore[arg-type]
+    for started in frame.loc[frame["pause"] > 0, "started"]:
+        axes.axvline(started, color="black", linestyle=(0, (2, 2)), linewidth=1.2)
     return figure
 
 
@@ -85,17 +123,17 @@ def _name_workers(axes: Axes, frame: pd.DataFrame) -> None:
 
 
 def _draw_stacks(axes: Axes, frame: pd.DataFrame) -> None:
-    sizes = sorted(frame["batch_size"].unique())
-    places = np.linspace(0.15, 0.85, len(sizes)) if len(sizes) > 1 else [0.3]
-    colours = dict(zip(sizes, SEQUENCE(places), strict=True))
-    bars = [
-        Rectangle((row.started, row.row - 0.36), row.ended - row.started, 0.72)  # type: ignore[operator, arg-type]
-        for row in frame.itertuples()
-    ]
+    columns = [[label_value(name, v) for v in frame[name].tolist()] for name in _shown(frame)]
+    texts = [", ".join(parts) for parts in zip(*columns, strict=True)]
+    distinct = order_values(texts)
+    places = np.linspace(0.15, 0.85, len(distinct)) if len(distinct) > 1 else [0.3]
+    colours = dict(zip(distinct, COLOURS(places), strict=True))
+    rows = frame[["started", "ended", "row"]].to_numpy(float).tolist()
+    bars = [Rectangle((started, row - 0.36), ended - started, 0.72) for started, ended, row in rows]
     axes.add_collection(
         PatchCollection(
             bars,
-            facecolor=[colours[size] for size in frame["batch_size"]],
+            facecolor=[colours[text] for text in texts],
             edgecolor="white",
             linewidth=0.8,
             label="stacks",
@@ -104,22 +142,29 @@ def _draw_stacks(axes: Axes, frame: pd.DataFrame) -> None:
     if len(frame) > MOST_BARS_LABELLED:
         return
     span = frame["ended"].max() or 1.0
-    for bar, size in zip(bars, frame["batch_size"], strict=True):
-        if bar.get_width() > 0.035 * span:
-            dark = float(np.dot(to_rgb(colours[size]), [0.299, 0.587, 0.114])) < 0.5
-            axes.text(
-                bar.get_x() + bar.get_width() / 2,
-                bar.get_y() + 0.38,
-                str(size),
-                color="white" if dark else "black",
-                ha="center",
-                va="center",
-                fontsize=TICK_SIZE,
-            )
+    for bar, text in zip(bars, texts, strict=True):
+        if bar.get_width() > 0.035 * span * max(1, len(text) / 4):
+            _label_bar(axes, bar, text, dark=_is_dark(colours[text]))
+
+
+def _is_dark(colour: NDArray[np.float64]) -> bool:
+    return float(np.dot(to_rgb(tuple(colour)), [0.299, 0.587, 0.114])) < 0.5
+
+
+def _label_bar(axes: Axes, bar: Rectangle, text: str, dark: bool) -> None:
+    axes.text(
+        bar.get_x() + bar.get_width() / 2,
+        bar.get_y() + 0.38,
+        text,
+        color="white" if dark else "black",
+        ha="center",
+        va="center",
+        fontsize=TICK_SIZE,
+    )
 
 
 def describe_timeline(frame: pd.DataFrame) -> str:
-    """Says how many workers trained how long, how busy they were, and how long they waited.
+    """Return how many workers trained how long, how busy they were, and how long they waited.
 
     A worker is there from the beginning of its run to the end.
 
@@ -138,18 +183,11 @@ def describe_timeline(frame: pd.DataFrame) -> str:
     ]
     if present > 0:
         said.append(
-            f"They were busy for {busy:.1f} worker-seconds, {share(busy / present, 0)} of their "
+            f"They were busy for {busy:.1f} worker-seconds, {percent(busy / present, 0)} of their "
             f"time, and waited for {max(0.0, present - busy):.1f}."
         )
     pauses = frame.loc[frame["pause"] > 0, "pause"]
     if len(pauses):
-        left_out = f"{count(len(pauses), 'pause')}, {_duration(pauses.sum())} in all"
+        left_out = f"{count(len(pauses), 'pause')}, {duration(float(pauses.sum()))} in all"
         said.append(f"Left out: {left_out}, when nothing was trained.")
     return " ".join(said)
-
-
-def _duration(seconds: float) -> str:
-    for unit, length in (("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:,.1f} {unit}"
-    return f"{seconds:.0f} seconds"

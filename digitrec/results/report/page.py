@@ -10,7 +10,9 @@ from collections.abc import Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from digitrec.results.report.sections import Chart, Mistake, Section
+from digitrec.results.figures.chart import Chart
+from digitrec.results.figures.mistakes import Mistake
+from digitrec.results.report.sections import Section
 from digitrec.results.report.summary import Summary
 
 LEVELS = {"good": "Good", "note": "Note", "caution": "Caution"}

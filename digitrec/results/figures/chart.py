@@ -1,0 +1,97 @@
+"""What a figure of the report is made from, and what it consists of."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from digitrec.results.figures.configurations import searched
+from digitrec.results.figures.curves import summarise_curves
+from digitrec.results.figures.style import Picture, render
+from digitrec.store.record import StudyRecord
+from digitrec.store.validation import WinnerValidation
+
+
+@dataclass(frozen=True)
+class FigureInputs:
+    """A study and its winner."""
+
+    record: StudyRecord
+    winner: str | None
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """The table of trials."""
+        return self.record.tables.trials
+
+    @property
+    def epochs(self) -> pd.DataFrame:
+        """The table of epochs."""
+        return self.record.tables.epochs
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """The curves of all metrics, as from `summarise_curves`."""
+        return summarise_curves(self.trials, self.epochs, self.winner)
+
+    @property
+    def predictions(self) -> NDArray[np.uint8] | None:
+        """The digits that the winner predicts, (N',); None where they are not kept."""
+        return self.record.predictions.get(self.winner or "")
+
+    @property
+    def validation(self) -> WinnerValidation | None:
+        """What the winner predicts; None where it is not kept or belongs to an earlier winner."""
+        validation = self.record.validation
+        return validation if validation and validation.trial == self.winner else None
+
+    @property
+    def why_no_comparison(self) -> str:
+        """Why no values of a hyperparameter can be compared."""
+        if not searched(self.trials):
+            return "the study has one configuration"
+        return "no trial has completed"
+
+    @property
+    def why_no_predictions(self) -> str:
+        """Why the winner's predictions are unknown."""
+        if self.winner is None:
+            return "no trial has completed, so there is no winner"
+        return (
+            "the study directory holds no predictions of the winner; `digitrec tune` writes them "
+            "when it ends"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """A figure of the report."""
+
+    name: str
+    """A short name, for its address within the page."""
+    title: str
+    caption: str
+    """How to read it."""
+    says: str
+    """What it shows, in words and numbers."""
+    figure: Figure
+    marks: int
+    """About how many points and lines it has."""
+    wide: bool = False
+    """Whether it takes the whole width of the page."""
+
+    @cached_property
+    def picture(self) -> Picture:
+        """The figure as the page shows it."""
+        return render(self.figure, self.marks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Omission:
+    """A figure that is not drawn."""
+
+    title: str
+    reason: str

@@ -1,0 +1,82 @@
+"""The configurations in a table: what varies among them, which one wins, and their names."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from digitrec.results.analysis.naming import write_value
+from digitrec.results.text import join_words
+from digitrec.space.hyperparameters import HYPERPARAMETERS
+
+
+def searched(frame: pd.DataFrame) -> list[str]:
+    """Return the hyperparameters that have several values in a table."""
+    return [name for name in HYPERPARAMETERS if frame[name].nunique() > 1]
+
+
+def encoded(frame: pd.DataFrame) -> tuple[str, str]:
+    """Return the first two searched hyperparameters; others fill up where fewer are searched."""
+    varying = searched(frame)
+    first, second, *_ = [*varying, *(name for name in HYPERPARAMETERS if name not in varying)]
+    return first, second
+
+
+def is_winner(frame: pd.DataFrame, trials: pd.DataFrame, winner: str | None) -> "pd.Series[bool]":
+    """Return which rows of a table have the winner's configuration.
+
+    Args:
+        frame: the hyperparameters.
+        trials: trial and the hyperparameters.
+        winner: the name of a trial; None: there is no winner.
+
+    Raises:
+        ValueError: no trial has the winner's name.
+    """
+    if winner is None:
+        return pd.Series(False, frame.index)
+    rows = trials.loc[trials["trial"] == winner, list(HYPERPARAMETERS)]
+    if rows.empty:
+        raise ValueError(f"winner {winner!r} is none of the {len(trials)} trials in the table")
+    return (frame[list(HYPERPARAMETERS)] == rows.iloc[0]).all(axis=1)
+
+
+def order_values(values: Iterable[Any]) -> list[Any]:
+    """Return the distinct values in ascending order; texts by the numbers in them."""
+    distinct = pd.unique(pd.Series(list(values)).dropna()).tolist()
+    return sorted(distinct, key=_natural if any(isinstance(v, str) for v in distinct) else None)
+
+
+def _natural(text: Any) -> list[str | int]:
+    parts = re.split(r"(\d+)", str(text))
+    return [int(part) if part.isdigit() else part for part in parts]
+
+
+def label_value(name: str, value: Any) -> str:
+    """Return a value as figures label it, a number with at most four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else write_value(name, value)
+
+
+def describe_values(values: Mapping[Any, Any], names: Sequence[str]) -> str:
+    """Return hyperparameters with their values: `learning rate 0.1 and batch size 32`.
+
+    Args:
+        values: hyperparameter -> value; further entries are ignored.
+        names: of the hyperparameters.
+    """
+    labels = [f"{HYPERPARAMETERS[name].label} {label_value(name, values[name])}" for name in names]
+    return join_words(labels)
+
+
+def describe_winner(frame: pd.DataFrame, names: Sequence[str]) -> str:
+    """Return the winner's values as a subtitle: `winner: learning rate 0.1, batch size 32`.
+
+    Args:
+        frame: columns the hyperparameters and winner (bool).
+        names: of the hyperparameters.
+    """
+    for row in frame[frame["winner"]].head(1).to_dict("records"):
+        values = [f"{HYPERPARAMETERS[name].label} {label_value(name, row[name])}" for name in names]
+        return f"winner: {', '.join(values)}"
+    return "no winner"

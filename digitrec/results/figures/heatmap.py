@@ -1,0 +1,337 @@
+"""The heat map: the final validation accuracy over two hyperparameters."""
+
+from itertools import combinations
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
+from matplotlib.colors import FuncNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import NullLocator
+from numpy.typing import NDArray
+
+from digitrec.results.figures.chart import Chart, FigureInputs
+from digitrec.results.figures.configurations import (
+    describe_values,
+    describe_winner,
+    encoded,
+    is_winner,
+    searched,
+)
+from digitrec.results.figures.scales import (
+    ValueScale,
+    accuracy_at,
+    accuracy_ticks,
+    error_decades,
+    percent_format,
+)
+from digitrec.results.figures.style import (
+    DIVERGED_GREY,
+    EMPTY_GREY,
+    TEXT_GREY,
+    TEXT_SIZE,
+    TICK_SIZE,
+    new_figure,
+    write_title,
+)
+from digitrec.results.text import count, join_words, percent
+from digitrec.space.hyperparameters import HYPERPARAMETERS
+
+TITLE = "Accuracy over the grid"
+CAPTION = (
+    "The frame marks the winner. A good winner has good neighbours; one on the edge says that the "
+    "search should go on beyond it."
+)
+ACCURACY_COLOURS = matplotlib.colormaps["viridis"]
+MOST_PAIRS = 6  # of hyperparameters; four that are searched have as many
+MOST_ROWS_TO_READ, MOST_COLUMNS_TO_READ = 15, 12
+MOST_ROWS_NAMED, MOST_COLUMNS_NAMED = 20, 12
+WIDE = 8  # inches
+
+Pair = tuple[str, str]
+
+
+def make_heatmaps(inputs: FigureInputs) -> list[Chart]:
+    """Return a heat map of a study per pair of searched hyperparameters."""
+    return [_make_heatmap(inputs, pair) for pair in pairs(inputs.trials)[:MOST_PAIRS]]
+
+
+def _make_heatmap(inputs: FigureInputs, pair: Pair) -> Chart:
+    first, *others = pairs(inputs.trials)
+    frame = summarise_heatmap(inputs.trials, inputs.winner, pair)
+    figure = draw_heatmap(frame)
+    labels = " and ".join(HYPERPARAMETERS[name].label for name in pair)
+    return Chart(
+        name="heatmap" if pair == first else f"heatmap-{'-'.join(pair)}",
+        title=f"{TITLE}: {labels}" if others else TITLE,
+        caption=_caption(inputs.trials, pair),
+        says=describe_heatmap(frame),
+        figure=figure,
+        marks=len(frame),
+        wide=bool(figure.get_figwidth() > WIDE),
+    )
+
+
+def _caption(trials: pd.DataFrame, pair: Pair) -> str:
+    said = [CAPTION]
+    if rest := [name for name in searched(trials) if name not in pair]:
+        labels = join_words([HYPERPARAMETERS[name].label for name in rest])
+        said.insert(0, f"A cell is the best over {labels}.")
+    left_out = len(pairs(trials)) - MOST_PAIRS
+    if left_out > 0 and pair == pairs(trials)[0]:
+        said.append(f"Heat maps of {count(left_out, 'more pair')} of hyperparameters are left out.")
+    return " ".join(said)
+
+
+def pairs(trials: pd.DataFrame) -> list[Pair]:
+    """Return the pairs of searched hyperparameters; there is one even where fewer are searched."""
+    found = list(combinations(searched(trials), 2))
+    if found:
+        return found
+    first, second = sorted(encoded(trials), key=list(HYPERPARAMETERS).index)
+    return [(first, second)]
+
+
+def summarise_heatmap(
+    trials: pd.DataFrame, winner: str | None, pair: Pair | None = None
+) -> pd.DataFrame:
+    """Return a row per cell of the grid of all values of one hyperparameter by all of another.
+
+    Args:
+        trials: columns trial, the hyperparameters, seed, status, val_accuracy.
+        winner: the name of a trial; its cell becomes the winner.
+        pair: the hyperparameters of the rows and of the columns; None: the first of `pairs`.
+
+    Returns:
+        The hyperparameters (those of the rows and columns first), accuracy (mean of val_accuracy
+        over completed trials, else NaN), finished (how many those are), seeds (how many trials),
+        all of the best configuration of the cell, or the winner; outcome (completed if any trial of
+        the cell did, else the statuses found, a line each, or "not run"), winner (bool).
+
+    Raises:
+        ValueError: no trial has the winner's name.
+    """
+    by, across = list(HYPERPARAMETERS), list(pair or pairs(trials)[0])
+    completed = trials["status"] == "completed"
+    configurations = (
+        trials.assign(final=trials["val_accuracy"].astype(float).where(completed))
+        .groupby(by, as_index=False)
+        .agg(accuracy=("final", "mean"), finished=("final", "count"), seeds=("seed", "nunique"))
+    )
+    configurations["winner"] = is_winner(configurations, trials, winner)
+    best = configurations.sort_values(["winner", "accuracy"], ascending=False, kind="stable")
+    cells = best.drop_duplicates(across).set_index(across)
+    cells["outcome"] = trials.groupby(across)["status"].agg(_outcome)
+    grid = pd.MultiIndex.from_product(
+        [ValueScale.of(name, trials[name]).values for name in across], names=across
+    )
+    frame = cells.reindex(grid).reset_index()
+    frame["winner"] = frame["winner"].eq(True)
+    frame = frame.fillna({"finished": 0, "seeds": 0, "outcome": "not run"})
+    return frame.astype({"finished": int, "seeds": int})
+
+
+def _outcome(statuses: "pd.Series[str]") -> str:
+    found = sorted(set(statuses))
+    return "completed" if "completed" in found else "\n".join(found)
+
+
+def draw_heatmap(frame: pd.DataFrame) -> Figure:
+    """Draw the final validation accuracy over two hyperparameters.
+
+    Args:
+        frame: as from `summarise_heatmap`.
+    """
+    rows, columns = (ValueScale.of(name, frame[name]) for name in frame.columns[:2])
+    readable = len(rows.values) <= MOST_ROWS_TO_READ and len(columns.values) <= MOST_COLUMNS_TO_READ
+    figure, axes, bar = _heatmap_axes(len(rows.values), len(columns.values))
+    _draw_title(figure, frame)
+    if frame.empty:
+        return _without_trials(figure, axes, bar)
+    _draw_cells(axes, bar, frame, readable)
+    _draw_empty_cells(axes, frame, readable)
+    _draw_winner_cell(axes, frame, readable)
+    _label_cells(axes, rows, columns)
+    return figure
+
+
+def _heatmap_axes(rows: int, columns: int) -> tuple[Figure, Axes, Axes]:
+    """Return a figure that fits the cells, its axes, and axes for the colour bar."""
+    width = float(np.clip(1.45 * columns, 2.2, 7.75))  # inches
+    height = float(np.clip(0.8 * rows, 1.6, 6.0))
+    left, bottom = 1.15, 0.65
+    size = (max(left + width + 1.1, 7.2), bottom + height + 0.95)
+    figure = new_figure(*size)
+    axes = figure.add_axes((left / size[0], bottom / size[1], width / size[0], height / size[1]))
+    bar = figure.add_axes(
+        ((left + width + 0.2) / size[0], bottom / size[1], 0.2 / size[0], height / size[1])
+    )
+    return figure, axes, bar
+
+
+def _draw_title(figure: Figure, frame: pd.DataFrame) -> None:
+    seeds = 0 if frame.empty else int(frame["seeds"].max())
+    mean = f", mean over {seeds} seeds" if seeds > 1 else ""
+    subtitle = describe_winner(frame, frame.columns[:2].tolist())
+    if frame["accuracy"].nunique() > 1:
+        subtitle += "; colours on a log scale of the error"
+    write_title(figure, f"Validation accuracy after the last epoch{mean}", subtitle)
+
+
+def _matrix(frame: pd.DataFrame, column: str) -> NDArray[Any]:
+    """Return a column of `summarise_heatmap` as the map shows it, the first row at the bottom."""
+    rows = frame[frame.columns[0]].nunique()
+    return frame[column].to_numpy().reshape(rows, -1)[::-1]
+
+
+def _draw_cells(axes: Axes, bar: Axes, frame: pd.DataFrame, readable: bool) -> None:
+    """Draw the cells with a completed trial; frame: as from `summarise_heatmap`."""
+    accuracy = _matrix(frame, "accuracy").astype(float)
+    found = np.unique(accuracy[np.isfinite(accuracy)])
+    # Even in the log error: 96 and 97% differ in colour, also beside cells at 10%.
+    low, high = (found[0], found[-1]) if len(found) else (0.0, 1.0)
+    low, high = max(low - 0.002, 0.0), min(high + 0.002, 1.0)
+    several = len(found) > 1
+    seaborn.heatmap(
+        accuracy,
+        vmin=0,
+        vmax=1,
+        cmap=ACCURACY_COLOURS,
+        norm=FuncNorm((error_decades, accuracy_at), low, high),
+        annot=_matrix(frame.assign(text=_cell_texts(frame)), "text") if readable else None,
+        fmt="",
+        annot_kws={"fontsize": TEXT_SIZE},
+        linewidths=1.5 if readable else 0,
+        cbar=several,
+        cbar_ax=bar,
+        xticklabels=False,  # seaborn would lay out the whole figure for each
+        yticklabels=False,
+        ax=axes,
+    )
+    if several:
+        _label_bar(bar, low, high)
+    else:
+        bar.set_axis_off()
+
+
+def _label_bar(bar: Axes, low: float, high: float) -> None:
+    ticks = accuracy_ticks(low, high)
+    few = np.linspace(low + 0.002, high - 0.002, 3).round(3)
+    bar.yaxis.set_ticks(ticks if len(ticks) > 2 else few)
+    bar.yaxis.set_minor_locator(NullLocator())
+    bar.yaxis.set_major_formatter(percent_format())
+    bar.tick_params(labelsize=TICK_SIZE)
+
+
+def _cell_texts(frame: pd.DataFrame) -> list[str]:
+    """Return the text of each cell; frame: as from `summarise_heatmap`."""
+    most = frame["seeds"].max()
+    texts = []
+    columns = (frame[column].tolist() for column in ("accuracy", "finished", "seeds", "outcome"))
+    for accuracy, finished, seeds, outcome in zip(*columns, strict=True):
+        text = percent(accuracy, 1) if finished else outcome
+        if 0 < finished < seeds:
+            text += f"\n{finished} of {count(seeds, 'seed')}"
+        elif 0 < finished < most:
+            text += f"\n{count(seeds, 'seed')}"
+        texts.append(text)
+    return texts
+
+
+def _draw_empty_cells(axes: Axes, frame: pd.DataFrame, readable: bool) -> None:
+    """Draw the cells without a completed trial in greys; frame: as from `summarise_heatmap`."""
+    outcome = _matrix(frame, "outcome")
+    empty, diverged = _matrix(frame, "finished") == 0, outcome == "diverged"
+    kinds = {
+        "diverged": (diverged, DIVERGED_GREY),
+        "failed, stopped or not run": (empty & ~diverged, EMPTY_GREY),
+    }
+    patches = []
+    for label, (cells, grey) in kinds.items():
+        squares = [Rectangle((column, row), 1, 1) for row, column in np.argwhere(cells)]
+        width = 1.5 if readable else 0
+        axes.add_collection(
+            PatchCollection(squares, facecolor=grey, edgecolor="white", linewidth=width)
+        )
+        if squares:
+            patches.append(Patch(color=grey, label=label))
+    if not readable and patches:
+        _draw_legend(axes, patches)
+    for row, column in np.argwhere(empty) if readable else []:
+        text = str(outcome[row, column])
+        axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=TEXT_SIZE)
+
+
+def _draw_legend(axes: Axes, patches: list[Patch]) -> None:
+    axes.legend(
+        handles=patches,
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+        ncols=len(patches),
+        fontsize=TICK_SIZE,
+        frameon=False,
+        borderaxespad=0.2,
+    )
+
+
+def _draw_winner_cell(axes: Axes, frame: pd.DataFrame, readable: bool) -> None:
+    """Draw a frame around the winner's cell, or a star where cells are small."""
+    for row, column in np.argwhere(_matrix(frame, "winner")):
+        if readable:
+            square = Rectangle((column, row), 1, 1, fill=False, edgecolor="black", linewidth=3.5)
+            square.set(clip_on=False, zorder=3, label="winner")
+            axes.add_patch(square)
+        else:
+            place = (column + 0.5, row + 0.5)
+            axes.scatter(*place, 260, "white", marker="*", edgecolors="black", label="winner")
+
+
+def _label_cells(axes: Axes, rows: ValueScale, columns: ValueScale) -> None:
+    """Label rows and columns with their values; of many, every second, third and so on."""
+    for axis, scale, most in (
+        (axes.yaxis, rows, MOST_ROWS_NAMED),
+        (axes.xaxis, columns, MOST_COLUMNS_NAMED),
+    ):
+        places = np.arange(len(scale.values)) + 0.5
+        texts = scale.texts()
+        if axis is axes.yaxis:
+            texts = texts[::-1]
+        step = -(-len(texts) // most)
+        axis.set_ticks(places[::step], texts[::step], rotation=0)
+        axis.set_label_text(scale.label, fontsize=TEXT_SIZE)
+    axes.tick_params(labelsize=TICK_SIZE, length=0)
+
+
+def _without_trials(figure: Figure, axes: Axes, bar: Axes) -> Figure:
+    for each in (axes, bar):
+        each.set_axis_off()
+    axes.text(0.5, 0.5, "no trials", transform=axes.transAxes, ha="center", color=TEXT_GREY)
+    return figure
+
+
+def describe_heatmap(frame: pd.DataFrame) -> str:
+    """Return the highest and the lowest cell, and how many have no result.
+
+    Args:
+        frame: as from `summarise_heatmap`.
+    """
+    names = frame.columns[:2].tolist()
+    found = frame.dropna(subset="accuracy").sort_values("accuracy", kind="stable")
+    if found.empty:
+        return f"None of {count(len(frame), 'cell')} has a trial that completed."
+    rows = found.to_dict("records")
+    low, high = rows[0], rows[-1]
+    said = [
+        f"Highest of {count(len(found), 'cell')}: {percent(high['accuracy'])} at "
+        f"{describe_values(high, names)}."
+    ]
+    if len(found) > 1:
+        said.append(f"Lowest: {percent(low['accuracy'])} at {describe_values(low, names)}.")
+    if len(found) < len(frame):
+        said.append(f"{count(len(frame) - len(found), 'cell')} without a trial that completed.")
+    return " ".join(said)
