@@ -28,7 +28,7 @@ from digitrec.results.figures.configurations import searched
 from digitrec.results.figures.scales import keep_apart
 from digitrec.results.figures.style import new_figure, render
 from digitrec.results.report.sections import draw_mistakes, draw_sections
-from tests.made_study import make_record
+from tests.studies import make_record
 
 
 @pytest.fixture
