@@ -39,8 +39,8 @@ from digitrec.store.timings import Timings
 from digitrec.store.validation import write_labels, write_validation
 from digitrec.study import open_study
 from digitrec.winner.classifier import load_classifier
-from tests.made_study import LABELS, make_record
 from tests.saved_model import make_tensors, write_model
+from tests.studies import LABELS, make_record
 
 DRAWN_EVERY = 500  # of the damaged studies; a report takes as long as many readings
 SIZES = (6, 4, 10)  # of the models whose weights and checkpoints are kept
