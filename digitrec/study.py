@@ -73,8 +73,8 @@ def run_study(
         split = _split(digits, request.val_fraction)
         _check_batch_sizes(request.space, split)
         test = _read_test(request.test_data, digits)
-        question = ask(request, digits, split)
-        shared = share(digits, split, question)
+        spec = ask(request, digits, split)
+        shared = share(digits, split, spec)
     _warn_of_few(split, console)
     _prepare(study)
     check_directory(study)
@@ -82,12 +82,12 @@ def run_study(
         locked(study) as lock,
         StudyRunner(request, shared, console, timings, lock, make_runner) as rounds,
     ):
-        open_study(study, question, console)
-        write_labels(study, question, digits.labels[split.val], split.val)
-        rounds.train(question, question.trials())
+        open_study(study, spec, console)
+        write_labels(study, spec, digits.labels[split.val], split.val)
+        rounds.train(spec, spec.trials())
         if request.confirm:
-            question = rounds.confirm(question)
-        refitted = rounds.refit(question) if request.refit else None
+            spec = rounds.confirm(spec)
+        refitted = rounds.refit(spec) if request.refit else None
         with sigint_put_off():  # what is finished gets its tables
             rounds.end()
             from digitrec.results.outcome import conclude
@@ -97,10 +97,10 @@ def run_study(
     return outcome
 
 
-def share(digits: Digits, split: Split, question: StudySpec) -> SharedData:
+def share(digits: Digits, split: Split, spec: StudySpec) -> SharedData:
     """Return what all trials of a study share; the scaler is fitted on the training rows."""
     return SharedData(
-        key=question.key,
+        key=spec.key,
         images=digits.images,
         labels=digits.labels,
         split=split,
@@ -109,7 +109,7 @@ def share(digits: Digits, split: Split, question: StudySpec) -> SharedData:
 
 
 def ask(request: Request, digits: Digits, split: Split) -> StudySpec:
-    """Return the question that a request asks of its data."""
+    """Return what a request and its data ask for."""
     rows, pixels = digits.images.shape
     return StudySpec(
         data={
@@ -141,8 +141,8 @@ def absolute(source: str) -> str:
     return str(Path(source).expanduser().absolute())
 
 
-def open_study(study: Folder, question: StudySpec, console: Console) -> None:
-    """Check that a directory can hold the study of a question; set aside what is damaged.
+def open_study(study: Folder, spec: StudySpec, console: Console) -> None:
+    """Check that a directory can hold a study; set its damaged files aside.
 
     Raises:
         InputError: it holds another study.
@@ -150,17 +150,17 @@ def open_study(study: Folder, question: StudySpec, console: Console) -> None:
     damaged = []
     if NAME in study.names(NAME):
         try:
-            differences = read_spec(study).differences(question)
+            differences = read_spec(study).differences(spec)
         except DamagedError as error:
             damaged.append(Damage("", NAME, str(error)))
         else:
             if differences:
                 raise InputError(
                     f"{study} holds another study: {'; '.join(differences)}. "
-                    "Give --out another directory, or ask the same question"
+                    "Give --out another directory, or ask for the same study"
                 )
     remove_temporaries(study)
-    damaged += find_damage(study, question.key)
+    damaged += find_damage(study, spec.key)
     for line in list_damage([damage for damage in damaged if set_aside(study, damage)]):
         console.print(f"[yellow]set aside[/yellow] {escape(line)}", highlight=False, soft_wrap=True)
 

@@ -9,7 +9,7 @@ Letters: K trials of a stack, E epochs, N' validation images.
     checkpoints/<key>.safetensors   the state of a stack in training, where that takes long
     stacks/<key>.failed.json        a stack that failed, and why
 
-Each file carries the key of its question (data, split, model), so that a file that strayed here
+Each file carries the key of its study (data, split, model), so that a file that strayed here
 from another study is never taken for this one's.
 """
 
@@ -78,13 +78,13 @@ def result_key(stack: Stack, epochs: int) -> str:
 
 
 def write_stack(
-    study: Folder, question: str, result: StackResult, weights: Mapping[str, Parameters]
+    study: Folder, spec: str, result: StackResult, weights: Mapping[str, Parameters]
 ) -> None:
     """Write a finished stack: its weights first, since the other file says that it is finished.
 
     Args:
         study: the study directory.
-        question: the key of the study's question.
+        spec: the key of the study's spec.
         result: what the trials measured and predicted.
         weights: trial -> parameters.
     """
@@ -94,9 +94,9 @@ def write_stack(
         for name, values in parameters.items()
     }
     name = result.key + SUFFIX
-    (study / "weights").write(name, pack("weights", {"question": question}, arrays))
+    (study / "weights").write(name, pack("weights", {"question": spec}, arrays))
     about = {
-        "question": question,
+        "question": spec,
         "members": [member.values() for member in result.stack.members],
         "run": asdict(result.run),
     }
@@ -104,13 +104,13 @@ def write_stack(
     (study / "stacks").write(name, pack("stack", about, arrays))
 
 
-def read_stack(study: Folder, question: str, name: str) -> StackResult:
+def read_stack(study: Folder, spec: str, name: str) -> StackResult:
     """Return what `write_stack` wrote, but for the weights (see `read_weights`).
 
     Raises:
         DamagedError: the file is not one of this study.
     """
-    about, arrays = read_arrays(study, "stack", question, name)
+    about, arrays = read_arrays(study, "stack", spec, name)
     try:
         result = StackResult(
             stack=Stack(tuple(Trial.of(values) for values in about["members"])),
@@ -125,17 +125,17 @@ def read_stack(study: Folder, question: str, name: str) -> StackResult:
     return result
 
 
-def read_stacks(study: Folder, question: str) -> tuple[list[StackResult], list[Damage]]:
+def read_stacks(study: Folder, spec: str) -> tuple[list[StackResult], list[Damage]]:
     """Return the finished stacks of a study in the order of their file names, and what is damaged.
 
     Args:
         study: the study directory.
-        question: the key of its question.
+        spec: the key of the study's spec.
     """
     results, damaged = [], []
     for name in (study / "stacks").names(SUFFIX):
         try:
-            results.append(read_stack(study, question, name))
+            results.append(read_stack(study, spec, name))
         except DamagedError as error:
             damaged.append(Damage("stacks", name, str(error)))
     return results, damaged
@@ -170,13 +170,13 @@ def results_after(
                 yield member, result, k
 
 
-def read_weights(study: Folder, question: str, key: str, trials: Sequence[str]) -> list[Parameters]:
+def read_weights(study: Folder, spec: str, key: str, trials: Sequence[str]) -> list[Parameters]:
     """Return the parameters of some trials of a finished stack.
 
     Raises:
         DamagedError: the file of the weights is not what it should be, or there is none.
     """
-    _, arrays = read_arrays(study, "weights", question, key + SUFFIX)
+    _, arrays = read_arrays(study, "weights", spec, key + SUFFIX)
     found: list[Parameters] = []
     for trial in trials:
         prefix = f"{trial}/"
@@ -187,15 +187,13 @@ def read_weights(study: Folder, question: str, key: str, trials: Sequence[str]) 
     return found
 
 
-def read_arrays(
-    study: Folder, kind: str, question: str, name: str
-) -> tuple[dict[str, Any], Arrays]:
+def read_arrays(study: Folder, kind: str, spec: str, name: str) -> tuple[dict[str, Any], Arrays]:
     """Return `about` and the arrays of one of a study's files.
 
     Args:
         study: the study directory.
         kind: stack, weights or checkpoint, which also names the folder.
-        question: the key of the study's question.
+        spec: the key of the study's spec.
         name: of the file.
 
     Raises:
@@ -205,7 +203,7 @@ def read_arrays(
         about, arrays = unpack(kind, (study / FOLDERS[kind]).read(name))
     except FileNotFoundError as error:
         raise DamagedError("there is no such file") from error
-    if about.get("question") != question:
+    if about.get("question") != spec:
         raise DamagedError("it belongs to a study of other data, split or model")
     return about, arrays
 

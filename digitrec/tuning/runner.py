@@ -23,7 +23,7 @@ class Assignment:
 
     request: Request
     study: Folder  # gets the files
-    question: StudySpec
+    spec: StudySpec
     shared: SharedData
     tasks: Sequence[Task]  # in this order, as workers become free
     console: Console  # shows the progress

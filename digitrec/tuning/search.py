@@ -32,7 +32,7 @@ def search(assignment: Assignment) -> bool:
         OSError: the study directory can no longer be used.
     """
     study = assignment.study
-    progress = make_progress(assignment.question, [task.stack for task in assignment.tasks])
+    progress = make_progress(assignment.spec, [task.stack for task in assignment.tasks])
     ray_internals.keep_environment()
     for name in ray_internals.WORDY:
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -87,15 +87,15 @@ def make_tuner(assignment: Assignment, storage_path: str, callback: ProgressCall
 
 def trainable_of(assignment: Assignment) -> Any:
     """Return what Ray Tune runs in a worker; the data cross Ray's object store once."""
-    question, request = assignment.question, assignment.request
+    spec, request = assignment.spec, assignment.request
     function = tune.with_parameters(
         train_stack,
         shared=assignment.shared,
-        layer_sizes=tuple(question.layer_sizes),
-        epochs_wanted=question.epochs,
-        precision=question.precision,
+        layer_sizes=tuple(spec.layer_sizes),
+        epochs_wanted=spec.epochs,
+        precision=spec.precision,
         study=assignment.study,
-        question=question.key,
+        spec=spec.key,
     )
     resources = {"cpu": request.cpus_per_stack, "gpu": request.gpus_per_stack}
     return tune.with_resources(ray_internals.named_trainable(function, "Stack"), resources)

@@ -12,7 +12,7 @@ class Refit:
     """The winner, trained again on all rows."""
 
     study: Folder  # a study of one trial
-    question: StudySpec
+    spec: StudySpec
     trial: str
     scaler: Scaler  # fitted on all rows
 
