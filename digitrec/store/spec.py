@@ -68,13 +68,13 @@ class StudySpec:
         ]
 
 
-def write_spec(study: Folder, spec: StudySpec) -> None:
+def write_spec(directory: Folder, spec: StudySpec) -> None:
     """Write `study.json`."""
     text = json.dumps(asdict(spec), indent=2, ensure_ascii=False) + "\n"
-    study.write(NAME, text.encode())
+    directory.write(NAME, text.encode())
 
 
-def read_spec(study: Folder) -> StudySpec:
+def read_spec(directory: Folder) -> StudySpec:
     """Return the spec of a study directory.
 
     Raises:
@@ -82,9 +82,9 @@ def read_spec(study: Folder) -> StudySpec:
         DamagedError: `study.json` is not one that this digitrec can read.
     """
     try:
-        values = study.read_json(NAME)
+        values = directory.read_json(NAME)
     except FileNotFoundError as error:
-        raise InputError(f"{study} holds no study (no {NAME})") from error
+        raise InputError(f"{directory} holds no study (no {NAME})") from error
     try:
         version = values.pop("format")
         if version != FORMAT:

@@ -42,7 +42,7 @@ class InProcess:
         """Return the one node that the stacks are planned for."""
         return [NODE]
 
-    def check_shared(self, study: Folder) -> None:
+    def check_shared(self, directory: Folder) -> None:
         """Do nothing: this process sees its own files."""
 
     def end(self) -> None:
@@ -61,7 +61,7 @@ class InProcess:
                 progress,
                 assignment.console,
                 check=check,
-                keep_failure=partial(keep_failure, assignment.study),
+                keep_failure=partial(keep_failure, assignment.directory),
             ) as display:
                 try:
                     for task in assignment.tasks:
@@ -97,7 +97,7 @@ def _attempt(assignment: Assignment, task: Task, display: ProgressDisplay) -> Ex
         tuple(spec.layer_sizes),
         spec.epochs,
         cast(Precision, spec.precision),
-        assignment.study,
+        assignment.directory,
         spec.key,
         Place(request.cpus_per_stack, request.gpus_per_stack, node=ADDRESS, node_id=""),
     )

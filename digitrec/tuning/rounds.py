@@ -69,19 +69,19 @@ class StudyRunner:
         Raises:
             InputError: no node can train a stack, or not all nodes share the study directory.
         """
-        study = self.request.directory
-        results, _ = read_stacks(study, spec.key)
+        directory = self.request.directory
+        results, _ = read_stacks(directory, spec.key)
         missing = missing_trials(spec, results).intersection(trials)
         if not missing:
-            write_spec(study, spec)
+            write_spec(directory, spec)
             return
         runner = self._start(len(missing))
         tasks = plan(self.request, runner.nodes(), spec, trials, missing, results)
         self.console.print(describe_plan(spec, tasks), highlight=False, soft_wrap=True)
-        clear_failures(study, {trial.name for trial in missing})
-        write_spec(study, spec)
+        clear_failures(directory, {trial.name for trial in missing})
+        write_spec(directory, spec)
         with self.timings.part("train"):
-            self._search(runner, study, spec, self.shared, tasks, self.console)
+            self._search(runner, directory, spec, self.shared, tasks, self.console)
 
     def confirm(self, spec: StudySpec) -> StudySpec:
         """Train the leaders of a study again with fresh seeds, the same for all of them.
@@ -117,13 +117,13 @@ class StudyRunner:
             return None
         best = ranked["trial"].iloc[0]
         winner = next(trial for trial in spec.trials() if trial.name == best)
-        study = self.request.directory / "refit"
+        directory = self.request.directory / "refit"
         whole = spec_of_refit(spec, winner)
         shared = share_all_rows(self.shared, whole)
-        study.prepare()
-        for damage in find_damage(study, whole.key):
-            set_aside(study, damage)
-        results, _ = read_stacks(study, whole.key)
+        directory.prepare()
+        for damage in find_damage(directory, whole.key):
+            set_aside(directory, damage)
+        results, _ = read_stacks(directory, whole.key)
         if missing_trials(whole, results):
             runner = self._start(1)
             rows = f"{whole.data['rows']:,}"
@@ -131,19 +131,19 @@ class StudyRunner:
             quiet = Console(quiet=True)  # its accuracies are on rows that it has seen
             tasks = [Task(Stack((winner,)))]
             with self.timings.part("train"), self.console.status("Training the winner"):
-                self._search(runner, study, whole, shared, tasks, quiet)
-            results, _ = read_stacks(study, whole.key)
+                self._search(runner, directory, whole, shared, tasks, quiet)
+            results, _ = read_stacks(directory, whole.key)
         trained = [result.epochs[-1][k] for _, result, k in results_after(whole.epochs, results)]
         if not trained or trained[0].diverged:
-            for reason in dict.fromkeys(read_failures(study).values()):
+            for reason in dict.fromkeys(read_failures(directory).values()):
                 self.console.print(f"failed: {reason}", style="red", markup=False, soft_wrap=True)
             return None
-        return Refit(study=study, spec=whole, trial=winner.name, scaler=shared.scaler)
+        return Refit(directory=directory, spec=whole, trial=winner.name, scaler=shared.scaler)
 
     def _search(
         self,
         runner: Runner,
-        study: Folder,
+        directory: Folder,
         spec: StudySpec,
         shared: SharedData,
         tasks: Sequence[Task],
@@ -152,7 +152,7 @@ class StudyRunner:
         finished = runner.train(
             Assignment(
                 request=self.request,
-                study=study,
+                directory=directory,
                 spec=spec,
                 shared=shared,
                 tasks=tasks,
@@ -167,9 +167,9 @@ class StudyRunner:
     def _trials(self, spec: StudySpec) -> "pd.DataFrame":
         from digitrec.store.tables import make_tables
 
-        study = self.request.directory
-        results, _ = read_stacks(study, spec.key)
-        failures = read_failures(study)
+        directory = self.request.directory
+        results, _ = read_stacks(directory, spec.key)
+        failures = read_failures(directory)
         return make_tables(spec.trials(), spec.epochs, results, failures).trials
 
     def end(self) -> None:

@@ -87,7 +87,9 @@ def score(classifier: Classifier, test: Digits) -> dict[str, Any]:
     }
 
 
-def weights_of(study: Folder, spec: StudySpec, results: list[StackResult], name: str) -> Parameters:
+def weights_of(
+    directory: Folder, spec: StudySpec, results: list[StackResult], name: str
+) -> Parameters:
     """Return the parameters of a trial after its last epoch.
 
     Raises:
@@ -95,7 +97,7 @@ def weights_of(study: Folder, spec: StudySpec, results: list[StackResult], name:
     """
     found = results_after(spec.epochs, results)
     keys = {trial.name: result.key for trial, result, _ in found}
-    return read_weights(study, spec.key, keys[name], [name])[0]
+    return read_weights(directory, spec.key, keys[name], [name])[0]
 
 
 def describe_best(record: StudyRecord, winner: str) -> dict[str, Any]:
@@ -122,5 +124,5 @@ def describe_best(record: StudyRecord, winner: str) -> dict[str, Any]:
 
 
 def _weights_of_refit(refit: Refit) -> Parameters:
-    results, _ = read_stacks(refit.study, refit.spec.key)
-    return weights_of(refit.study, refit.spec, results, refit.trial)
+    results, _ = read_stacks(refit.directory, refit.spec.key)
+    return weights_of(refit.directory, refit.spec, results, refit.trial)

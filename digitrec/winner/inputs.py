@@ -11,7 +11,7 @@ from digitrec.store.spec import StudySpec
 class Refit:
     """The winner, trained again on all rows."""
 
-    study: Folder  # a study of one trial
+    directory: Folder  # a study of one trial
     spec: StudySpec
     trial: str
     scaler: Scaler  # fitted on all rows
