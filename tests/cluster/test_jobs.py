@@ -69,8 +69,8 @@ class Cluster:
     def ask(self, path: str, method: str = "GET", token: str = TOKEN) -> Any:
         """Ask the dashboard."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        question = urllib.request.Request(self.address + path, method=method, headers=headers)
-        with urllib.request.urlopen(question, timeout=10) as answer:
+        spec = urllib.request.Request(self.address + path, method=method, headers=headers)
+        with urllib.request.urlopen(spec, timeout=10) as answer:
             return json.load(answer)
 
     @property
