@@ -18,6 +18,7 @@ import torch
 
 from digitrec.engine.train import TrainingData
 from digitrec.tuning.session import local_runtime_env
+from digitrec.tuning.token import secure_token
 
 # What would change what a test does; a machine that trains has some of them set.
 MEDDLING = ("RAY_", "OMP_", "AWS_")
@@ -61,6 +62,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def two_cpus() -> Iterator[None]:
     """One real Ray with two CPUs, shared by all tests that need one."""
+    secure_token(make=True)
     ray.init(
         "local",
         num_cpus=2,

@@ -7,11 +7,10 @@ and then gives no reason.
 import os
 import socket
 
-from ray.exceptions import AuthenticationError
-
 from digitrec.errors import InputError
 from digitrec.tuning import ray_internals
 from digitrec.tuning.ray_internals import CLUSTER_QUESTION
+from digitrec.tuning.token import HOW_TO_GET_ONE, find_token
 
 CONNECT_SECONDS = 5.0
 Metadata = tuple[tuple[str, str], ...]
@@ -41,9 +40,7 @@ def check_address(address: str) -> None:
         connect(where)
     except (OSError, OverflowError) as error:
         raise InputError(f"no Ray cluster answers at {where}: {error}") from error
-    token = token_to_show(found=address == "auto")
-    if token is not None:
-        check_token(where, token)
+    check_token(where, token_to_show(found=address == "auto"))
 
 
 def find_head() -> str | None:
@@ -79,10 +76,8 @@ def answers(address: str) -> bool:
     return True
 
 
-def token_to_show(*, found: bool) -> Metadata | None:
+def token_to_show(*, found: bool) -> Metadata:
     """Return the token that Ray would show to a head, as metadata of a call; empty: none.
-
-    None: this version of Ray does not say.
 
     Args:
         found: the address was found, not given; Ray then shows a token without being told to.
@@ -91,17 +86,11 @@ def token_to_show(*, found: bool) -> Metadata | None:
         InputError: Ray is told to show a token, and there is none.
     """
     mode = os.environ.get("RAY_AUTH_MODE", "").lower()
-    loader = ray_internals.token_loader()
-    if loader is None:
-        return None
-    try:
-        has_token = loader.has_token(ignore_auth_mode=True)
-    except AuthenticationError as error:
-        raise InputError(str(error).split(". ")[0]) from error
-    if mode == "token" and not has_token:
-        raise InputError(f"RAY_AUTH_MODE is token, and there is no token. {_TOKEN_PLACES}")
-    if has_token and (mode == "token" or (found and not mode)):
-        return (("authorization", f"Bearer {loader.get_raw_token(ignore_auth_mode=True)}"),)
+    token = find_token()
+    if mode == "token" and token is None:
+        raise InputError(f"RAY_AUTH_MODE is token, and there is no token: {HOW_TO_GET_ONE}")
+    if token and (mode == "token" or (found and not mode)):
+        return (("authorization", f"Bearer {token.text}"),)
     return ()
 
 
@@ -127,11 +116,6 @@ def check_token(address: str, metadata: Metadata) -> None:
             if error.code() == grpc.StatusCode.UNAUTHENTICATED:
                 wrong = "does not accept this token" if metadata else "asks for a token"
                 raise InputError(
-                    f"the Ray cluster at {address} {wrong}. {_TOKEN_PLACES}"
+                    f"the Ray cluster at {address} {wrong}: {HOW_TO_GET_ONE}, and set "
+                    "RAY_AUTH_MODE to token"
                 ) from error
-
-
-_TOKEN_PLACES = (
-    "`ray get-auth-token` on its head prints the cluster's token: put it into a file, set "
-    "RAY_AUTH_TOKEN_PATH to its path and RAY_AUTH_MODE to token"
-)

@@ -50,15 +50,6 @@ def find_head() -> str | None:
     return None if find is None else str(find("auto"))
 
 
-def token_loader() -> Any:
-    """Return what finds Ray's token as Ray itself does.
-
-    Without it, None: a wrong token is noticed by `ray.init`, after 20 seconds.
-    """
-    loader = getattr(module("ray._raylet"), "AuthenticationTokenLoader", None)
-    return None if loader is None else loader.instance()
-
-
 def job_config() -> "JobConfig | None":
     """Return the configuration of a job whose workers import nothing from the working directory.
 
@@ -88,19 +79,22 @@ class _WithoutDirectory(list[str]):
 
 @contextmanager
 def bare_start(preload: Sequence[str]) -> Iterator[None]:
-    """Have Ray start only the processes that a study on this machine has a use for.
+    """Have Ray start only what a study on this machine needs, on the loopback interface alone.
 
     No autoscaler, since no nodes are added, and no monitor of the logs, since they are not shown:
     without them, Ray is up a second earlier and ended a second earlier. No dashboard at all, as
     where only ray[tune] is installed: with include_dashboard=False, Ray still starts a process that
     sends usage statistics, which are off here, waits for it, and loads what its agent could tell a
-    dashboard. If this version of Ray lacks these names, it starts normally.
+    dashboard. Its address is 127.0.0.1, and then all its processes listen there alone, out of reach
+    of the network; `ray.init(_node_ip_address="127.0.0.1")` does not do that, since Ray replaces it
+    by an address of the network. If this version of Ray lacks these names, it starts normally.
 
     Args:
         preload: modules that Ray's idle workers import while the rest of Ray starts.
     """
     parameter = module("ray._private.parameter")
     services = module("ray._private.services")
+    constants = module("ray._private.ray_constants")
     changes: list[tuple[MutableMapping[str, Any], str, Any]]
     changes = [(sys.modules, "ray.dashboard.optional_deps", None)]
     if preload:
@@ -112,6 +106,8 @@ def bare_start(preload: Sequence[str]) -> Iterator[None]:
         changes.append((vars(parameter), "RayParams", functools.partial(parameters, **fewer)))
     if hasattr(services, "start_api_server"):
         changes.append((vars(services), "start_api_server", lambda *_, **__: (None, None)))
+    if hasattr(constants, "ENABLE_RAY_CLUSTER"):
+        changes.append((vars(constants), "ENABLE_RAY_CLUSTER", False))
     with ExitStack() as restored:
         for mapping, name, value in changes:
             restored.enter_context(_changed(mapping, name, value))
@@ -170,13 +166,16 @@ def most_uploaded_bytes() -> int:
     return int(getattr(packaging, "GCS_STORAGE_MAX_SIZE", MOST_UPLOADED_BYTES))
 
 
-def uploaded_files(directory: Path, most_files: int) -> dict[str, int] | None:
-    """Return the files that `ray job submit --working-dir` would upload, and the bytes of each.
+def uploaded_files(
+    directory: Path, *, excludes: Sequence[str] = (), most_files: int = sys.maxsize
+) -> dict[str, int] | None:
+    """Return the files that Ray would upload with a job, and the bytes of each.
 
     Without Ray's names for what it leaves out, None.
 
     Args:
         directory: the working directory of the job.
+        excludes: patterns of its runtime environment.
         most_files: after so many, the rest is left out.
     """
     packaging = module("ray._private.runtime_env.packaging")
@@ -190,15 +189,15 @@ def uploaded_files(directory: Path, most_files: int) -> dict[str, int] | None:
     silent = logging.getLogger("digitrec.upload")  # otherwise Ray tells of every .gitignore
     silent.setLevel(logging.CRITICAL)
     files: dict[str, int] = {}
-    pending = [(directory, [excluded_by(directory, defaults)])]
+    pending = [(directory, [excluded_by(directory, [*defaults, *excludes])])]
     while pending and len(files) < most_files:
         folder, above = pending.pop()
-        excludes = above + ignored_in(folder, include_gitignore=True, logger=silent)
+        excluded = above + ignored_in(folder, include_gitignore=True, logger=silent)
         for path in folder.iterdir():
-            if any(exclude(path) for exclude in excludes):
+            if any(matches(path) for matches in excluded):
                 continue
             if path.is_dir():
-                pending.append((path, excludes))
+                pending.append((path, excluded))
             elif path.is_file():
                 files[path.relative_to(directory).as_posix()] = path.stat().st_size
     return files

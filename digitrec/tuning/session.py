@@ -13,12 +13,10 @@ import shlex
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Sequence
 from contextlib import nullcontext
 
 import ray
-from ray.exceptions import RayError, RayTaskError
 from rich.console import Console
 
 from digitrec.errors import InputError
@@ -27,10 +25,11 @@ from digitrec.store.folder import Folder, brief
 from digitrec.store.timings import Timings
 from digitrec.tuning import ray_internals
 from digitrec.tuning.address import answers, check_address
+from digitrec.tuning.nodes import alive_nodes, nodes_without
 from digitrec.tuning.runner import Assignment, Node
+from digitrec.tuning.token import secure_token
 
 LOOK_SECONDS = 2.0  # between two looks at whether the head of the cluster is there
-LOOK_PATIENCE = 120.0  # seconds for the nodes to look for the study directory
 SILENCE_SECONDS = 50.0  # of the head, after which the study ends; 60 would end Ray, without a word
 UNFINISHED = 1  # exit code
 # What Ray's idle workers import while Ray itself still starts; the trials run in them, thanks to
@@ -92,7 +91,7 @@ class Session:
 
     def nodes(self) -> list[Node]:
         """Return the resources of each node that is alive."""
-        return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        return [node["Resources"] for node in alive_nodes()]
 
     def check_shared(self, study: Folder) -> None:
         """Check that every node sees the study directory.
@@ -100,23 +99,15 @@ class Session:
         Raises:
             InputError: it is a directory of this node alone, or not open to all.
         """
-        alive = [node for node in ray.nodes() if node["Alive"]]
-        if len(alive) == 1:
-            return
-        name = f".seen-by-all-{uuid.uuid4().hex}"
-        study.write(name, b"")
-        try:
-            blind = nodes_without(study, name, [node["NodeID"] for node in alive])
-        finally:
-            study.remove(name)
-        if blind:
+        count = len(alive_nodes())
+        if count > 1 and (blind := nodes_without(study)):
             remedy = (
                 "give --out a directory that all nodes share, or a URI such as s3://bucket/study"
                 if study.path
                 else "give those nodes a role or credentials that may read and write it"
             )
             raise InputError(
-                f"{study} is not there on {len(blind)} of {len(alive)} nodes "
+                f"{study} is not there on {len(blind)} of {count} nodes "
                 f"({', '.join(blind)}); {remedy}"
             )
 
@@ -148,6 +139,9 @@ class Session:
         os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints at verbose=0 as well
         logging.getLogger("ray").setLevel(logging.ERROR)
         local = self.address == "local"
+        with_token = os.environ.get("RAY_AUTH_MODE", "token").lower() == "token"
+        if said := secure_token(make=local and with_token):
+            print(f"digitrec: {said}", file=sys.stderr)
         preload = OF_A_TRIAL if self.preload else []
         try:
             with ray_internals.bare_start(preload) if local else nullcontext():
@@ -195,49 +189,6 @@ class Session:
         self._ended.set()
         with self.timings.part("end Ray"):
             ray.shutdown()
-
-
-def nodes_without(study: Folder, name: str, node_ids: Sequence[str]) -> list[str]:
-    """Return the addresses of the nodes on which a folder has no file of this name.
-
-    Args:
-        study: the folder.
-        name: of a file in it.
-        node_ids: as Ray has them; a node that is gone or does not answer is left out.
-
-    Raises:
-        InputError: a node cannot run digitrec.
-    """
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    @ray.remote(num_cpus=0, max_retries=0)
-    def look() -> tuple[str, bool]:
-        try:
-            study.read(name)
-        except OSError:
-            return str(ray.util.get_node_ip_address()), False
-        return "", True
-
-    places = [NodeAffinitySchedulingStrategy(node_id, soft=False) for node_id in node_ids]
-    asked = [look.options(scheduling_strategy=place).remote() for place in places]
-    there, _ = ray.wait(asked, num_returns=len(asked), timeout=LOOK_PATIENCE)
-    seen = [answer for answer in map(_answer, there) if answer is not None]
-    return [address for address, is_there in seen if not is_there]
-
-
-def _answer(task: "ray.ObjectRef[tuple[str, bool]]") -> tuple[str, bool] | None:
-    """Return what a node answers; None: it is gone, which Ray notices late.
-
-    Raises:
-        InputError: it cannot run digitrec.
-    """
-    try:
-        return ray.get(task)
-    except RayTaskError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise InputError(f"a node of the cluster cannot run digitrec: {reason}") from error
-    except RayError:
-        return None
 
 
 def local_runtime_env() -> dict[str, str] | None:
