@@ -26,12 +26,11 @@ from rich.console import Console
 from digitrec.engine.checkpoint import read_checkpoint, write_checkpoint
 from digitrec.engine.model import init_mlp
 from digitrec.engine.train import Training
-from digitrec.errors import InputError
+from digitrec.errors import DamagedError, InputError
 from digitrec.results.analysis.verdict import reach_verdict
 from digitrec.results.outcome import conclude
 from digitrec.results.report.summary import summarise
 from digitrec.space.records import EpochRecord
-from digitrec.store.arrays import DamagedError
 from digitrec.store.folder import Folder
 from digitrec.store.record import StudyRecord, read_record
 from digitrec.store.spec import StudySpec, write_spec

@@ -1,6 +1,8 @@
+from dataclasses import replace
 from io import BytesIO
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -24,10 +26,17 @@ from digitrec.results.figures import (
     timings,
 )
 from digitrec.results.figures.chart import Chart
+from digitrec.results.figures.comparison import draw_comparison
 from digitrec.results.figures.configurations import searched
-from digitrec.results.figures.scales import keep_apart
+from digitrec.results.figures.curves import summarise_curves
+from digitrec.results.figures.encoding import Encoding, describe_encoding
+from digitrec.results.figures.heatmap import MOST_PAIRS, pairs, summarise_heatmap
+from digitrec.results.figures.scales import ValueScale, keep_apart
 from digitrec.results.figures.style import new_figure, render
 from digitrec.results.report.sections import draw_mistakes, draw_sections
+from digitrec.space.hyperparameters import HYPERPARAMETERS, with_role
+from digitrec.store.record import StudyRecord
+from digitrec.store.tables import Tables
 from tests.studies import make_record
 
 
@@ -366,3 +375,193 @@ def test_a_study_with_everything_has_every_figure(tmp_path: Path) -> None:
 def test_only_what_needs_labels_is_missing_without_them(tmp_path: Path) -> None:
     without = names(KINDS["no labels"], tmp_path)
     assert [name for name in names({}, tmp_path) if name not in without] == WITHOUT_VALIDATION
+
+
+# --- other hyperparameters
+
+
+def declare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Declare a linear, a category and a log hyperparameter beside the real ones."""
+    batch = with_role("batch")
+    linear = replace(
+        batch, name="drop_share", label="share of dropped units", values=(0.0,), scale="linear",
+        divides=False, role=None,
+    )  # fmt: skip
+    category = replace(
+        linear, name="unit_kinds", label="kinds of units", values=("64",), scale="category",
+        divides=True,
+    )  # fmt: skip
+    log = replace(linear, name="penalty", label="penalty of weights", scale="log")
+    for declared in (linear, category, log):
+        monkeypatch.setitem(HYPERPARAMETERS, declared.name, declared)
+
+
+class Extend(Protocol):
+    def __call__(
+        self,
+        record: StudyRecord,
+        shares: tuple[float, ...] = (0.0,),
+        kinds: tuple[str, ...] = ("64",),
+        penalties: tuple[float, ...] = (0.0,),
+    ) -> StudyRecord: ...
+
+
+@pytest.fixture
+def extend(monkeypatch: pytest.MonkeyPatch) -> Extend:
+    """Declare made-up hyperparameters, and repeat each trial of a record for all their values.
+
+    Later values are a little worse.
+    """
+
+    def extended(
+        record: StudyRecord,
+        shares: tuple[float, ...] = (0.0,),
+        kinds: tuple[str, ...] = ("64",),
+        penalties: tuple[float, ...] = (0.0,),
+    ) -> StudyRecord:
+        declare(monkeypatch)
+        points = pd.DataFrame(
+            product(shares, kinds, penalties), columns=["drop_share", "unit_kinds", "penalty"]
+        ).reset_index(names="place")
+        old = record.tables
+        runs = repeat(old.runs, points)[old.runs.columns]
+        runs["stack"] += runs["trial"]  # a stack of one each
+        tables = Tables(repeat(old.trials, points), repeat(old.epochs, points), runs)
+        return replace(record, tables=tables)
+
+    return extended
+
+
+def repeat(frame: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
+    rows = frame.merge(points, how="cross")
+    for column in {"val_accuracy", "best_val_accuracy"} & set(frame.columns):
+        rows[column] -= 0.01 * rows["place"]
+    names = rows["trial"] + "-" + rows["place"].astype(str)
+    return rows.assign(trial=names.where(rows["place"] > 0, rows["trial"])).drop(columns="place")
+
+
+@pytest.mark.parametrize("kind", ["whole", "some diverged", "unfinished", "nothing trained"])
+def test_a_study_of_any_hyperparameters_has_every_figure(
+    kind: str, tmp_path: Path, extend: Extend
+) -> None:
+    record = extend(make_record(tmp_path, **KINDS[kind]), shares=(0.0, 0.5), kinds=("64", "128-64"))
+    sections = draw_sections(record)
+    charts = {chart.name: chart for section in sections for chart in section.charts}
+    assert all(chart.says.endswith(".") and chart.picture.content for chart in charts.values())
+    maps = [name for name in charts if name.startswith("heatmap")]
+    assert len(maps) == 6
+    assert "A cell is the best over share of dropped units and kinds of units." in (
+        charts["heatmap"].caption
+    )
+    omitted = [omission for section in sections for omission in section.omissions]
+    assert len(charts) - len(maps) + len(omitted) == 11
+    if kind == "whole":
+        assert omitted == []
+        panels = [axes.get_xlabel() for axes in charts["sweep"].figure.axes]
+        assert panels[-2:] == ["share of dropped units", "kinds of units"]
+        assert "coloured and labelled by batch size and kinds of units" in (
+            charts["timeline"].caption
+        )
+
+
+def test_colour_and_dashes_are_the_first_two_hyperparameters_that_vary(
+    tmp_path: Path, extend: Extend
+) -> None:
+    one = make_record(tmp_path, lrs=(0.1,), batch_sizes=(32,))
+    record = extend(one, shares=(0.0, 0.5), kinds=("64", "128-64"), penalties=(0.0, 0.1))
+    frame = summarise_curves(record.tables.trials, record.tables.epochs, None)
+    encoding = Encoding.of(frame)
+    assert (encoding.first.name, encoding.second.name) == ("drop_share", "unit_kinds")
+    assert describe_encoding(frame) == (
+        "Colour is the share of dropped units, dashes and marker are the kinds of units. "
+        "Configurations that differ only in penalty of weights look alike."
+    )
+    (legend,) = draw_comparison(frame).legends
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert [text for text in texts if text != " "] == ["0", "0.5", "64", "128-64"]
+
+
+def test_a_lone_hyperparameter_that_varies_is_shown_by_colour(
+    tmp_path: Path, extend: Extend
+) -> None:
+    one = make_record(tmp_path, lrs=(0.1,), batch_sizes=(32,))
+    trials = extend(one, kinds=("64", "128-64", "256-64")).tables.trials
+    encoding = Encoding.of(trials)
+    assert encoding.first.values == ("64", "128-64", "256-64")  # by the numbers in them
+    assert describe_encoding(trials) == "Colour is the kinds of units."
+    assert len({tuple(colour) for colour in encoding.colours(encoding.first.values)}) == 3
+
+
+def test_a_cell_of_a_heat_map_is_the_best_over_the_other_hyperparameters(
+    tmp_path: Path, extend: Extend
+) -> None:
+    record = extend(make_record(tmp_path), shares=(0.0, 0.5))
+    trials = record.tables.trials
+    both, one = (
+        summarise_heatmap(table, None, ("lr", "batch_size"))
+        for table in (trials, trials[trials["drop_share"] == 0])
+    )
+    pd.testing.assert_frame_equal(both, one)
+
+
+def test_the_winners_cell_shows_the_winner(tmp_path: Path, extend: Extend) -> None:
+    trials = extend(make_record(tmp_path), shares=(0.0, 0.5)).tables.trials
+    second = str(trials.loc[trials["drop_share"] == 0.5, "trial"].iloc[-1])
+    frame = summarise_heatmap(trials, second, ("lr", "batch_size"))
+    assert frame.loc[frame["winner"], "drop_share"].tolist() == [0.5]
+
+
+def test_the_heat_maps_that_are_left_out_are_counted(tmp_path: Path, extend: Extend) -> None:
+    record = extend(make_record(tmp_path), (0.0, 0.5), ("64", "128-64"), (0.0, 0.1))
+    assert len(pairs(record.tables.trials)) == 10
+    maps = [c for c in draw_sections(record)[0].charts if c.name.startswith("heatmap")]
+    assert len(maps) == MOST_PAIRS
+    assert maps[0].caption.endswith("Heat maps of 4 more pairs of hyperparameters are left out.")
+
+
+def test_the_shares_of_any_hyperparameters_sum_to_one(tmp_path: Path, extend: Extend) -> None:
+    trials = extend(make_record(tmp_path), shares=(0.0, 0.5)).tables.trials
+    found = effects.summarise_shares(effects.summarise_effects(trials))
+    assert found["term"].tolist() == ["lr", "batch_size", "drop_share", "interaction"]
+    assert found["share"].sum() == pytest.approx(1)
+    assert "and their interactions 0%." in effects.describe_shares(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "scale"),
+    [
+        ("drop_share", [0.0, 0.1, 0.9], "linear"),
+        ("unit_kinds", ["64", "128-64"], "linear"),
+        ("penalty", [0.001, 0.1], "log"),
+        ("penalty", [0.0, 0.001, 0.1], "symlog"),  # zero has no logarithm
+        ("penalty", [0.1, 0.2], "linear"),
+    ],
+)
+def test_the_scale_of_an_axis_is_the_declared_one(
+    name: str, values: list[Any], scale: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declare(monkeypatch)
+    axes = new_figure(3, 3).add_subplot()
+    ValueScale.of(name, values).set_axis(axes)
+    assert axes.get_xscale() == scale
+    labels = [text.get_text() for text in axes.get_xticklabels()]
+    assert labels == [f"{v:g}" if isinstance(v, float) else v for v in values]
+
+
+@pytest.mark.parametrize("scale", ["linear", "category", "log"])
+def test_many_values_of_any_scale_get_a_colour_bar(
+    scale: str, tmp_path: Path, extend: Extend
+) -> None:
+    many = tuple(round(0.01 * n, 2) for n in range(20))
+    values = {
+        "linear": {"shares": many},
+        "category": {"kinds": tuple(f"{n}-64" for n in range(20))},
+        "log": {"penalties": many},
+    }
+    one = make_record(tmp_path, lrs=(0.1,), batch_sizes=(32,))
+    record = extend(one, **values[scale])  # type: ignore[arg-type]
+    frame = summarise_curves(record.tables.trials, record.tables.epochs, None)
+    encoding = Encoding.of(frame)
+    assert len({tuple(colour) for colour in encoding.colours(encoding.first.values)}) == 20
+    *_, bar = draw_comparison(frame).axes
+    assert bar.get_title("left") == encoding.first.label

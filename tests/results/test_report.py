@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -21,9 +22,11 @@ from selenium.webdriver.support.select import Select
 
 from digitrec.cli.display import describe_verdict
 from digitrec.cli.options import make_parser, make_request
+from digitrec.results import outcome
 from digitrec.results.analysis.finding import Finding
 from digitrec.results.analysis.ranking import rank
 from digitrec.results.analysis.verdict import reach_verdict
+from digitrec.results.figures import comparison
 from digitrec.results.outcome import write_report
 from digitrec.results.report.markdown import code, make_markdown, plain
 from digitrec.results.report.page import make_page
@@ -31,6 +34,7 @@ from digitrec.results.report.sections import draw_sections
 from digitrec.results.report.summary import choose_columns, summarise
 from digitrec.store.record import StudyRecord
 from digitrec.store.tables import TRIAL_COLUMNS
+from digitrec.store.timings import Timings
 from tests.results.test_figures import KINDS
 from tests.studies import VAL_ROWS, make_record
 
@@ -588,3 +592,26 @@ def test_on_paper_every_row_and_picture_is_whole(shown: webdriver.Chrome) -> Non
     pdf = base64.b64decode(shown.execute_cdp_cmd("Page.printToPDF", {})["data"])
     assert pdf.startswith(b"%PDF")
     shown.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+def test_the_page_and_the_files_show_figures_that_are_drawn_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record, draw = make_record(tmp_path), Mock(wraps=comparison.draw_comparison)
+    monkeypatch.setattr(comparison, "draw_comparison", draw)
+    monkeypatch.setattr(outcome, "read_record", lambda directory: record)
+    outcome.conclude(record.directory)
+    assert record.directory.read("plots/comparison.png")
+    assert b"figure-comparison" in record.directory.read("report.html")
+    draw.assert_called_once()
+
+
+def test_a_later_report_shows_the_timings_of_the_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = make_record(tmp_path)
+    monkeypatch.setattr(outcome, "read_record", lambda directory: record)
+    outcome.conclude(record.directory)
+    assert b"Seconds: start Ray 2.0 and train 3.0." in record.directory.read("report.html")
+    outcome.conclude(record.directory, timings=Timings({"train": 7.0}))
+    assert b"Seconds: train 7.0 and write tables and model" in record.directory.read("report.html")

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from digitrec.errors import InputError
+from digitrec.errors import DamagedError, InputError
 from digitrec.results.analysis.ranking import rank
 from digitrec.space.points import Space
 from digitrec.space.records import EpochRecord
 from digitrec.store import arrays, tables
-from digitrec.store.arrays import DamagedError, pack
+from digitrec.store.arrays import pack
 from digitrec.store.best import read_best
 from digitrec.store.folder import Folder
 from digitrec.store.record import read_record
@@ -216,7 +216,7 @@ def test_a_foreign_study_json_is_no_question(study: Folder, content: str) -> Non
     study.write("study.json", content.encode(errors="surrogateescape"))
     with pytest.raises(DamagedError, match="it "):
         read_spec(study)
-    with pytest.raises(InputError, match=r"study\.json: it .* writes it anew"):
+    with pytest.raises(InputError, match=r"study\.json: it .* writes it again"):
         read_record(study)
 
 

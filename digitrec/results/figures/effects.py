@@ -13,7 +13,7 @@ from digitrec.results.figures.configurations import label_value, order_values, s
 from digitrec.results.figures.encoding import Encoding
 from digitrec.results.figures.scales import ValueScale
 from digitrec.results.figures.style import LINE_GREY
-from digitrec.results.figures.sweep import new_panels
+from digitrec.results.figures.sweep import draw_panels
 from digitrec.results.text import count, join_words, percent
 from digitrec.space.hyperparameters import HYPERPARAMETERS
 
@@ -130,16 +130,13 @@ def draw_effects(frame: pd.DataFrame) -> Figure:
     Args:
         frame: as from `summarise_effects`, with at least one accuracy.
     """
-    names = searched(frame)
-    low, high = frame["accuracy"].min(), frame["accuracy"].max()
-    figure, panels = new_panels(names, low, high, "validation accuracy")
+    scales = [ValueScale.of(name, frame[name]) for name in searched(frame)]
+    figure = draw_panels(scales, frame["accuracy"], "validation accuracy")
     encoding = Encoding.of(frame)
-    for axes, name in zip(panels, names, strict=True):
-        scale = ValueScale.of(name, frame[name])
-        scale.set_axis(axes)
-        if len(names) > 1:
+    for axes, scale in zip(figure.axes, scales, strict=True):
+        if len(scales) > 1:
             _draw_interaction(axes, frame, scale, encoding)
-        effect = main_effect(frame, name)
+        effect = main_effect(frame, scale.name)
         x, y = scale.positions(effect), list(effect.values())
         axes.plot(x, y, color="black", linewidth=3, marker="o", label="mean")
     return figure

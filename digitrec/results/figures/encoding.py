@@ -217,4 +217,4 @@ def _draw_colour_bar(figure: Figure, bar: Axes, encoding: Encoding) -> None:
     figure.colorbar(ScalarMappable(encoding.first.norm(), ORDERED_COLOURS), cax=bar)
     bar.set_title(encoding.first.label, fontsize=TICK_SIZE, fontweight="bold", loc="left")
     bar.tick_params(labelsize=TICK_SIZE)
-    encoding.first.set_ticks(bar.yaxis, least_gap=0.09)
+    encoding.first.set_ticks(bar.yaxis)

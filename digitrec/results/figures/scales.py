@@ -27,6 +27,9 @@ LOSS_CEILING = 20.0
 # Above this ratio of the largest to the smallest value, a log scale shows more than a linear one.
 LOG_RATIO = 3.0
 MOST_VALUES_AS_TICKS = 8
+# At a horizontal axis of 2 inches, the least gap of two labels as a share of the axis, the largest
+# ratio of a log scale whose ticks lie closer than decades, and the characters side by side.
+LEAST_GAP, DECADES_RATIO, MOST_CHARACTERS = 0.09, 30.0, 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,42 +97,50 @@ class ValueScale:
             axes.set_xscale("log")
         ends = axes.xaxis.get_transform().transform([low, high])
         margin = 0.07 * (ends[1] - ends[0]) or 0.5 * abs(low) or 0.5
+        if self.kind == "category":
+            margin = 0.5
         limits = axes.xaxis.get_transform().inverted().transform
         axes.set_xlim(*limits([ends[0] - margin, ends[1] + margin]))
-        self.set_ticks(axes.xaxis, least_gap=0.09)
+        self.set_ticks(axes.xaxis)
+        if self.is_rotated:
+            axes.tick_params(axis="x", rotation=90)
+        if self.kind == "log" and high > DECADES_RATIO * low and len(self.values) > 8:
+            axes.xaxis.set_major_locator(LogLocator())
 
-    def set_ticks(self, axis: Axis, least_gap: float) -> None:
-        """Put ticks at the values, or at round numbers where the values are many.
+    @property
+    def is_rotated(self) -> bool:
+        """Whether the values are too long to be written side by side below an axis."""
+        texts = self.tick_texts() if self.kind == "category" else []
+        return len(texts) * (max(map(len, texts), default=0) + 1) > MOST_CHARACTERS
 
-        Args:
-            axis: is scaled already.
-            least_gap: between two labels, as a share of the axis.
-        """
+    def tick_texts(self) -> list[str]:
+        """Return the labels of a category at an axis; of many, every second, third and so on."""
+        return self.texts()[:: -(-len(self.values) // MOST_VALUES_AS_TICKS)]
+
+    def set_ticks(self, axis: Axis) -> None:
+        """Put ticks at the values of a scaled axis, at round numbers if the values are many."""
         places = self.positions(self.values)
         axis.set_minor_locator(NullLocator())
         if self.kind == "category":
             step = -(-len(places) // MOST_VALUES_AS_TICKS)
-            axis.set_ticks(places[::step], self.texts()[::step])
+            axis.set_ticks(places[::step], self.tick_texts())
             return
         axis.set_major_formatter(plain_format())
         if len(places) <= MOST_VALUES_AS_TICKS:
             on_axis = axis.get_transform().transform(places)
-            axis.set_major_locator(FixedLocator(keep_apart(places, on_axis, least_gap)))
+            axis.set_major_locator(FixedLocator(keep_apart(places, on_axis)))
         elif self.kind == "log":
             axis.set_major_locator(log_ticks(places[0], places[-1]))
 
 
-def keep_apart(
-    values: Sequence[float] | Floats, places: Sequence[float] | Floats, least_gap: float = 0.09
-) -> list[float]:
+def keep_apart(values: Sequence[float] | Floats, places: Sequence[float] | Floats) -> list[float]:
     """Return those of ascending values whose labels have room.
 
     Args:
         values: any number of them.
         places: of the values on the axis.
-        least_gap: between two labels, as a share of the distance of the first and the last place.
     """
-    least = least_gap * (places[-1] - places[0])
+    least = LEAST_GAP * (places[-1] - places[0])
     kept: list[int] = []
     for index, place in enumerate(places):
         if not kept or place - places[kept[-1]] >= least:

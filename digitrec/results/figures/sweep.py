@@ -10,6 +10,7 @@ from digitrec.results.figures.configurations import label_value, order_values, s
 from digitrec.results.figures.encoding import Encoding
 from digitrec.results.figures.scales import ValueScale, set_accuracies
 from digitrec.results.figures.style import (
+    CHARACTERS_PER_INCH,
     TEXT_GREY,
     WHITE_EDGE,
     break_label,
@@ -65,22 +66,26 @@ def summarise_sweep(trials: pd.DataFrame, winner: str | None) -> pd.DataFrame:
     )
 
 
-def new_panels(names: list[str], low: float, high: float, label: str) -> tuple[Figure, list[Axes]]:
-    """Return a figure with a panel of accuracies per hyperparameter, side by side.
+def draw_panels(scales: list[ValueScale], accuracies: "pd.Series[float]", label: str) -> Figure:
+    """Draw an empty panel of accuracies per hyperparameter, side by side.
 
     Args:
-        names: of the hyperparameters.
-        low: the lowest accuracy.
-        high: the highest.
+        scales: of the hyperparameters.
+        accuracies: all that will be drawn.
         label: of the accuracy.
     """
-    figure = new_figure(1.1 + 2.1 * len(names), 3.6)
-    panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
-    width = figure.get_figwidth()
-    figure.subplots_adjust(0.95 / width, 0.15, 1 - 0.15 / width, 0.97, wspace=0.07)
-    set_accuracies(panels[0], low, high, label)
+    rotated = [len(text) for scale in scales if scale.is_rotated for text in scale.tick_texts()]
+    below = max(rotated, default=0) / CHARACTERS_PER_INCH
+    width, height = 1.1 + 2.1 * len(scales), 3.6 + below
+    figure = new_figure(width, height)
+    panels = figure.subplots(1, len(scales), sharey=True, squeeze=False)[0]
+    bottom, top = (0.54 + below) / height, 1 - 0.108 / height
+    figure.subplots_adjust(0.95 / width, bottom, 1 - 0.15 / width, top, wspace=0.07)
+    set_accuracies(panels[0], accuracies.min(), accuracies.max(), label)
     break_label(panels[0])
-    return figure, [prepare(axes) for axes in panels]
+    for axes, scale in zip(panels, scales, strict=True):
+        scale.set_axis(prepare(axes))
+    return figure
 
 
 def draw_sweep(frame: pd.DataFrame) -> Figure:
@@ -89,13 +94,11 @@ def draw_sweep(frame: pd.DataFrame) -> Figure:
     Args:
         frame: as from `summarise_sweep`, some of them trained.
     """
-    names, best = searched(frame), frame["best"]
-    figure, panels = new_panels(names, best.min(), best.max(), "best validation accuracy")
+    scales = [ValueScale.of(name, frame[name]) for name in searched(frame)]
+    figure = draw_panels(scales, frame["best"], "best validation accuracy")
     encoding = Encoding.of(frame)
-    for axes, name in zip(panels, names, strict=True):
-        scale = ValueScale.of(name, frame[name])
-        scale.set_axis(axes)
-        _draw_points(axes, frame.assign(x=scale.positions(frame[name])), encoding)
+    for axes, scale in zip(figure.axes, scales, strict=True):
+        _draw_points(axes, frame.assign(x=scale.positions(frame[scale.name])), encoding)
     return figure
 
 
