@@ -241,10 +241,12 @@ def plan(
         images=spec.data["train_rows"] * spec.epochs,
         stack_size=size,
     )
+    lengths = sorted({len(result.epochs) for result in results})
     earlier = {
-        member: result.key
-        for epochs in range(1, spec.epochs)
-        for member, result, _ in results_after(epochs, results)
+        trial: result.key
+        for epochs in lengths
+        if epochs < spec.epochs
+        for trial, result, _ in results_after(epochs, results)
     }
     tasks = []
     for stack in whole:
