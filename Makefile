@@ -16,7 +16,7 @@ LOCK := cluster/requirements.lock
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help tune report predict cluster submit cluster-stop test soak fuzz bench check format lock clean
+.PHONY: help tune report predict cluster submit cluster-stop test test-fast coverage soak fuzz bench check format lock clean
 
 help: ## list the commands
 	@echo "make COMMAND, where COMMAND is"
@@ -54,6 +54,12 @@ cluster-stop: $(READY) ## end the Ray cluster that 'make cluster' started
 
 test: $(READY) ## run the tests
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-fast: $(READY) ## run the tests that need neither Ray nor a browser, within a minute
+	@$(BIN)/python -m pytest -m 'not ray and not cluster and not browser' $(ARGS)
+
+coverage: $(READY) ## run the tests and measure which branches they take, in this process
+	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
 
 soak: $(READY) ## cut a study at 200 points and compare; an hour or two: ARGS="--cuts 50 --minutes 15"
 	@$(BIN)/python -m tests.soak $(ARGS)

@@ -1,51 +1,54 @@
 """A Ray cluster of one node on this machine, to practise on: `make cluster`, `make cluster-stop`.
 
-One process, `ray start --block`, starts all others and ends them when it ends. It is recorded by
-its pid and the time it started: a pid alone may by now be somebody else's. It and what descends
-from it is what `stop` ends, and nothing else; `ray stop` would end every Ray on the machine.
+One process, `ray start --block`, starts all others and ends them when it ends. Its pid and start
+time are recorded: a pid alone may belong to another process by now. `stop` ends that process and
+its descendants, and nothing else; `ray stop` would end every Ray on the machine.
 """
 
 import argparse
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import psutil
 
-from digitrec.cli.main import COMPLETE, WRONG_INPUT, OneLineParser
-from digitrec.errors import InputError
-from digitrec.signals import sigterm_as_sigint
+from digitrec.cli.options import OneLineParser
+from digitrec.errors import COMPLETE, WRONG_INPUT, InputError
+from digitrec.tuning.token import secure_token
 
-HOST = "127.0.0.1"  # whoever reaches a dashboard's port may run code with the token; only we do
+HOST = "127.0.0.1"  # of the dashboard: whoever reaches its port and has the token can run code
 START_SECONDS = 120.0
-END_SECONDS = 10.0
-CLOCK_SECONDS = 2.0  # by which two readings of one process's start may differ
+END_SECONDS = 20.0  # for Ray to end its processes before they are killed
+KILL_SECONDS = 10.0  # for killed processes to be gone
+CLOCK_SECONDS = 2.0  # by which two readings of the start time of a process may differ
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """The process that holds a local cluster together."""
+    """The process that started a local cluster."""
 
     pid: int
-    started: float  # Unix seconds; together with the pid it names the process for good
+    started: float  # Unix seconds; identifies the process together with the pid
     address: str  # of the dashboard
-    log: str  # file that Ray's start is written to
+    log: str  # file with the output of `ray start`
+    gcs: str = ""  # HOST:PORT of the cluster; empty until it is up
+    current: str = ""  # file in which Ray names the cluster that `ray.init()` connects to
 
     def process(self) -> psutil.Process | None:
-        """Return the process, or None if it is gone, whoever has its pid now."""
-        try:
+        """Return the process, or None if it has ended, even if another has its pid now."""
+        with suppress(psutil.NoSuchProcess):
             process = psutil.Process(self.pid)
-            same = abs(process.create_time() - self.started) < CLOCK_SECONDS
-            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-        except psutil.NoSuchProcess:
-            return None
+            if abs(process.create_time() - self.started) < CLOCK_SECONDS and _runs(process):
+                return process
+        return None
 
 
 def record() -> Path:
@@ -54,36 +57,47 @@ def record() -> Path:
     return cache / "digitrec" / "cluster.json"
 
 
-def running_head() -> Head | None:
-    """Return the local cluster that runs, if one does.
+def recorded_head() -> Head | None:
+    """Return the local cluster that was started last and not stopped; it may have ended.
 
     Raises:
-        InputError: the record of it cannot be read.
+        InputError: its record cannot be read.
     """
     try:
-        head = Head(**json.loads(record().read_text()))
+        return Head(**json.loads(record().read_text()))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
-            f"{record()} does not describe a cluster: {error}. If none of yours runs, delete it"
+            f"{record()} does not describe a cluster: {error}. If no cluster of yours runs, "
+            "delete it"
         ) from error
-    return head if head.process() else None
+
+
+def running_head() -> Head | None:
+    """Return the local cluster if it runs.
+
+    Raises:
+        InputError: its record cannot be read.
+    """
+    head = recorded_head()
+    return head if head and head.process() else None
 
 
 def start(port: int, options: Sequence[str]) -> Head:
-    """Start a head node whose dashboard listens on this machine alone, and wait until it answers.
+    """Start a head node with its dashboard on this machine alone; return once clients can connect.
 
     Args:
         port: of the dashboard.
         options: further options of `ray start`.
 
     Raises:
-        InputError: the port is taken, there is no token, or Ray does not start.
+        InputError: the port is taken, no token can be written, or Ray does not start.
     """
     _check_port(port)
     _check_python()
-    _make_token()
+    if said := secure_token(make=True):
+        print(f"cluster: {said}", file=sys.stderr)
     record().parent.mkdir(parents=True, exist_ok=True)
     log = record().with_name("cluster.log")
     with log.open("wb") as written:
@@ -93,7 +107,7 @@ def start(port: int, options: Sequence[str]) -> Head:
             stdout=written,
             stderr=subprocess.STDOUT,
             env=_environment(),
-            start_new_session=True,  # a Ctrl-C in this terminal is not meant for it
+            start_new_session=True,  # a Ctrl-C in this terminal must not reach it
         )
     head = Head(
         pid=process.pid,
@@ -101,31 +115,83 @@ def start(port: int, options: Sequence[str]) -> Head:
         address=f"http://{HOST}:{port}",
         log=str(log),
     )
-    record().write_text(json.dumps(asdict(head), indent=2) + "\n")
+    _write(head)
     try:
-        _wait_until_it_answers(process, port, log)
+        head = _wait_until_up(process, head)
     except BaseException:
         stop(head)
         raise
+    _write(head)
     return head
 
 
+def _write(head: Head) -> None:
+    record().write_text(json.dumps(asdict(head), indent=2) + "\n")
+
+
 def stop(head: Head) -> int:
-    """End a local cluster and all that it started; returns how many processes that were."""
+    """End a local cluster with all its processes; return how many there were.
+
+    Raises:
+        InputError: some of them do not end.
+    """
     process = head.process()
     ended = _end_tree(process) if process else 0
+    _clear_current(head)
     record().unlink(missing_ok=True)
     return ended
 
 
+def _clear_current(head: Head) -> None:
+    """Delete Ray's note of the current cluster if it names this one.
+
+    Otherwise every plain `ray.init()` of this machine would try for minutes to connect to it.
+    """
+    if head.gcs and _current(head.current) == head.gcs:
+        with suppress(OSError):
+            Path(head.current).unlink()
+
+
+def _current(file: str) -> str | None:
+    with suppress(OSError):
+        return Path(file).read_text().strip()
+    return None
+
+
 def _end_tree(process: psutil.Process) -> int:
+    """End a head and all its descendants.
+
+    The head ends Ray's processes in Ray's own order: first the raylet, which ends its workers.
+
+    Raises:
+        InputError: some are there even after they were killed.
+    """
     tree = [process, *_descendants(process)]  # listed first: orphans could not be found any more
     process.terminate()
-    _, alive = psutil.wait_procs(tree, timeout=END_SECONDS)
-    for left in {*alive, *(child for parent in alive for child in _descendants(parent))}:
+    left = _wait_until_gone(tree, END_SECONDS)
+    left |= {child for parent in left for child in _descendants(parent)}
+    for one in left:
         with suppress(psutil.NoSuchProcess):  # psutil compares the start time before it kills
-            left.kill()
+            one.kill()
+    if stuck := _wait_until_gone(left, KILL_SECONDS):
+        pids = ", ".join(str(one.pid) for one in stuck)
+        raise InputError(f"killed processes of the cluster do not end: {pids}")
     return len(tree)
+
+
+def _wait_until_gone(processes: Collection[psutil.Process], seconds: float) -> set[psutil.Process]:
+    """Return those processes that still run after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while (left := set(filter(_runs, processes))) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Return whether a process has not ended; the parent of a zombie may never notice its end."""
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _descendants(process: psutil.Process) -> list[psutil.Process]:
@@ -139,14 +205,14 @@ def _ray(*arguments: str) -> list[str]:
 
 
 def _addresses(port: int) -> list[str]:
-    """Return options that keep clear of another Ray's ports on this machine."""
+    """Return options that avoid the ports of another Ray on this machine."""
     return [
         f"--dashboard-host={HOST}",
         f"--dashboard-port={port}",
-        "--port=0",  # any that is free
+        "--port=0",  # any free one
         "--dashboard-agent-listen-port=0",
         f"--ray-client-server-port={_free_port()}",  # takes no 0
-        "--min-worker-port=0",  # else 10002 to 19999, which no other port may lie in
+        "--min-worker-port=0",  # otherwise 10002 to 19999, and no other port may be in that range
         "--max-worker-port=0",
     ]
 
@@ -158,14 +224,14 @@ def _free_port() -> int:
 
 
 def _environment() -> dict[str, str]:
-    """Return the variables that a head of ours starts with."""
+    """Return the environment of the head."""
     inherited = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     return inherited | {
-        # An entry point's `python` is looked up on the PATH of the node.
+        # Ray looks up the `python` of a job's entry point on the node's PATH.
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-        "RAY_AUTH_MODE": "token",  # without it, `ray start` asks for none where there is none yet
+        "RAY_AUTH_MODE": "token",
         "RAY_USAGE_STATS_ENABLED": os.environ.get("RAY_USAGE_STATS_ENABLED", "0"),
-        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # there is no other node to drain to
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # no other node could take over its tasks
     }
 
 
@@ -189,32 +255,36 @@ def _check_python() -> None:
         )
 
 
-def _make_token() -> None:
-    """Have Ray make this user's token if there is none; only the user may read it."""
-    made = subprocess.run(
-        _ray("get-auth-token", "--generate"),
-        capture_output=True,
-        text=True,
-        env=_environment(),
-        umask=0o077,
-        check=False,
-    )
-    if made.returncode != 0:
-        raise InputError(f"there is no token: {_last_line(made.stderr)}")
+def _wait_until_up(process: psutil.Popen, head: Head) -> Head:
+    """Wait until clients can connect; return the head with the address that they connect to.
 
+    `ray start` writes the address to a file once all its processes answer.
 
-def _wait_until_it_answers(process: psutil.Popen, port: int, log: Path) -> None:
+    Raises:
+        InputError: it ends, or takes too long.
+    """
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
-        try:
-            socket.create_connection((HOST, port), timeout=1).close()
-        except OSError:
-            time.sleep(0.1)
-        else:
-            return
-    late = f"after {START_SECONDS:g} s its dashboard does not answer"
-    why = late if process.poll() is None else _last_line(log.read_text(errors="replace"))
-    raise InputError(f"Ray does not start: {why} (all it said is in {log})")
+        for gcs, file in _addresses_of_clients(process):
+            if _current(file) == gcs:
+                return replace(head, gcs=gcs, current=file)
+        time.sleep(0.1)
+    late = f"after {START_SECONDS:g} s no client can connect to it"
+    said = Path(head.log).read_text(errors="replace")
+    why = late if process.poll() is None else _last_line(said)
+    raise InputError(f"Ray does not start: {why} (its output is in {head.log})")
+
+
+def _addresses_of_clients(process: psutil.Process) -> Iterator[tuple[str, str]]:
+    """Yield the address of the cluster, and the file that will name it, once Ray has chosen them.
+
+    They are arguments of the processes that `ray start` starts.
+    """
+    for child in _descendants(process):
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            given = dict(argument.partition("=")[::2] for argument in child.cmdline())
+            if {"--gcs-address", "--temp-dir"} <= given.keys():
+                yield given["--gcs-address"], str(Path(given["--temp-dir"], "ray_current_cluster"))
 
 
 def _last_line(text: str) -> str:
@@ -223,28 +293,29 @@ def _last_line(text: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Start or stop the local cluster; returns the exit code: 0 done, 2 it cannot be done."""
+    """Start or stop the local cluster; return the exit code: 0 done, 2 it cannot be done."""
     parser = OneLineParser(prog="cluster.local", description=__doc__, allow_abbrev=False)
     parser.add_argument("action", choices=("start", "stop"))
     parser.add_argument("--dashboard-port", type=int, default=8265, metavar="PORT")
     options, for_ray = parser.parse_known_args(arguments)
+    # As Ctrl-C. To block the signal would not do: Ray's processes would inherit that.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with sigterm_as_sigint():
-            if options.action == "start":
-                run_start(options, for_ray)
-            else:
-                run_stop()
+        if options.action == "start":
+            run_start(options, for_ray)
+        else:
+            run_stop()
     except InputError as error:
         print(f"cluster: {error}", file=sys.stderr)
         return WRONG_INPUT
     except KeyboardInterrupt:
-        print("cluster: stopped; what was started is ended", file=sys.stderr)
+        print("cluster: stopped; what it had started has ended", file=sys.stderr)
         return WRONG_INPUT
     return COMPLETE
 
 
 def run_start(options: argparse.Namespace, for_ray: Sequence[str]) -> None:
-    """Start the local cluster, unless it runs already, and say how to use it."""
+    """Start the local cluster unless it runs already, and print how to use it."""
     head = running_head()
     if head:
         print(f"A cluster is running already, since {time.ctime(head.started)}")
@@ -259,12 +330,12 @@ def run_start(options: argparse.Namespace, for_ray: Sequence[str]) -> None:
 
 
 def run_stop() -> None:
-    """End the local cluster, if one runs."""
-    head = running_head()
-    if head is None:
-        print("No cluster that `make cluster` started is running.")
+    """End the local cluster if one runs."""
+    head = recorded_head()
+    if head and (ended := stop(head)):
+        print(f"Ended the cluster at {head.address}: {ended} processes.")
     else:
-        print(f"Ended the cluster at {head.address}: {stop(head)} processes.")
+        print("No cluster that `make cluster` started is running.")
 
 
 if __name__ == "__main__":

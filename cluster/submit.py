@@ -7,46 +7,36 @@ submit` exits with 0 for a job that was stopped.)
 
 import argparse
 import asyncio
-import http.client
 import importlib.metadata
-import json
 import logging
 import os
 import re
 import shlex
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-import zipfile
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from cluster.local import running_head
-from digitrec.cli.main import (
-    COMPLETE,
-    UNFINISHED,
-    WRONG_INPUT,
-    OneLineParser,
-    make_parser,
-    make_request,
-)
-from digitrec.errors import InputError
+from digitrec.cli.options import OneLineParser, make_parser, make_request
+from digitrec.errors import COMPLETE, UNFINISHED, WRONG_INPUT, InputError
 from digitrec.store.folder import OBJECT_STORES
+from digitrec.tuning import ray_internals
+from digitrec.tuning.dashboard import asks_for_token
+from digitrec.tuning.token import HOW_TO_GET_ONE, find_token
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
 
 PROJECT = Path(__file__).parent.parent
 RUNTIME_ENV = PROJECT / "cluster" / "runtime_env.yaml"
-CONNECT_SECONDS = 5.0
 MOST_DATA_BYTES = (
     10 * 2**20
 )  # of an uploaded file; it passes through the head's memory to each node
@@ -148,14 +138,15 @@ def _uploaded(path: Path, data: str, runtime_env: dict[str, Any]) -> str:
             f"{MOST_DATA_BYTES // 2**20}); name {READABLE}"
         )
     inside = path.relative_to(PROJECT)
-    if inside.as_posix() not in uploaded_files(runtime_env):
+    name = inside.as_posix()
+    if name not in (uploaded_files(runtime_env) or {}):
         runtime_env["excludes"] += _readmitting(inside)
-        if inside.as_posix() not in uploaded_files(runtime_env):
+        if name not in (uploaded_files(runtime_env) or {name}):
             raise InputError(
                 f"{data}: is git-ignored, so Ray would not upload it; name {READABLE}, "
                 f"such as {path} if the head is this machine"
             )
-    return inside.as_posix()
+    return name
 
 
 def _readmitting(inside: Path) -> list[str]:
@@ -167,27 +158,11 @@ def _readmitting(inside: Path) -> list[str]:
     return patterns
 
 
-def uploaded_files(runtime_env: dict[str, Any]) -> dict[str, int]:
-    """Return the files that Ray would upload, and the bytes of each: it packs them to find out."""
-    from ray._private.runtime_env.packaging import create_package
-
-    with tempfile.TemporaryDirectory() as folder:
-        package = Path(folder) / "package.zip"
-        create_package(
-            runtime_env["working_dir"],
-            package,
-            include_gitignore=True,
-            excludes=runtime_env["excludes"],
-        )
-        with zipfile.ZipFile(package) as packed:
-            return {file.filename: file.file_size for file in packed.infolist()}
-
-
-class Token(NamedTuple):
-    """What a cluster knows its user by."""
-
-    text: str
-    source: str  # the variable or file that it was found in
+def uploaded_files(runtime_env: dict[str, Any]) -> dict[str, int] | None:
+    """Return the files that Ray would upload, and the bytes of each; None: not known."""
+    return ray_internals.uploaded_files(
+        Path(runtime_env["working_dir"]), excludes=runtime_env["excludes"]
+    )
 
 
 def connect(address: str) -> "JobSubmissionClient":
@@ -197,11 +172,8 @@ def connect(address: str) -> "JobSubmissionClient":
         InputError: no dashboard answers there within seconds, or it does not take our token.
     """
     token = find_token()
-    if _asks_for_token(address) and token is None:
-        raise InputError(
-            f"{address} asks for a token, and there is none here: `ray get-auth-token` on the "
-            "head node prints it; put it in ~/.ray/auth_token, readable by you alone"
-        )
+    if asks_for_token(address) and token is None:
+        raise InputError(f"{address} asks for a token, and there is none here: {HOW_TO_GET_ONE}")
     # These would silently replace the address that is given.
     os.environ.pop("RAY_ADDRESS", None)
     os.environ.pop("RAY_API_SERVER_ADDRESS", None)
@@ -215,46 +187,6 @@ def connect(address: str) -> "JobSubmissionClient":
     except AuthenticationError as error:
         source = token.source if token else "nobody"
         raise InputError(f"{address} does not take the token of {source}") from error
-
-
-def find_token() -> Token | None:
-    """Return the token of this user, looked for where Ray does and in its order.
-
-    Raises:
-        InputError: RAY_AUTH_TOKEN_PATH names no file with a token.
-
-    Source: https://docs.ray.io/en/latest/ray-security/token-auth.html
-    """
-    text = os.environ.get("RAY_AUTH_TOKEN", "").strip()
-    if text:
-        return Token(text, "RAY_AUTH_TOKEN")
-    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    path = Path(named) if named else Path.home() / ".ray" / "auth_token"
-    with suppress(OSError):
-        text = path.read_text().strip()
-    if named and not text:
-        raise InputError(f"RAY_AUTH_TOKEN_PATH: there is no token in {named}")
-    return Token(text, str(path)) if text else None
-
-
-def _asks_for_token(address: str) -> bool:
-    """Return whether the dashboard asks for a token, after seeing that there is one."""
-    try:
-        with urllib.request.urlopen(f"{address}/api/version", timeout=CONNECT_SECONDS) as answer:
-            is_ray = "ray_version" in json.load(answer)
-    except urllib.error.HTTPError as error:
-        if error.code == http.client.UNAUTHORIZED:
-            return True
-        is_ray = False
-    except urllib.error.URLError as error:
-        raise InputError(f"no Ray dashboard answers at {address}: {error.reason}") from error
-    except (OSError, http.client.HTTPException, ValueError):
-        is_ray = False
-    if not is_ray:
-        raise InputError(
-            f"{address}: what answers there is not a Ray dashboard, whose port is often 8265"
-        )
-    return False
 
 
 def dashboard_address(named: str | None) -> str:
@@ -350,6 +282,8 @@ def run(options: argparse.Namespace, for_tune: Sequence[str]) -> int:
     submission = make_submission(
         options.data, options.out, for_tune, test_data=options.test_data, on_this_machine=here
     )
+    if not here:
+        submission.metadata["dashboard"] = address  # for the commands that the study prints
     client = connect(address)
     submit(client, submission)
     later = (

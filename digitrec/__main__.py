@@ -2,16 +2,19 @@
 
 import gc
 import sys
+from collections.abc import Sequence
 
 from digitrec.errors import STOPPED
+from digitrec.import_path import leave_out_working_directory
 
 
-def run() -> int:
+def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; a Ctrl-C while it is imported is one line as well."""
     try:
+        leave_out_working_directory()
         from digitrec.cli.main import main
 
-        code = main()
+        code = main(arguments)
     except KeyboardInterrupt:
         print(STOPPED, file=sys.stderr)
         return 1

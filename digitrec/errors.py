@@ -1,6 +1,8 @@
-"""The error that a person can mend, and what is said of a Ctrl-C."""
+"""Errors that a person can mend, exit codes, and what is said about a Ctrl-C."""
 
-STOPPED = "digitrec: stopped. The same command goes on."
+COMPLETE, UNFINISHED, WRONG_INPUT = 0, 1, 2  # exit codes
+
+STOPPED = "digitrec: stopped."
 
 
 class InputError(ValueError):

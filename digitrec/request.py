@@ -1,16 +1,53 @@
-"""What a person asks for, checked; light to import, so that a wrong option is said at once."""
+"""What a person asks for, checked; light to import, so that a wrong option is said at once.
+
+Each field is declared once: default, help and option. `digitrec.cli.options` makes the options
+of the command line from them, `option_words` the command that asks for a request.
+"""
 
 import math
 import os
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any, NamedTuple, get_args
 
 from digitrec.errors import InputError
-from digitrec.space.hyperparameters import Precision
+from digitrec.space.hyperparameters import HYPERPARAMETERS, Precision
 from digitrec.space.points import Space
 from digitrec.store.folder import Folder
 
-IN_A_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # which Ray sets for the entry point
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # which Ray sets for the entry point of a job
+IN_A_RAY_JOB = JOB_CONFIG in os.environ
+
+
+class Option(NamedTuple):
+    """How the command line asks for a field of `Request`."""
+
+    group: str  # heading in the help
+    metavar: str
+    help: str
+    parse: Callable[[str], Any] = str  # a value from its text; raises ValueError
+    kind: str = "text"  # what the text has to be
+    choices: tuple[str, ...] = ()
+    former: str | None = None  # an older name of the option, which is still understood
+
+
+def option_name(name: str) -> str:
+    """Return the option of a field: `--val-fraction` of `val_fraction`."""
+    return "--" + name.replace("_", "-")
+
+
+INT: dict[str, Any] = {"parse": int, "kind": "a whole number"}
+FLOAT: dict[str, Any] = {"parse": float, "kind": "a number"}
+
+
+def _parse_stack_size(text: str) -> int | None:
+    return None if text == "auto" else int(text)
+
+
+def _option(default: Any, group: str, metavar: str, help: str, **more: Any) -> Any:
+    """Return a field of `Request` with its option as metadata."""
+    return field(default=default, metadata={"option": Option(group, metavar, help, **more)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,31 +58,95 @@ class Request:
         InputError: a value is out of its range.
     """
 
-    data: str = "sample"  # sample, openml, or a file
+    data: str = _option(
+        "sample",
+        "data",
+        "DATA",
+        "a .csv, .csv.gz or .parquet file, here or on s3:// or gs://, with the columns label, "
+        "pixel0, pixel1, ... (Kaggle's Digit Recognizer layout); 'sample', 5,000 MNIST digits that "
+        "need no download; or 'openml', all 70,000, downloaded once",
+    )
+    test_data: str | None = _option(
+        None,
+        "data",
+        "DATA",
+        "labelled digits that no choice depends on; the winner is scored on them once",
+    )
+    val_fraction: float = _option(0.2, "data", "F", "share of the rows to validate on", **FLOAT)
     space: Space = field(default_factory=Space)
-    epochs: int = 3
-    val_fraction: float = 0.2  # of the rows, for validation
-    precision: Precision = "float32"  # of the factors of the matrix products
-    confirm: int = 0  # how many leaders are trained again with fresh seeds
-    confirm_seeds: int = 3  # with how many
-    refit: bool = False  # train the winner on all rows before it is kept
-    test_data: str | None = None  # labelled digits that the winner is scored on once
-    out: str | None = None  # the study directory; None: results/ and the name of the data
-    stack_size: int | None = None  # the most trials trained as one; None: what ends soonest
-    cpus_per_trial: float = 1  # of a stack, that is, of one trial of Ray Tune
-    gpus_per_trial: float = 0
-    max_failures: int = 3  # how often a stack is tried again whose worker or node is lost
-    address: str | None = None  # of a Ray cluster; None: the one around us, or a fresh one
+    epochs: int = _option(3, "training", "E", "passes over the training rows", **INT)
+    precision: Precision = _option(  # noqa: RUF009
+        "float32",
+        "training",
+        "P",
+        "float32, or bf16, which multiplies in bfloat16 and keeps the weights in float32: faster "
+        "on processors and GPUs that have it in hardware",
+        choices=get_args(Precision),
+    )
+    confirm: int = _option(
+        0,
+        "winner",
+        "N",
+        "train the N leaders again with fresh seeds, and let their mean decide",
+        **INT,
+    )
+    confirm_seeds: int = _option(3, "winner", "S", "number of fresh seeds", **INT)
+    refit: bool = _option(
+        False,
+        "winner",
+        "",
+        "train the winner again on all rows, validation rows included, before it is saved",
+    )
+    out: str | None = _option(
+        None,
+        "results",
+        "DIR",
+        "the study directory, a path or a URI such as s3://bucket/study (default: results/ and "
+        "the name of the data)",
+    )
+    stack_size: int | None = _option(
+        None,
+        "machine",
+        "auto|N",
+        "the most trials to train together as one stack (default: auto)",
+        parse=_parse_stack_size,
+        kind="a whole number",
+    )
+    cpus_per_stack: float = _option(
+        1, "machine", "C", "cores for each stack", **FLOAT, former="--cpus-per-trial"
+    )
+    gpus_per_stack: float = _option(
+        0,
+        "machine",
+        "G",
+        "GPUs for each stack; a fraction such as 0.5 lets stacks share one",
+        **FLOAT,
+        former="--gpus-per-trial",
+    )
+    max_failures: int = _option(
+        3, "machine", "N", "how many times to retry a stack whose worker or node is lost", **INT
+    )
+    address: str | None = _option(
+        None,
+        "machine",
+        "ADDRESS",
+        "a Ray cluster to run on (default: inside a Ray job, its cluster; otherwise this machine)",
+    )
 
     def __post_init__(self) -> None:
+        for name in ("data", "test_data", "out", "address"):
+            if getattr(self, name) is not None:
+                check_name(option_name(name), getattr(self, name))
         _check(self.epochs >= 1, f"epochs {self.epochs} is not a whole number above 0")
-        _check(0 < self.val_fraction < 1, f"val-fraction {self.val_fraction} is not within 0 and 1")
+        _check(
+            0 < self.val_fraction < 1, f"val-fraction {self.val_fraction} is not between 0 and 1"
+        )
         _check(
             self.stack_size is None or self.stack_size >= 1,
             f"stack-size {self.stack_size} is neither 'auto' nor a whole number above 0",
         )
-        _check_share("cpus-per-trial", self.cpus_per_trial, self.cpus_per_trial > 0)
-        _check_share("gpus-per-trial", self.gpus_per_trial, self.gpus_per_trial >= 0)
+        _check_share("cpus-per-stack", self.cpus_per_stack, self.cpus_per_stack > 0)
+        _check_share("gpus-per-stack", self.gpus_per_stack, self.gpus_per_stack >= 0)
         _check(self.confirm >= 0, f"confirm {self.confirm} is less than 0")
         _check(
             self.confirm_seeds >= 1,
@@ -57,13 +158,68 @@ class Request:
             "inside a Ray job, --out must be an absolute path or a URI such as s3://bucket/study, "
             "on storage that outlives the job",
         )
-        _ = self.directory  # refuses what is no place
+        check_name("the working directory", os.getcwd())
+        check_name("the study directory", str(self.directory))
 
     @property
     def directory(self) -> Folder:
         """The study directory, absolute: workers run elsewhere."""
         name = Path(self.data).name.split(".")[0]
         return Folder.at(self.out or Path("results") / name)
+
+
+def options_of_request() -> dict[str, Option]:
+    """Return the options of the fields, by name; the search space has its own."""
+    return {each.name: each.metadata["option"] for each in fields(Request) if each.metadata}
+
+
+def default_of(name: str) -> Any:
+    """Return the default of a field that has one, which not every place can make a request for."""
+    return next(each.default for each in fields(Request) if each.name == name)
+
+
+def option_words(values: Mapping[str, Any]) -> list[str]:
+    """Return the options of `digitrec tune` that ask for these values.
+
+    Options at their defaults are left out.
+
+    Args:
+        values: fields of `Request` by name; missing ones have their defaults.
+    """
+    words = []
+    for each in fields(Request):
+        if each.name == "space":
+            words += _space_words(values.get("space", Space()))
+            continue
+        value = values.get(each.name, each.default)
+        if value is True:
+            words.append(option_name(each.name))
+        elif value != each.default:
+            words += [option_name(each.name), str(value)]
+    return words
+
+
+def _space_words(space: Space) -> list[str]:
+    words = []
+    for name, each in HYPERPARAMETERS.items():
+        if space.values[name] != each.values:
+            words += [each.option, ",".join(map(each.write, space.values[name]))]
+    if space.seeds != Space().seeds:
+        words += ["--seeds", ",".join(map(str, space.seeds))]
+    return words
+
+
+def check_name(what: str, name: str) -> None:
+    """Check the name of a file, a directory or a cluster.
+
+    Raises:
+        InputError: it is empty, or not UTF-8, as Ray, Parquet and JSON need it.
+    """
+    _check(bool(name.strip()), f"{what} is empty; give a value")
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{what}: the name {name!r} is not UTF-8; rename it") from error
 
 
 def _check_share(name: str, share: float, in_range: bool) -> None:

@@ -20,6 +20,7 @@ from digitrec.data.digits import (
 from digitrec.errors import InputError
 from digitrec.request import Request
 from digitrec.signals import sigint_put_off
+from digitrec.space.hyperparameters import with_role
 from digitrec.space.points import Space
 from digitrec.space.shape import layer_sizes
 from digitrec.store.arrays import DamagedError
@@ -31,6 +32,8 @@ from digitrec.store.stacks import Damage, set_aside
 from digitrec.store.timings import Timings
 from digitrec.store.validation import write_labels
 from digitrec.tuning.rounds import StudyRunner
+from digitrec.tuning.runner import MakeRunner
+from digitrec.tuning.session import Session
 from digitrec.winner.inputs import WinnerInputs
 
 if TYPE_CHECKING:
@@ -38,11 +41,19 @@ if TYPE_CHECKING:
 
 PACKAGED = ("sample", "openml")  # sources that are no files
 MOST_LEAKED = 0.01  # of the test images: some digits of two collections are the same by chance
+FEW_VAL_ROWS = 100  # with fewer, accuracy moves in steps of more than a percentage point
 SPLIT_SEED = 42  # of the plain training loop, whose validation rows these are
 
 
-def run_study(request: Request, console: Console) -> "StudyResult":
+def run_study(
+    request: Request, console: Console, make_runner: MakeRunner = Session
+) -> "StudyResult":
     """Train what the study directory does not hold yet, then write its tables, model and figures.
+
+    Args:
+        request: what to search for, and where.
+        console: shows the progress.
+        make_runner: makes what trains the stacks; Ray, unless a test has it otherwise.
 
     Raises:
         InputError: the data, the directory or the resources do not fit the request, or another run
@@ -58,8 +69,12 @@ def run_study(request: Request, console: Console) -> "StudyResult":
         test = _read_test(request.test_data, digits)
         question = ask(request, digits, split)
         shared = share(digits, split, question)
+    _warn_of_few(split, console)
     _prepare(study)
-    with locked(study) as lock, StudyRunner(request, shared, console, timings, lock) as rounds:
+    with (
+        locked(study) as lock,
+        StudyRunner(request, shared, console, timings, lock, make_runner) as rounds,
+    ):
         open_study(study, question, console)
         write_labels(study, question, digits.labels[split.val], split.val)
         rounds.train(question, question.trials())
@@ -99,11 +114,7 @@ def ask(request: Request, digits: Digits, split: Split) -> StudySpec:
             "val_rows": len(split.val),
             "pixels": pixels,
         },
-        space={
-            "lr": list(request.space.lrs),
-            "batch_size": list(request.space.batch_sizes),
-            "seed": list(request.space.seeds),
-        },
+        space=request.space.to_json(),
         epochs=request.epochs,
         val_fraction=request.val_fraction,
         split_seed=SPLIT_SEED,
@@ -186,10 +197,23 @@ def _split(digits: Digits, val_fraction: float) -> Split:
         raise InputError(f"{digits.source}: {error}") from error
 
 
+def _warn_of_few(split: Split, console: Console) -> None:
+    """Say what accuracy can resolve where few images are left to validate on."""
+    rows = len(split.val)
+    if rows < FEW_VAL_ROWS:
+        console.print(
+            f"[yellow]warning[/yellow]  validation images: {rows:,} of "
+            f"{rows + len(split.train):,}, so accuracy moves in steps of {100 / rows:.3g} "
+            "percentage points; raise --val-fraction or add data",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
 def _check_batch_sizes(space: Space, split: Split) -> None:
-    rows = len(split.train)
-    for size in space.batch_sizes:
+    batch, rows = with_role("batch"), len(split.train)
+    for size in space.values[batch.name]:
         if size > rows:
             raise InputError(
-                f"batch size {size} is more than the {rows} training rows; give --batch-size"
+                f"{batch.label} {size} is more than the {rows} training rows; give {batch.option}"
             )

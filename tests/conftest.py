@@ -1,6 +1,7 @@
-"""Fixtures that several test files share."""
+"""Fixtures that several test files share, the marks that follow from them, and the environment."""
 
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -17,11 +18,48 @@ import torch
 
 from digitrec.engine.train import TrainingData
 from digitrec.tuning.session import local_runtime_env
+from digitrec.tuning.token import secure_token
+
+# What would change what a test does; a machine that trains has some of them set.
+MEDDLING = ("RAY_", "OMP_", "AWS_")
+KEYS_OF_S3_SERVER = {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",  # otherwise it is asked, and waits
+}
+MARKS = {  # fixture -> mark of the tests that use it
+    "two_cpus": "ray",
+    "browser": "browser",
+    "cluster": "cluster",
+    "head": "cluster",
+    "hosts": "cluster",
+}
+
+for meddling in [name for name in os.environ if name.startswith(MEDDLING)]:
+    del os.environ[meddling]  # before any fixture of a module or session
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clear what an earlier test, or Ray, has left in the environment."""
+    for name, value in list(os.environ.items()):
+        if name.startswith(MEDDLING) and KEYS_OF_S3_SERVER.get(name) != value:
+            monkeypatch.delenv(name)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that use a fixture of MARKS."""
+    for item in items:
+        for fixture, mark in MARKS.items():
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(mark)
 
 
 @pytest.fixture(scope="session")
 def two_cpus() -> Iterator[None]:
     """One real Ray with two CPUs, shared by all tests that need one."""
+    secure_token(make=True)
     ray.init(
         "local",
         num_cpus=2,
@@ -61,10 +99,8 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         create = urllib.request.Request(f"http://{server.endpoint}/{server.bucket}", method="PUT")
         urllib.request.urlopen(create, timeout=30).close()
         with pytest.MonkeyPatch.context() as environment:
-            environment.setenv("AWS_ACCESS_KEY_ID", "testing")
-            environment.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-            environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
-            environment.setenv("AWS_EC2_METADATA_DISABLED", "true")  # else it is asked, and waits
+            for name, value in KEYS_OF_S3_SERVER.items():
+                environment.setenv(name, value)
             yield server
     finally:
         process.terminate()

@@ -32,6 +32,7 @@ def cut(place: Bench, expected: dict[str, bytes], *cuts: Cut) -> Figures:
     return figures
 
 
+@pytest.mark.cluster
 def test_a_study_whose_processes_are_killed_as_they_write_ends_the_same(
     place: Bench, expected: dict[str, bytes]
 ) -> None:
@@ -52,6 +53,7 @@ def test_a_study_whose_processes_are_killed_as_they_write_ends_the_same(
     assert figures.cuts.total() == 6
 
 
+@pytest.mark.cluster
 def test_a_study_whose_driver_is_killed_and_whose_disk_fails_ends_the_same(
     place: Bench, expected: dict[str, bytes]
 ) -> None:
@@ -93,6 +95,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         yield mounted
 
 
+@pytest.mark.cluster
 def test_a_full_disk_is_one_line_and_the_study_goes_on_on_a_larger_one(
     place: Bench, expected: dict[str, bytes], disk: Path
 ) -> None:
@@ -120,6 +123,7 @@ def test_a_read_only_disk_is_one_line_before_any_work(
     assert error.count("\n") == 1
 
 
+@pytest.mark.cluster
 def test_a_study_directory_that_is_removed_is_one_line(place: Bench, tmp_path: Path) -> None:
     study = tmp_path / "study"
     run = place.start(study)

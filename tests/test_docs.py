@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from digitrec.cli import main as cli
+from digitrec.cli import options as cli
 from digitrec.store import tables
 
 ROOT = Path(__file__).parent.parent

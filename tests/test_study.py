@@ -1,7 +1,12 @@
-"""Real studies, on real Ray with two CPUs and real MNIST digits from the packaged sample."""
+"""Real studies of real MNIST digits from the packaged sample.
+
+Most run in this process, where they end with the same files as on Ray; those that are about Ray, or
+about processes, run on real Ray with two CPUs.
+"""
 
 import io
 import json
+import math
 import os
 import re
 import shutil
@@ -9,8 +14,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -20,34 +26,54 @@ from rich.console import Console
 from safetensors.numpy import load_file
 
 from digitrec.cli import main as cli
+from digitrec.cli.display import describe
 from digitrec.data.digits import fit_scaler, read_digits, split_rows
 from digitrec.errors import InputError
 from digitrec.request import Request
 from digitrec.results.outcome import StudyResult
 from digitrec.space.points import Space
+from digitrec.space.stacks import Task
 from digitrec.store.folder import Folder
+from digitrec.store.spec import write_spec
 from digitrec.store.stacks import write_failure
 from digitrec.store.timings import Timings
 from digitrec.study import run_study
-from digitrec.tuning import rounds, search
+from digitrec.tuning import in_process, search
 from digitrec.tuning.address import check_address
+from digitrec.tuning.in_process import InProcess
+from digitrec.tuning.runner import MakeRunner
 from digitrec.tuning.session import Session, count_workers, local_runtime_env
-from digitrec.tuning.trainable import train_stack
+from digitrec.tuning.trainable import reports, stack_of, train_stack
 from digitrec.winner.classifier import load_classifier
+from tests.made_study import make_record
 from tune_jobs import mnist_grid
 
-SMALL = Space(lrs=(0.1, 0.5), batch_sizes=(256, 512))
+SMALL = Space.of(lr=(0.1, 0.5), batch_size=(256, 512))
 TIMES = ["seconds"]
 
 
-def run(out: Path, space: Space = SMALL, epochs: int = 2, **options: object) -> StudyResult:
+def run(
+    out: Path,
+    space: Space = SMALL,
+    epochs: int = 2,
+    *,
+    runner: MakeRunner = InProcess,
+    console: Console | None = None,
+    pictures: bool = False,
+    **options: object,
+) -> StudyResult:
+    """A study of the sample; drawing its figures and report takes longer than all else."""
     request = Request(space=space, epochs=epochs, out=str(out), **options)  # type: ignore[arg-type]
-    return run_study(request, Console(file=io.StringIO()))
+    with pytest.MonkeyPatch.context() as patched:
+        if not pictures:
+            patched.setattr("digitrec.results.figures.plots.draw_all", lambda *_: None)
+            patched.setattr("digitrec.results.outcome.write_report", lambda *_: None)
+        return run_study(request, console or Console(file=io.StringIO()), runner)
 
 
-def folder(outcome: StudyResult) -> Path:
-    assert outcome.directory.path is not None
-    return outcome.directory.path
+def folder(result: StudyResult) -> Path:
+    assert result.directory.path is not None
+    return result.directory.path
 
 
 def untimed(directory: Path, name: str) -> pd.DataFrame:
@@ -55,8 +81,34 @@ def untimed(directory: Path, name: str) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def finished(two_cpus: None, tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
-    return run(tmp_path_factory.mktemp("finished") / "study")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
+    return run(tmp_path_factory.mktemp("finished") / "study", pictures=True)
+
+
+@pytest.fixture(scope="module")
+def on_ray(two_cpus: None, tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
+    return run(tmp_path_factory.mktemp("on_ray") / "study", runner=Session, pictures=True)
+
+
+def files_of(result: StudyResult) -> dict[str, bytes]:
+    """What must not depend on where a study was trained; names of files at least."""
+    directory = folder(result)
+    names = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*")}
+    return {
+        name: path.read_bytes() if name.startswith(("best/model.saf", "validation")) else b""
+        for name, path in names.items()
+        if not name.startswith("ray")
+    }
+
+
+def test_a_study_in_this_process_ends_with_the_files_of_one_on_ray(
+    finished: StudyResult, on_ray: StudyResult
+) -> None:
+    assert files_of(finished) == files_of(on_ray)
+    for name in ("trials.csv", "epochs.csv"):
+        pd.testing.assert_frame_equal(
+            untimed(folder(finished), name), untimed(folder(on_ray), name), check_exact=True
+        )
 
 
 def test_a_study_leaves_what_the_contract_says(finished: StudyResult) -> None:
@@ -80,7 +132,7 @@ def test_a_study_leaves_what_the_contract_says(finished: StudyResult) -> None:
 
 def test_the_saved_winner_has_the_validation_accuracy_of_its_row(finished: StudyResult) -> None:
     digits = read_digits("sample")
-    val = split_rows(digits.labels).val
+    val = split_rows(digits.labels, 0.2, 42).val
     classifier = load_classifier(folder(finished) / "best")
     predicted = classifier.log_probabilities(digits.images[val]).argmax(1)
     accuracy = float((predicted == digits.labels[val]).mean())
@@ -91,7 +143,7 @@ def test_predictions_of_the_validation_rows_have_the_accuracy_of_the_winner(
     finished: StudyResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     digits = read_digits("sample")
-    val = split_rows(digits.labels).val
+    val = split_rows(digits.labels, 0.2, 42).val
     images = pd.DataFrame(digits.images[val]).add_prefix("pixel")
     images.assign(label=digits.labels[val]).to_parquet(tmp_path / "val.parquet")
     words = ["predict", str(folder(finished)), str(tmp_path / "val.parquet")]
@@ -114,7 +166,7 @@ def test_the_saved_winner_loads_into_a_plain_sequential(finished: StudyResult) -
     weights = {name: torch.from_numpy(v) for name, v in tensors.items() if "scaler" not in name}
     assert model.load_state_dict(weights).missing_keys == []
     digits = read_digits("sample")
-    scaler = fit_scaler(digits.images[split_rows(digits.labels).train])
+    scaler = fit_scaler(digits.images[split_rows(digits.labels, 0.2, 42).train])
     assert np.array_equal(tensors["scaler.data_max"], scaler.data_max)
 
 
@@ -136,33 +188,29 @@ def test_one_trial_per_configuration_gives_the_same_table_up_to_rounding(
     )
 
 
-def test_a_finished_study_trains_nothing(
-    finished: StudyResult, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> None:
-        raise AssertionError("a finished study was trained")
+def refuse(*_: object, **__: object) -> NoReturn:
+    raise AssertionError("a finished study was trained")
 
-    monkeypatch.setattr(rounds, "Session", refuse)
-    again = run(folder(finished))
+
+def test_a_finished_study_trains_nothing(finished: StudyResult) -> None:
+    again = run(folder(finished), runner=refuse)
     pd.testing.assert_frame_equal(again.tables.trials, finished.tables.trials)
 
 
-def test_a_wider_grid_trains_only_its_new_cells(two_cpus: None, tmp_path: Path) -> None:
-    run(tmp_path, Space(lrs=(0.1,), batch_sizes=(512,)))
+def test_a_wider_grid_trains_only_its_new_trials(tmp_path: Path) -> None:
+    run(tmp_path, Space.of(lr=(0.1,), batch_size=(512,)))
     (first,) = (tmp_path / "stacks").glob("*.safetensors")
     written = first.stat().st_mtime_ns
-    wider = run(tmp_path, Space(lrs=(0.1, 0.5), batch_sizes=(512,)))
+    wider = run(tmp_path, Space.of(lr=(0.1, 0.5), batch_size=(512,)))
     assert wider.tables.trials["status"].to_list() == ["completed", "completed"]
     assert first.stat().st_mtime_ns == written
     names = sorted(p.name.rsplit("-", 2)[0] for p in (tmp_path / "stacks").glob("*.safetensors"))
     assert names == ["bs512-seed0-lr0.1", "bs512-seed0-lr0.5"]
 
 
-def test_a_narrower_grid_shows_fewer_rows_and_trains_nothing(
-    two_cpus: None, tmp_path: Path
-) -> None:
-    wide = run(tmp_path, Space(lrs=(0.1, 0.5), batch_sizes=(512,)), stack_size=2)
-    narrow = run(tmp_path, Space(lrs=(0.1,), batch_sizes=(512,)))
+def test_a_narrower_grid_shows_fewer_rows_and_trains_nothing(tmp_path: Path) -> None:
+    wide = run(tmp_path, Space.of(lr=(0.1, 0.5), batch_size=(512,)), stack_size=2)
+    narrow = run(tmp_path, Space.of(lr=(0.1,), batch_size=(512,)))
     assert (wide.winner, narrow.winner) == ("lr0.5-bs512-seed0", "lr0.1-bs512-seed0")
     about = json.loads((tmp_path / "best" / "model.json").read_text())
     assert about["configuration"]["lr"] == 0.1
@@ -171,9 +219,9 @@ def test_a_narrower_grid_shows_fewer_rows_and_trains_nothing(
 
 
 def test_a_grown_study_equals_one_that_was_asked_at_once(
-    two_cpus: None, finished: StudyResult, tmp_path: Path
+    finished: StudyResult, tmp_path: Path
 ) -> None:
-    first = run(tmp_path, Space(lrs=(0.1,), batch_sizes=(256,)), epochs=1, stack_size=1)
+    first = run(tmp_path, Space.of(lr=(0.1,), batch_size=(256,)), epochs=1, stack_size=1)
     written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("stacks/*.safetensors")}
     run(tmp_path, epochs=1, stack_size=1)
     run(tmp_path, epochs=2, stack_size=1)
@@ -189,13 +237,12 @@ def test_a_grown_study_equals_one_that_was_asked_at_once(
 
 
 def test_more_epochs_go_on_from_where_a_study_ended_and_fewer_delete_nothing(
-    two_cpus: None, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
-    space, said = Space(lrs=(0.1,), batch_sizes=(512,)), io.StringIO()
+    space, said = Space.of(lr=(0.1,), batch_size=(512,)), io.StringIO()
     run(tmp_path, space, epochs=2)
     before = pd.read_csv(tmp_path / "epochs.csv")
-    request = Request(space=space, epochs=3, out=str(tmp_path))
-    run_study(request, Console(file=said, width=200))
+    run(tmp_path, space, epochs=3, console=Console(file=said, width=200))
     assert "1 of them go on from fewer epochs" in said.getvalue()
     after = pd.read_csv(tmp_path / "epochs.csv")
     assert after["epoch"].to_list() == [1, 2, 3]
@@ -208,21 +255,20 @@ def test_more_epochs_go_on_from_where_a_study_ended_and_fewer_delete_nothing(
 
 @pytest.mark.parametrize("kind", ["removed", "damaged"])
 def test_growth_without_the_earlier_weights_says_so_and_trains_anew(
-    kind: str, two_cpus: None, tmp_path: Path
+    kind: str, tmp_path: Path
 ) -> None:
-    space, said = Space(lrs=(0.1,), batch_sizes=(512,)), io.StringIO()
+    space, said = Space.of(lr=(0.1,), batch_size=(512,)), io.StringIO()
     run(tmp_path / "cut", space, epochs=1)
     (weights,) = (tmp_path / "cut").glob("weights/*")
     if kind == "removed":
         weights.unlink()
     else:
         weights.write_bytes(weights.read_bytes()[:-1])
-    request = Request(space=space, epochs=2, out=str(tmp_path / "cut"))
-    outcome = run_study(request, Console(file=said, width=200))
+    grown = run(tmp_path / "cut", space, epochs=2, console=Console(file=said, width=200))
     reason = {"removed": "its weights is missing", "damaged": "its weights are damaged"}[kind]
     assert re.search(rf"set aside stacks/.*{reason}", said.getvalue())
     assert "go on from fewer epochs" not in said.getvalue()
-    assert outcome.tables.complete
+    assert grown.tables.complete
     run(tmp_path / "whole", space, epochs=2)
     pd.testing.assert_frame_equal(
         untimed(tmp_path / "cut", "epochs.csv"),
@@ -239,26 +285,35 @@ def test_a_damaged_question_is_set_aside_and_its_results_are_kept(
     shutil.copytree(folder(finished), study)
     (study / "study.json").write_bytes(content)
     said = io.StringIO()
-    request = Request(space=SMALL, epochs=2, out=str(study))
-    outcome = run_study(request, Console(file=said, width=200))  # trains nothing: needs no Ray
+    mended = run(study, runner=refuse, console=Console(file=said, width=200))
     assert "set aside study.json: it " in said.getvalue()
     assert (study / "damaged" / "study.json").read_bytes() == content
-    pd.testing.assert_frame_equal(outcome.tables.trials, finished.tables.trials)
+    pd.testing.assert_frame_equal(mended.tables.trials, finished.tables.trials)
 
 
-def test_a_study_of_which_every_trial_diverged_says_what_to_try(
-    two_cpus: None, tmp_path: Path
-) -> None:
-    outcome = run(tmp_path, Space(lrs=(1e20, 1e25), batch_sizes=(512,)), epochs=1)
-    assert outcome.winner is None
-    assert not outcome.complete
+@pytest.mark.parametrize(("fraction", "warned"), [(1e-9, True), (0.0197, True), (0.02, False)])
+def test_few_validation_images_are_warned_of(fraction: float, warned: bool, tmp_path: Path) -> None:
+    study, said = Folder.at(tmp_path), io.StringIO()
+    write_spec(study, make_record(tmp_path).question)
+    request = Request(val_fraction=fraction, out=str(tmp_path))
+    with pytest.raises(InputError, match="holds another study"):  # said before Ray is needed
+        run_study(request, Console(file=said, width=200))
+    rows = math.ceil(5000 * fraction)
+    warning = f"warning  validation images: {rows} of 5,000, so accuracy moves in steps of "
+    assert (f"{warning}{100 / rows:.3g} percentage points" in said.getvalue()) is warned
+
+
+def test_a_study_of_which_every_trial_diverged_says_what_to_try(tmp_path: Path) -> None:
+    result = run(tmp_path, Space.of(lr=(1e20, 1e25), batch_size=(512,)), epochs=1)
+    assert result.winner is None
+    assert not result.complete
     assert pd.read_csv(tmp_path / "trials.csv")["status"].to_list() == ["diverged"] * 2
     assert len(pd.read_csv(tmp_path / "epochs.csv")) == 2
     assert not (tmp_path / "best").exists()
-    said = "\n".join(cli.describe(outcome))
+    said = "\n".join(describe(result))
     assert "2 of 2 trials diverged." in said
     assert "No trial has completed, so there is no winner." in said
-    assert "--lr 0.1,1.0 " in str(outcome.findings[0].command)
+    assert "--lr 0.1,1.0 " in str(result.findings[0].command)
 
 
 def test_a_stack_whose_worker_was_lost_after_its_last_write_has_not_failed(
@@ -267,15 +322,15 @@ def test_a_stack_whose_worker_was_lost_after_its_last_write_has_not_failed(
     study = tmp_path / "study"
     shutil.copytree(folder(finished), study)
     write_failure(Folder.at(study), "any", ["lr0.1-bs256-seed0"], "its worker was lost")
-    outcome = run(study)
-    assert outcome.failures == {}
-    assert outcome.complete
+    result = run(study)
+    assert result.failures == {}
+    assert result.complete
 
 
 def test_a_refused_command_leaves_the_study_as_it_is(finished: StudyResult) -> None:
     before = (folder(finished) / "study.json").read_bytes()
     with pytest.raises(InputError, match="asks for 64 CPUs"):
-        run(folder(finished), Space(lrs=(0.1, 0.7), batch_sizes=(256,)), cpus_per_trial=64)
+        run(folder(finished), Space.of(lr=(0.1, 0.7), batch_size=(256,)), cpus_per_stack=64)
     assert (folder(finished) / "study.json").read_bytes() == before
 
 
@@ -293,8 +348,8 @@ def test_a_class_too_small_to_split_is_refused_by_file_and_label(tmp_path: Path)
     assert str(caught.value).startswith(f"{path}: labels: label 2 has 1 row, too small to split")
 
 
-def test_rays_own_logs_carry_each_member_by_name(finished: StudyResult) -> None:
-    trials = {path.parent.name: path for path in folder(finished).glob("ray/*/*/result.json")}
+def test_rays_own_logs_carry_each_member_by_name(on_ray: StudyResult) -> None:
+    trials = {path.parent.name: path for path in folder(on_ray).glob("ray/*/*/result.json")}
     assert all(name.startswith("bs") and "-seed0-lr" in name for name in trials)
     for path in trials.values():
         reports = [json.loads(line) for line in path.read_text().splitlines()]
@@ -305,7 +360,8 @@ def test_rays_own_logs_carry_each_member_by_name(finished: StudyResult) -> None:
 
 
 def test_workers_are_used_again(two_cpus: None, tmp_path: Path) -> None:
-    run(tmp_path, Space(lrs=(0.1,), batch_sizes=(64, 128, 256, 512)), epochs=1)
+    space = Space.of(lr=(0.1,), batch_size=(64, 128, 256, 512))
+    run(tmp_path, space, epochs=1, runner=Session)
     logs = [path.read_text() for path in tmp_path.glob("ray/*/*/result.json")]
     assert len(logs) == 4
     assert len({json.loads(log)["pid"] for log in logs}) <= 2
@@ -332,46 +388,70 @@ def test_another_study_in_the_directory_is_refused_by_its_differences(
     assert differences in str(caught.value)
 
 
-def test_a_diverged_trial_keeps_its_row_and_never_wins(two_cpus: None, tmp_path: Path) -> None:
-    outcome = run(tmp_path, Space(lrs=(0.1, 1e20), batch_sizes=(512,)))
-    assert outcome.tables.trials["status"].to_list() == ["completed", "diverged"]
-    assert outcome.winner == "lr0.1-bs512-seed0"
+def test_a_diverged_trial_keeps_its_row_and_never_wins(tmp_path: Path) -> None:
+    result = run(tmp_path, Space.of(lr=(0.1, 1e20), batch_size=(512,)))
+    assert result.tables.trials["status"].to_list() == ["completed", "diverged"]
+    assert result.winner == "lr0.1-bs512-seed0"
     epochs = pd.read_csv(tmp_path / "epochs.csv")
     assert epochs[epochs["lr"] == 1e20]["val_loss"].isna().all()
+
+
+def fail_at_512(config: dict[str, Any], **parts: Any) -> None:
+    if stack_of(config).configuration.batch_size == 512:
+        raise RuntimeError("no luck today")
+    train_stack(config, **parts)
 
 
 def test_a_failed_stack_keeps_its_rows_and_its_reason(
     two_cpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail_at_512(config: dict[str, Any], **parts: Any) -> None:
-        if config["stack"]["batch_size"] == 512:
-            raise RuntimeError("no luck today")
-        train_stack(config, **parts)
-
     with monkeypatch.context() as patched:
         patched.setattr(search, "train_stack", fail_at_512)
-        outcome = run(tmp_path, max_failures=0)
-    assert outcome.tables.trials["status"].to_list() == ["completed", "failed"] * 2
-    assert outcome.failures["lr0.1-bs512-seed0"].strip().endswith("RuntimeError: no luck today")
-    assert outcome.winner == "lr0.5-bs256-seed0"
-    again = run(tmp_path)
+        result = run(tmp_path, max_failures=0, runner=Session)
+    check_failed_at_512(result)
+
+
+def reports_but_at_512(task: Task, *parts: Any) -> Iterator[dict[str, Any]]:
+    if task.stack.configuration.batch_size == 512:
+        raise RuntimeError("no luck today")
+    yield from reports(task, *parts)
+
+
+def test_a_failed_stack_keeps_its_rows_and_its_reason_without_ray(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(in_process, "reports", reports_but_at_512)
+        result = run(tmp_path, max_failures=0)
+    check_failed_at_512(result)
+
+
+def check_failed_at_512(result: StudyResult) -> None:
+    """Its rows and its reason are kept, and the same command completes it."""
+    assert result.tables.trials["status"].to_list() == ["completed", "failed"] * 2
+    assert result.failures["lr0.1-bs512-seed0"].strip().endswith("RuntimeError: no luck today")
+    assert result.winner == "lr0.5-bs256-seed0"
+    again = run(folder(result))
     assert again.tables.complete
     assert again.failures == {}
 
 
 def test_batch_sizes_over_the_training_rows_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="batch size 4001 is more than the 4000 training rows"):
-        run(tmp_path, Space(batch_sizes=(4001,)))
+        run(tmp_path, Space.of(batch_size=(4001,)))
     assert not (tmp_path / "study.json").exists()
 
 
+@pytest.mark.parametrize("runner", [InProcess, pytest.param(Session, marks=pytest.mark.ray)])
 def test_more_resources_than_there_are_are_refused_with_the_numbers(
-    two_cpus: None, tmp_path: Path
+    runner: MakeRunner, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
+    if runner is Session:
+        request.getfixturevalue("two_cpus")
     with pytest.raises(InputError, match=r"asks for 64 CPUs and 0 GPUs.*: 2 CPUs, 0 GPUs"):
-        run(tmp_path, cpus_per_trial=64)
+        run(tmp_path, cpus_per_stack=64, runner=runner)
     with pytest.raises(InputError, match=r"asks for 1 CPUs and 1 GPUs"):
-        run(tmp_path, gpus_per_trial=1)
+        run(tmp_path, gpus_per_stack=1, runner=runner)
     assert not (tmp_path / "study.json").exists()
 
 
@@ -387,8 +467,8 @@ def test_a_request_says_what_is_wrong_with_it() -> None:
         ({"epochs": 0}, "epochs 0 is not a whole number above 0"),
         ({"val_fraction": 1.0}, "val-fraction 1.0 is not within 0 and 1"),
         ({"stack_size": 0}, "stack-size 0 is neither 'auto' nor a whole number above 0"),
-        ({"cpus_per_trial": 0}, "cpus-per-trial 0 is neither a fraction up to 1 nor a whole"),
-        ({"gpus_per_trial": 1.5}, "gpus-per-trial 1.5 is neither a fraction up to 1 nor a whole"),
+        ({"cpus_per_stack": 0}, "cpus-per-stack 0 is neither a fraction up to 1 nor a whole"),
+        ({"gpus_per_stack": 1.5}, "gpus-per-stack 1.5 is neither a fraction up to 1 nor a whole"),
         ({"out": "ftp://host/x"}, "ftp://host/x: neither a path nor one of s3://"),
         ({"max_failures": -1}, "max-failures -1 is less than 0"),
     ):
@@ -456,6 +536,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return go_on(tmp_path_factory.mktemp("whole") / "study")
 
 
+@pytest.mark.ray
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_a_study_that_is_cut_short_goes_on_to_the_same_tables(
     stop: signal.Signals, whole: Path, tmp_path: Path

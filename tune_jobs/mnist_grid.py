@@ -17,11 +17,11 @@ rate of 0.01 is too low for three epochs at any of the batch sizes, and 1.0 is u
 import sys
 from collections.abc import Sequence
 
-from digitrec.cli.main import main as digitrec
+from digitrec.__main__ import run as digitrec
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the study; returns the exit code of `digitrec tune`."""
+    """Run the study and return the exit code of `digitrec tune`."""
     return digitrec(["tune", *arguments])
 
 

@@ -142,9 +142,7 @@ def fingerprint(digits: Digits) -> str:
     return content.hexdigest()[:16]
 
 
-def split_rows(
-    labels: NDArray[np.uint8], val_fraction: float = 0.2, random_state: int = 42
-) -> Split:
+def split_rows(labels: NDArray[np.uint8], val_fraction: float, random_state: int) -> Split:
     """Return the row numbers of a shuffled training side and a validation side.
 
     Args:

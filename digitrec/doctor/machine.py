@@ -1,7 +1,6 @@
-"""What a machine has and what its processes may use of it; looked up, not judged.
+"""The facts about a machine and what its processes may use; checks.py judges them.
 
-Standard library only: it also runs, sent there as it is, on the nodes of a cluster that do not have
-this package.
+Standard library only: this code is also sent to nodes of a cluster that lack this package.
 """
 
 import importlib.metadata
@@ -16,7 +15,7 @@ from pathlib import Path
 PACKAGES = ("digitrec", "ray", "torch")
 SHARED_MEMORY = Path("/dev/shm")
 GPUS = Path("/proc/driver/nvidia/gpus")  # a directory per GPU, made by NVIDIA's driver
-TORCH_SECONDS = 120.0  # the first import of a CUDA build takes its time
+TORCH_SECONDS = 120.0  # the first import of a CUDA build is slow
 VARIABLES = (  # that a study's speed depends on
     "GOMP_CPU_AFFINITY",
     "OMP_NUM_THREADS",
@@ -25,7 +24,7 @@ VARIABLES = (  # that a study's speed depends on
     "RAY_USE_MULTIPROCESSING_CPU_COUNT",
 )
 
-# Where a container's limits are, the files that Ray reads as well: cgroups v2, then v1.
+# The limits of a container, in the files that Ray reads too: cgroups v2, then v1.
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 _CPU_QUOTA = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
 _CPU_PERIOD = Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
@@ -37,7 +36,7 @@ _MEMORY_LIMITS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What a process finds on its machine."""
+    """What a process finds out about its machine."""
 
     name: str
     python: str
@@ -45,18 +44,18 @@ class Machine:
     cores: int
     quota: float | None  # CPUs that the container may use at a time; None: no limit
     affinity: int  # cores that this process may run on
-    variables: dict[str, str]  # those of VARIABLES that are set
-    memory: int | None  # bytes that are free, within the container's limit; None: not known
-    shared_memory: int | None  # bytes that are free in /dev/shm; None: there is none
-    gpus: int  # that NVIDIA's driver has
-    torch_gpus: int | None  # that torch can use; None: it was not asked, or did not say
+    variables: dict[str, str]  # the VARIABLES that are set
+    memory: int | None  # free bytes, within the container's limit; None: unknown
+    shared_memory: int | None  # free bytes in /dev/shm; None: no such folder
+    gpus: int  # known to NVIDIA's driver
+    torch_gpus: int | None  # usable by torch; None: unknown
 
 
 def inspect_machine(*, ask_torch: bool = False) -> Machine:
-    """Return what this process finds.
+    """Return the facts about the machine of this process.
 
     Args:
-        ask_torch: how many GPUs it can use; importing it takes seconds.
+        ask_torch: import torch, which takes seconds, and ask how many GPUs it can use.
     """
     cores = os.cpu_count() or 1
     return Machine(
@@ -83,7 +82,7 @@ def installed_version(package: str) -> str | None:
 
 
 def cpu_quota() -> float | None:
-    """Return the CPUs that a container may use at a time; None: as many as there are."""
+    """Return how many CPUs a container may use at a time; None: all."""
     if _CPU_MAX.is_file():
         quota, period = _CPU_MAX.read_text().split()
         return None if quota == "max" else int(quota) / int(period)
@@ -94,7 +93,7 @@ def cpu_quota() -> float | None:
 
 
 def free_memory() -> int | None:
-    """Return the bytes that programs can have without swapping; None: not known."""
+    """Return how many bytes programs can allocate without swapping; None: unknown."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:  # not on Linux
@@ -105,14 +104,14 @@ def free_memory() -> int | None:
 
 
 def count_torch_gpus() -> int | None:
-    """Return how many GPUs torch can use when all are shown to it; None: it does not say.
+    """Return how many GPUs of the machine torch can use; None: unknown.
 
-    Asked in a process of its own: Ray hides the GPUs from a task that was given none.
+    A new process asks torch: Ray hides the GPUs from a task that was assigned none.
     """
     shown = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
     try:
         asked = subprocess.run(
-            [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"],
+            [sys.executable, "-P", "-c", "import torch; print(torch.cuda.device_count())"],
             env=shown,
             capture_output=True,
             text=True,

@@ -50,7 +50,9 @@ class Hyperparameter:
 
     def write(self, value: Any) -> str:
         """Return a value as text that `parse` reads."""
-        return "-".join(map(str, value)) if isinstance(value, tuple) else repr(value)
+        if isinstance(value, tuple):
+            return "-".join(map(str, value))
+        return value if isinstance(value, str) else repr(value)
 
 
 def _hyperparameter(

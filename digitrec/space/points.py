@@ -1,61 +1,114 @@
 """Points of the search space: the grid over lists of values."""
 
 import itertools
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from digitrec.errors import InputError
-from digitrec.space.hyperparameters import Configuration, Trial
+from digitrec.space.hyperparameters import (
+    HYPERPARAMETERS,
+    SEEDS,
+    Configuration,
+    Hyperparameter,
+    Trial,
+    is_seed,
+)
 
-Value = TypeVar("Value", int, float)
+DEFAULT_SEEDS = (0,)
+
+# JSON knows no tuples, and Python users write 1 for 1.0: names of trials tell these apart.
+_CONVERSIONS: dict[type, Callable[[Any], Any]] = {
+    float: float,
+    int: operator.index,
+    tuple: tuple,
+}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Space:
-    """A grid: every learning rate with every batch size with every seed.
+    """A grid: every combination of the hyperparameters' values, with every seed.
 
     Raises:
-        InputError: a list is empty, holds a value twice, or a value out of its range.
+        InputError: a hyperparameter is unknown; a list is empty, holds a value twice, or holds a
+            value that its hyperparameter does not accept.
     """
 
-    lrs: tuple[float, ...] = (0.001, 0.01, 0.1, 0.5, 1.0)
-    batch_sizes: tuple[int, ...] = (32, 64, 128, 256, 512)
-    seeds: tuple[int, ...] = (0,)
+    values: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """Hyperparameter -> the values to search; one that is missing gets its default values."""
+    seeds: Sequence[int] = DEFAULT_SEEDS
 
     def __post_init__(self) -> None:
-        _check_values("learning rate", self.lrs, "a finite number above 0", _is_rate)
-        _check_values("batch size", self.batch_sizes, "a whole number above 0", _is_positive)
-        _check_values("seed", self.seeds, "a whole number from 0 to 2**32 - 1", _is_seed)
+        unknown = [name for name in self.values if name not in HYPERPARAMETERS]
+        if unknown:
+            known = ", ".join(HYPERPARAMETERS)
+            raise InputError(f"{unknown[0]!r} is not a hyperparameter; there are {known}")
+        values = {
+            name: _read(each, self.values.get(name, each.values))
+            for name, each in HYPERPARAMETERS.items()
+        }
+        object.__setattr__(self, "values", values)
+        object.__setattr__(self, "seeds", _read_list("seed", self.seeds, SEEDS, is_seed, int))
+
+    @classmethod
+    def of(cls, *, seeds: Sequence[int] = DEFAULT_SEEDS, **values: Sequence[Any]) -> "Space":
+        """Return the space of these values: `Space.of(lr=(0.1, 0.5), batch_size=(32,))`."""
+        return cls(values, seeds)
+
+    @classmethod
+    def from_json(cls, lists: Mapping[str, Sequence[Any]]) -> "Space":
+        """Return the space that `to_json` wrote.
+
+        Raises:
+            InputError: it is not a space; see the class.
+            KeyError: there are no seeds.
+        """
+        values = {name: each for name, each in lists.items() if name != "seed"}
+        return cls(values, lists["seed"])
+
+    def to_json(self) -> dict[str, list[Any]]:
+        """Return the values by hyperparameter, then the seeds.
+
+        A hyperparameter at its only default is left out, so the file of a study does not change
+        when digitrec learns another hyperparameter.
+        """
+        lists = {
+            name: list(values)
+            for name, values in self.values.items()
+            if not (HYPERPARAMETERS[name].has_default and values == HYPERPARAMETERS[name].values)
+        }
+        return lists | {"seed": list(self.seeds)}
 
     def trials(self) -> tuple[Trial, ...]:
         """Return the trials of the grid, the first hyperparameter slowest, the seed fastest."""
-        points = itertools.product(self.lrs, self.batch_sizes)
-        configurations = [Configuration(lr=lr, batch_size=size) for lr, size in points]
+        points = itertools.product(*self.values.values())
+        configurations = [
+            Configuration(**dict(zip(self.values, point, strict=True))) for point in points
+        ]
         return tuple(Trial(each, seed) for each in configurations for seed in self.seeds)
 
 
-def _is_rate(lr: float) -> bool:
-    return math.isfinite(lr) and lr > 0
+def _read(each: Hyperparameter, values: Sequence[Any]) -> tuple[Any, ...]:
+    return _read_list(each.label, values, each.accepts, each.is_right, type(each.values[0]))
 
 
-def _is_positive(size: int) -> bool:
-    return size >= 1
-
-
-def _is_seed(seed: int) -> bool:
-    return 0 <= seed < 2**32
-
-
-def _check_values(
-    noun: str, values: Sequence[Value], what: str, is_right: Callable[[Value], bool]
-) -> None:
+def _read_list(
+    label: str, values: Sequence[Any], accepts: str, is_right: Callable[[Any], bool], kind: type
+) -> tuple[Any, ...]:
+    """Return the values of one hyperparameter, or the seeds, checked and in their type."""
     if not values:
-        raise InputError(f"no {noun} is given; at least one is needed")
+        raise InputError(f"no {label} is given; at least one is needed")
+    read: dict[Any, None] = {}  # a set that keeps the order
     for value in values:
-        if not is_right(value):
-            raise InputError(f"{noun} {value!r} is not {what}")
-    twice = [value for value in dict.fromkeys(values) if values.count(value) > 1]
-    if twice:
-        raise InputError(f"{noun} {twice[0]!r} is given more than once")
+        try:
+            converted = _CONVERSIONS[kind](value) if kind in _CONVERSIONS else value
+            right = is_right(converted)
+        except (TypeError, ValueError, OverflowError):
+            right = False
+        if not right:
+            raise InputError(f"{label} {value!r} is not {accepts}")
+        if converted in read:
+            raise InputError(f"{label} {value!r} is given more than once")
+        read[converted] = None
+    return tuple(read)

@@ -19,7 +19,7 @@ class StudySpec:
     """What a study asks; `study.json`."""
 
     data: dict[str, Any]  # source, fingerprint, rows, train_rows, val_rows, pixels
-    space: dict[str, list[float] | list[int]]  # lr, batch_size, seed
+    space: dict[str, list[Any]]  # of `Space.to_json`
     epochs: int
     val_fraction: float
     split_seed: int  # random_state of the split
@@ -50,12 +50,8 @@ class StudySpec:
 
     def trials(self) -> tuple[Trial, ...]:
         """Return the trials of the grid, then those that confirm its leaders."""
-        space = Space(
-            lrs=tuple(self.space["lr"]),
-            batch_sizes=tuple(int(size) for size in self.space["batch_size"]),
-            seeds=tuple(int(seed) for seed in self.space["seed"]),
-        )
-        return space.trials() + tuple(Trial.of(values) for values in self.confirmed)
+        grid = Space.from_json(self.space).trials()
+        return grid + tuple(Trial.of(values) for values in self.confirmed)
 
     def differences(self, other: "StudySpec") -> list[str]:
         """Return in words in what `other` cannot share a directory with this question."""

@@ -7,14 +7,12 @@ and then gives no reason.
 import os
 import socket
 
-from ray._private import services
-from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
-from ray.exceptions import AuthenticationError
-
 from digitrec.errors import InputError
+from digitrec.tuning import ray_internals
+from digitrec.tuning.ray_internals import CLUSTER_QUESTION
+from digitrec.tuning.token import HOW_TO_GET_ONE, find_token
 
 CONNECT_SECONDS = 5.0
-QUESTION = "/ray.rpc.NodeInfoGcsService/GetClusterId"  # which Ray asks a head first as well
 Metadata = tuple[tuple[str, str], ...]
 
 
@@ -30,6 +28,8 @@ def check_address(address: str) -> None:
     if address == "local":
         return
     where = find_head() if address == "auto" else address
+    if where is None:
+        return
     host, _, port = where.rpartition(":")
     if not host or not port.isdecimal() or "/" in where:
         raise InputError(
@@ -43,17 +43,18 @@ def check_address(address: str) -> None:
     check_token(where, token_to_show(found=address == "auto"))
 
 
-def find_head() -> str:
+def find_head() -> str | None:
     """Return the address of the Ray cluster that this machine is part of.
+
+    None: this version of Ray finds it on the way to it only.
 
     Raises:
         InputError: there is none, or more than one.
     """
     try:
-        address: str = services.canonicalize_bootstrap_address_or_die("auto")
+        return ray_internals.find_head()
     except (ConnectionError, ValueError) as error:
         raise InputError(f"auto: {error}") from error
-    return address
 
 
 def connect(address: str) -> None:
@@ -85,15 +86,11 @@ def token_to_show(*, found: bool) -> Metadata:
         InputError: Ray is told to show a token, and there is none.
     """
     mode = os.environ.get("RAY_AUTH_MODE", "").lower()
-    loader = AuthenticationTokenLoader.instance()
-    try:
-        has_token = loader.has_token(ignore_auth_mode=True)
-    except AuthenticationError as error:
-        raise InputError(str(error).split(". ")[0]) from error
-    if mode == "token" and not has_token:
-        raise InputError(f"RAY_AUTH_MODE is token, and there is no token. {_TOKEN_PLACES}")
-    if has_token and (mode == "token" or (found and not mode)):
-        return (("authorization", f"Bearer {loader.get_raw_token(ignore_auth_mode=True)}"),)
+    token = find_token()
+    if mode == "token" and token is None:
+        raise InputError(f"RAY_AUTH_MODE is token, and there is no token: {HOW_TO_GET_ONE}")
+    if token and (mode == "token" or (found and not mode)):
+        return (("authorization", f"Bearer {token.text}"),)
     return ()
 
 
@@ -110,7 +107,7 @@ def check_token(address: str, metadata: Metadata) -> None:
     options = [("grpc.enable_http_proxy", 0)]
     with grpc.insecure_channel(address, options=options) as channel:
         try:
-            channel.unary_unary(QUESTION)(b"", timeout=CONNECT_SECONDS, metadata=metadata)
+            channel.unary_unary(CLUSTER_QUESTION)(b"", timeout=CONNECT_SECONDS, metadata=metadata)
         except grpc.RpcError as error:
             if error.code() == grpc.StatusCode.UNAVAILABLE:
                 raise InputError(
@@ -119,11 +116,6 @@ def check_token(address: str, metadata: Metadata) -> None:
             if error.code() == grpc.StatusCode.UNAUTHENTICATED:
                 wrong = "does not accept this token" if metadata else "asks for a token"
                 raise InputError(
-                    f"the Ray cluster at {address} {wrong}. {_TOKEN_PLACES}"
+                    f"the Ray cluster at {address} {wrong}: {HOW_TO_GET_ONE}, and set "
+                    "RAY_AUTH_MODE to token"
                 ) from error
-
-
-_TOKEN_PLACES = (
-    "`ray get-auth-token` on its head prints the cluster's token: put it into a file, set "
-    "RAY_AUTH_TOKEN_PATH to its path and RAY_AUTH_MODE to token"
-)

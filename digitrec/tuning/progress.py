@@ -3,7 +3,7 @@
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from digitrec.space.stacks import Stack
+from digitrec.space.stacks import CPU_COST, Stack
 from digitrec.store.folder import describe_error
+from digitrec.store.spec import StudySpec
 from digitrec.tuning.metrics import PUBLISH_INTERVAL, Measurements, Metrics
 from digitrec.tuning.trainable import STORAGE_ERROR, describe_failure, stack_of
 
@@ -151,8 +152,8 @@ class Progress:
         return " | ".join(parts)
 
 
-class ProgressCallback(tune.Callback):
-    """Follows Ray Tune's trials, shows a study's progress and publishes its metrics.
+class ProgressDisplay:
+    """Shows a study's progress, publishes its metrics and keeps its failures.
 
     Args:
         progress: is kept up to date.
@@ -182,11 +183,7 @@ class ProgressCallback(tune.Callback):
         self._last_published = -math.inf
         self._told_slow = False
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Ray Tune pickles its callbacks to restore a search, which digitrec never does."""
-        return {}
-
-    def __enter__(self) -> "ProgressCallback":
+    def __enter__(self) -> "ProgressDisplay":
         if self.console.is_terminal:
             self._live = Live(
                 get_renderable=lambda: render(self.progress),
@@ -204,8 +201,12 @@ class ProgressCallback(tune.Callback):
         self._publish()
         self.console.print(self.progress.describe(), highlight=False, soft_wrap=True)
 
-    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Ray Tune's hook, several times a second; what it raises ends the search."""
+    def step(self) -> None:
+        """Do what is due; to be called several times a second.
+
+        Raises:
+            OSError: the study directory can no longer be used.
+        """
         if self._storage_error is not None:
             raise OSError(self._storage_error)
         if self.check and self.progress.elapsed() - self._last_check >= CHECK_INTERVAL:
@@ -214,46 +215,43 @@ class ProgressCallback(tune.Callback):
         if self.progress.elapsed() - self._last_published >= PUBLISH_INTERVAL:
             self._publish()
 
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Ray Tune's hook."""
-        self.progress.start(stack_of(trial.config))
+    def start(self, stack: Stack) -> None:
+        """Note that a stack is being trained."""
+        self.progress.start(stack)
 
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
-        """Ray Tune's hook."""
-        if STORAGE_ERROR in result:
-            self._storage_error = str(result[STORAGE_ERROR])
+    def report(self, stack: Stack, metrics: dict[str, Any]) -> None:
+        """Show an epoch of a stack, or note why its worker cannot keep anything."""
+        if STORAGE_ERROR in metrics:
+            self._storage_error = str(metrics[STORAGE_ERROR])
             return
-        self.progress.report(stack_of(trial.config), result)
-        if result.get("slow_precision") and not self._told_slow:
+        self.progress.report(stack, metrics)
+        if metrics.get("slow_precision") and not self._told_slow:
             self._told_slow = True
             self.console.print("[yellow]note[/yellow] " + SLOW_PRECISION, highlight=False)
         self._log()
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Ray Tune's hook."""
-        self.progress.end(stack_of(trial.config))
+    def complete(self, stack: Stack) -> None:
+        """Note that a stack is trained."""
+        self.progress.end(stack)
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Ray Tune's hook: an error is said when it happens."""
-        stack = stack_of(trial.config)
+    def fail(self, stack: Stack, error: Exception) -> None:
+        """Print why a stack failed for good when it does, and keep the error."""
         self.progress.fail(stack)
-        self._tell("[red]failed[/red]", trial)
+        self._tell("[red]failed[/red]", stack, error)
         if self.keep_failure:
             try:
-                self.keep_failure(stack, error_of(trial))
-            except OSError as error:
-                self._storage_error = describe_error(error)
+                self.keep_failure(stack, error)
+            except OSError as failure:
+                self._storage_error = describe_error(failure)
 
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Ray Tune's hook: an error after which the stack is trained again."""
-        self.progress.fail(stack_of(trial.config))
-        self._tell("[yellow]again[/yellow]", trial)
+    def retry(self, stack: Stack, error: Exception) -> None:
+        """Print why a stack is trained again."""
+        self.progress.fail(stack)
+        self._tell("[yellow]again[/yellow]", stack, error)
 
-    def _tell(self, what: str, trial: Any) -> None:
-        """Print what became of a trial, and why."""
-        line = f"{stack_of(trial.config).name}: {describe_failure(error_of(trial))}"
+    def _tell(self, what: str, stack: Stack, error: Exception) -> None:
+        """Print what became of a stack, and why."""
+        line = f"{stack.name}: {describe_failure(error)}"
         self.console.print(what, escape(line), highlight=False, soft_wrap=True)
 
     def _publish(self) -> None:
@@ -268,12 +266,68 @@ class ProgressCallback(tune.Callback):
             self.console.print(self.progress.describe(), highlight=False, soft_wrap=True)
 
 
+class ProgressCallback(tune.Callback):
+    """Shows what becomes of Ray Tune's trials; its methods are Ray Tune's hooks."""
+
+    def __init__(self, display: ProgressDisplay) -> None:
+        self.display = display
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray Tune pickles its callbacks to restore a search, which digitrec never does."""
+        return {}
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Do what is due, several times a second; what this raises ends the search."""
+        self.display.step()
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Note that a trial has a worker."""
+        self.display.start(stack_of(trial.config))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Show what a trial reports."""
+        self.display.report(stack_of(trial.config), result)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Note that a trial has ended without an error."""
+        self.display.complete(stack_of(trial.config))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Show that a trial has failed for good."""
+        self.display.fail(stack_of(trial.config), error_of(trial))
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Show that a trial has failed and is tried again."""
+        self.display.retry(stack_of(trial.config), error_of(trial))
+
+
 def error_of(trial: Any) -> Exception:
-    """Return why a trial of Ray Tune ended with an error."""
-    if trial.pickled_error_file:
-        error: Exception = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+    """Return why a trial of Ray Tune ended with an error.
+
+    `Trial.get_pickled_error` reads it from Ray Tune's storage, where it is only after the hooks.
+    """
+    if file := getattr(trial, "pickled_error_file", None):
+        error: Exception = cloudpickle.loads(Path(file).read_bytes())
         return error
-    return trial.get_error() or RuntimeError("Ray Tune kept no error")
+    text = trial.get_error() or "Ray Tune kept no error"
+    return trial.get_pickled_error() or RuntimeError(str(text))
+
+
+def make_progress(question: StudySpec, stacks: Sequence[Stack]) -> Progress:
+    """Return the progress of a study in which these stacks are still to be trained."""
+    configurations = len(question.trials())
+    to_train = sum(len(stack.members) for stack in stacks)
+    images = question.epochs * question.data["train_rows"]
+    return Progress(
+        configurations=configurations,
+        configurations_done=configurations - to_train,
+        epochs_wanted=question.epochs * to_train,
+        epochs=question.epochs,
+        images_per_epoch=question.data["train_rows"],
+        work={stack.key: CPU_COST.of_stack(stack, images) for stack in stacks},
+    )
 
 
 def render(progress: Progress) -> Table:

@@ -27,7 +27,8 @@ from digitrec.store.stacks import (
     set_aside,
 )
 from digitrec.store.timings import Timings
-from digitrec.tuning.session import Node, Session, count_workers
+from digitrec.tuning.runner import Assignment, MakeRunner, Node, Runner
+from digitrec.tuning.session import Session, count_workers
 from digitrec.winner.inputs import Refit
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class StudyRunner:
-    """Trains what a study misses, on a Ray that is started when there is something to train."""
+    """Trains what a study misses, by a runner that is started when there is something to train."""
 
     def __init__(
         self,
@@ -44,14 +45,16 @@ class StudyRunner:
         console: Console,
         timings: Timings,
         lock: Lock,
+        make_runner: MakeRunner = Session,
     ) -> None:
         self.request = request
         self.shared = shared
         self.console = console
         self.timings = timings
         self.lock = lock
+        self.make_runner = make_runner
         self.stopped = False  # by a Ctrl-C: nothing further is trained
-        self._session: Session | None = None
+        self._runner: Runner | None = None
         self._closing = ExitStack()
 
     def __enter__(self) -> "StudyRunner":
@@ -72,13 +75,13 @@ class StudyRunner:
         if not missing:
             write_spec(study, question)
             return
-        session = self._start(len(missing))
-        tasks = plan(self.request, session.nodes(), question, trials, missing, results)
+        runner = self._start(len(missing))
+        tasks = plan(self.request, runner.nodes(), question, trials, missing, results)
         self.console.print(describe_plan(question, tasks), highlight=False, soft_wrap=True)
         clear_failures(study, {trial.name for trial in missing})
         write_spec(study, question)
         with self.timings.part("train"):
-            self._search(study, question, self.shared, tasks, self.console)
+            self._search(runner, study, question, self.shared, tasks, self.console)
 
     def confirm(self, question: StudySpec) -> StudySpec:
         """Train the leaders of a study again with fresh seeds, the same for all of them.
@@ -122,13 +125,13 @@ class StudyRunner:
             set_aside(study, damage)
         results, _ = read_stacks(study, whole.key)
         if missing_trials(whole, results):
-            self._start(1)
+            runner = self._start(1)
             rows = f"{whole.data['rows']:,}"
             self.console.print(f"Training {winner.name} on all {rows} rows", highlight=False)
             quiet = Console(quiet=True)  # its accuracies are on rows that it has seen
             tasks = [Task(Stack((winner,)))]
             with self.timings.part("train"), self.console.status("Training the winner"):
-                self._search(study, whole, shared, tasks, quiet)
+                self._search(runner, study, whole, shared, tasks, quiet)
             results, _ = read_stacks(study, whole.key)
         trained = [result.epochs[-1][k] for _, result, k in results_after(whole.epochs, results)]
         if not trained or trained[0].diverged:
@@ -139,15 +142,24 @@ class StudyRunner:
 
     def _search(
         self,
+        runner: Runner,
         study: Folder,
         question: StudySpec,
         shared: SharedData,
         tasks: Sequence[Task],
         console: Console,
     ) -> None:
-        from digitrec.tuning.search import search  # imported while Ray started
-
-        finished = search(self.request, study, question, shared, tasks, console, self.lock)
+        finished = runner.train(
+            Assignment(
+                request=self.request,
+                study=study,
+                question=question,
+                shared=shared,
+                tasks=tasks,
+                console=console,
+                lock=self.lock,
+            )
+        )
         if not finished:  # said first: of a stopped job, a cluster kills what takes long
             self.console.print("Stopped. The same `digitrec tune` command goes on with the rest.")
         self.stopped = self.stopped or not finished
@@ -162,18 +174,20 @@ class StudyRunner:
 
     def end(self) -> None:
         """Begin to end what was started; leaving the block waits for it."""
-        if self._session:
-            self._session.end()
+        if self._runner:
+            self._runner.end()
 
-    def _start(self, configurations: int) -> Session:
-        """Return the session, which is started for so many configurations if it is not yet."""
-        if self._session is None:
-            one_core_each = not self.request.gpus_per_trial and self.request.cpus_per_trial <= 1
-            preload = one_core_each and configurations >= (os.cpu_count() or 1)
-            session = Session(self.request.address, self.console, self.timings, preload=preload)
-            self._session = self._closing.enter_context(session)
-            session.check_shared(self.request.directory)
-        return self._session
+    def _start(self, trials: int) -> Runner:
+        """Return the runner, which is started for so many trials if it is not yet."""
+        if self._runner is None:
+            one_core_each = not self.request.gpus_per_stack and self.request.cpus_per_stack <= 1
+            preload = one_core_each and trials >= (os.cpu_count() or 1)
+            runner = self.make_runner(
+                self.request.address, self.console, self.timings, preload=preload
+            )
+            self._runner = self._closing.enter_context(runner)
+            runner.check_shared(self.request.directory)
+        return self._runner
 
 
 def describe_plan(question: StudySpec, tasks: Sequence[Task]) -> str:
@@ -220,8 +234,8 @@ def plan(
     Raises:
         InputError: the nodes cannot train even one trial at a time.
     """
-    workers = count_workers(nodes, request.cpus_per_trial, request.gpus_per_trial)
-    size = request.stack_size or (MAX_STACK_SIZE if request.gpus_per_trial else None)
+    workers = count_workers(nodes, request.cpus_per_stack, request.gpus_per_stack)
+    size = request.stack_size or (MAX_STACK_SIZE if request.gpus_per_stack else None)
     whole = plan_stacks(
         trials,
         workers=workers,

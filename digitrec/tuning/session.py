@@ -1,13 +1,11 @@
 """The connection to Ray: a cluster's, or a fresh Ray on this machine's cores.
 
 Starting Ray takes seconds in which the cores are mostly idle, since it waits for one process after
-the other. What is imported later anyway is imported meanwhile: by this process what the search
-takes, by the workers that Ray starts for its cores what a trial takes (see `OF_A_TRIAL`).
+the other. Meanwhile this process imports what the search needs, and the workers that Ray starts for
+its cores import what a trial needs (see `OF_A_TRIAL`).
 """
 
-import functools
 import importlib
-import inspect
 import logging
 import math
 import os
@@ -15,28 +13,27 @@ import shlex
 import sys
 import threading
 import time
-import uuid
-from collections.abc import Iterator, MutableMapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
-from types import ModuleType, TracebackType
-from typing import Any
+from collections.abc import Sequence
+from contextlib import nullcontext
 
 import ray
-from ray.exceptions import RayError, RayTaskError
 from rich.console import Console
 
 from digitrec.errors import InputError
 from digitrec.signals import sigint_put_off
 from digitrec.store.folder import Folder, brief
 from digitrec.store.timings import Timings
+from digitrec.tuning import ray_internals
 from digitrec.tuning.address import answers, check_address
+from digitrec.tuning.nodes import alive_nodes, nodes_without
+from digitrec.tuning.runner import Assignment, Node
+from digitrec.tuning.token import secure_token
 
 LOOK_SECONDS = 2.0  # between two looks at whether the head of the cluster is there
-LOOK_PATIENCE = 120.0  # seconds for the nodes to look for the study directory
 SILENCE_SECONDS = 50.0  # of the head, after which the study ends; 60 would end Ray, without a word
 UNFINISHED = 1  # exit code
-# What Ray's idle workers import while Ray itself still starts; `search.keep_environment` sees to it
-# that trials run in them.
+# What Ray's idle workers import while Ray itself still starts; the trials run in them, thanks to
+# `ray_internals.keep_environment`.
 OF_A_TRIAL = [
     "torch",
     "ray.tune",
@@ -44,7 +41,6 @@ OF_A_TRIAL = [
     "digitrec.engine.checkpoint",
     "digitrec.engine.train",
 ]
-Node = dict[str, float]  # resource -> how much of it there is
 
 
 class Session:
@@ -73,6 +69,7 @@ class Session:
         self.address = address or os.environ.get("RAY_ADDRESS") or "local"
         self.console = console
         self.timings = timings
+        self.dashboard_url: str | None = None  # of the cluster that this session connected to
         self._ours = not ray.is_initialized()
         self._ending: threading.Thread | None = None
         self._ended = threading.Event()
@@ -83,23 +80,18 @@ class Session:
                 with sigint_put_off():  # half of a Ray, or of an import, is hard to clear away
                     self._start_and_import()
             except BaseException:
-                self.__exit__(None, None, None)
+                self.__exit__()
                 raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.end()
         if self._ending:
             self._ending.join()
 
     def nodes(self) -> list[Node]:
         """Return the resources of each node that is alive."""
-        return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        return [node["Resources"] for node in alive_nodes()]
 
     def check_shared(self, study: Folder) -> None:
         """Check that every node sees the study directory.
@@ -107,25 +99,23 @@ class Session:
         Raises:
             InputError: it is a directory of this node alone, or not open to all.
         """
-        alive = [node for node in ray.nodes() if node["Alive"]]
-        if len(alive) == 1:
-            return
-        name = f".seen-by-all-{uuid.uuid4().hex}"
-        study.write(name, b"")
-        try:
-            blind = nodes_without(study, name, [node["NodeID"] for node in alive])
-        finally:
-            study.remove(name)
-        if blind:
+        count = len(alive_nodes())
+        if count > 1 and (blind := nodes_without(study)):
             remedy = (
                 "give --out a directory that all nodes share, or a URI such as s3://bucket/study"
                 if study.path
                 else "give those nodes a role or credentials that may read and write it"
             )
             raise InputError(
-                f"{study} is not there on {len(blind)} of {len(alive)} nodes "
+                f"{study} is not there on {len(blind)} of {count} nodes "
                 f"({', '.join(blind)}); {remedy}"
             )
+
+    def train(self, assignment: Assignment) -> bool:
+        """Train stacks with Ray Tune; see `search`."""
+        from digitrec.tuning.search import search  # imported while Ray started
+
+        return search(assignment)
 
     def end(self) -> None:
         """Begin to end a Ray that was started here; leaving the block waits for it."""
@@ -149,21 +139,27 @@ class Session:
         os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints at verbose=0 as well
         logging.getLogger("ray").setLevel(logging.ERROR)
         local = self.address == "local"
+        with_token = os.environ.get("RAY_AUTH_MODE", "token").lower() == "token"
+        if said := secure_token(make=local and with_token):
+            print(f"digitrec: {said}", file=sys.stderr)
+        preload = OF_A_TRIAL if self.preload else []
         try:
-            with _bare_start(preload=self.preload) if local else nullcontext():
-                ray.init(
+            with ray_internals.bare_start(preload) if local else nullcontext():
+                context = ray.init(
                     self.address,
                     include_dashboard=False if local else None,
+                    job_config=ray_internals.job_config(),  # type: ignore[arg-type]
                     runtime_env=local_runtime_env() if local else None,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                 )
-        except (ConnectionError, ValueError) as error:
+        except ConnectionError as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"no Ray cluster answers at {self.address}: {reason}") from error
         except Exception as error:  # Ray raises no narrower one
             reason = brief(error).rstrip(".") or type(error).__name__
             raise OSError(f"Ray did not start: {reason}") from error
+        self.dashboard_url = f"http://{context.dashboard_url}" if context.dashboard_url else None
         if not local:
             address = ray.get_runtime_context().gcs_address
             threading.Thread(target=self._watch, args=(address,), daemon=True).start()
@@ -195,49 +191,6 @@ class Session:
             ray.shutdown()
 
 
-def nodes_without(study: Folder, name: str, node_ids: Sequence[str]) -> list[str]:
-    """Return the addresses of the nodes on which a folder has no file of this name.
-
-    Args:
-        study: the folder.
-        name: of a file in it.
-        node_ids: as Ray has them; a node that is gone or does not answer is left out.
-
-    Raises:
-        InputError: a node cannot run digitrec.
-    """
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    @ray.remote(num_cpus=0, max_retries=0)
-    def look() -> tuple[str, bool]:
-        try:
-            study.read(name)
-        except OSError:
-            return str(ray.util.get_node_ip_address()), False
-        return "", True
-
-    places = [NodeAffinitySchedulingStrategy(node_id, soft=False) for node_id in node_ids]
-    asked = [look.options(scheduling_strategy=place).remote() for place in places]
-    there, _ = ray.wait(asked, num_returns=len(asked), timeout=LOOK_PATIENCE)
-    seen = [answer for answer in map(_answer, there) if answer is not None]
-    return [address for address, is_there in seen if not is_there]
-
-
-def _answer(task: "ray.ObjectRef[tuple[str, bool]]") -> tuple[str, bool] | None:
-    """Return what a node answers; None: it is gone, which Ray notices late.
-
-    Raises:
-        InputError: it cannot run digitrec.
-    """
-    try:
-        return ray.get(task)
-    except RayTaskError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise InputError(f"a node of the cluster cannot run digitrec: {reason}") from error
-    except RayError:
-        return None
-
-
 def local_runtime_env() -> dict[str, str] | None:
     """Return what Ray needs to start workers with this Python.
 
@@ -265,65 +218,9 @@ def count_workers(nodes: Sequence[Node], cpus: float, gpus: float) -> int:
         )
         raise InputError(
             f"a trial asks for {cpus:g} CPUs and {gpus:g} GPUs, which no node has: {have}. "
-            "Lower --cpus-per-trial or --gpus-per-trial"
+            "Lower --cpus-per-stack or --gpus-per-stack"
         )
     return workers
-
-
-@contextmanager
-def _bare_start(*, preload: bool) -> Iterator[None]:
-    """Have Ray start only the processes that a study on this machine has a use for.
-
-    No autoscaler, for there are no nodes to add, and no monitor of the logs, for they are not
-    shown; without them, Ray is up a second earlier, and ended a second earlier. No dashboard at
-    all, as where only ray[tune] is installed: with include_dashboard=False Ray still starts a
-    process that sends usage statistics, which are off here, waits for it, and loads what its agent
-    could tell a dashboard. A Ray that has not the names below starts as it does by itself.
-
-    Args:
-        preload: whether its idle workers import what a trial takes.
-    """
-    parameters = getattr(_private("parameter"), "RayParams", None)
-    known = inspect.signature(parameters).parameters if parameters else ()
-    fewer = {"no_monitor": True, "include_log_monitor": False}
-    fewer = {name: value for name, value in fewer.items() if name in known}
-    changes: list[tuple[MutableMapping[str, Any], str, Any]]
-    changes = [(sys.modules, "ray.dashboard.optional_deps", None)]
-    if preload:
-        changes.append((os.environ, "RAY_preload_python_modules", ",".join(OF_A_TRIAL)))
-    if parameters:
-        bare = functools.partial(parameters, **fewer)
-        changes.append((vars(_private("parameter")), "RayParams", bare))
-    if hasattr(_private("services"), "start_api_server"):
-        changes.append(
-            (vars(_private("services")), "start_api_server", lambda *_, **__: (None, None))
-        )
-    with ExitStack() as restored:
-        for mapping, name, value in changes:
-            restored.enter_context(_changed(mapping, name, value))
-        yield
-
-
-@contextmanager
-def _changed(mapping: MutableMapping[str, Any], name: str, value: Any) -> Iterator[None]:
-    """Let a name have another value in this block."""
-    there, before = name in mapping, mapping.get(name)
-    mapping[name] = value
-    try:
-        yield
-    finally:
-        if there:
-            mapping[name] = before
-        else:
-            mapping.pop(name, None)
-
-
-def _private(name: str) -> ModuleType | None:
-    """Return a module of Ray's that is not made for others; None: this Ray has none."""
-    try:
-        return importlib.import_module(f"ray._private.{name}")
-    except ImportError:
-        return None
 
 
 def _import_tensorboardx() -> None:

@@ -10,7 +10,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import ray
@@ -24,13 +24,29 @@ from digitrec.space.records import EpochRecord
 from digitrec.space.stacks import Stack, Task
 from digitrec.store.arrays import SUFFIX, DamagedError
 from digitrec.store.folder import Folder, describe_error
-from digitrec.store.stacks import Run, StackResult, read_stack, result_key, write_stack
+from digitrec.store.stacks import (
+    Run,
+    StackResult,
+    read_stack,
+    result_key,
+    write_failure,
+    write_stack,
+)
 
 if TYPE_CHECKING:
     import torch
 
     from digitrec.engine.model import StackedMLP
     from digitrec.engine.train import Training, TrainingData
+
+
+class Place(NamedTuple):
+    """Where a stack is trained, and what it may use there."""
+
+    cpus: float
+    gpus: float
+    node: str  # its address
+    node_id: str  # Ray's; empty: no node of Ray's
 
 
 STORAGE_ERROR = "storage_error"  # reported in place of an epoch: why nothing can be kept
@@ -65,7 +81,7 @@ def train_stack(
     task = task_of(config)
     try:
         for metrics in reports(
-            task, shared, layer_sizes, epochs_wanted, precision, study, question
+            task, shared, layer_sizes, epochs_wanted, precision, study, question, rays_place()
         ):
             tune.report(metrics)
     except OSError as error:
@@ -80,6 +96,7 @@ def reports(
     precision: Precision,
     study: Folder,
     question: str,
+    place: Place,
 ) -> Iterator[dict[str, Any]]:
     """Train a stack and yield what to report of each epoch; see `train_stack`.
 
@@ -102,7 +119,7 @@ def reports(
     from digitrec.engine.train import train
 
     started = time.time()
-    device = claim_resources()
+    device = claim_resources(place)
     data = _resident(shared, device, precision)
     slow = precision == "bf16" and not bfloat16_is_fast(device)
     model = init_mlp(layer_sizes, seed=stack.seed, members=len(stack.members), device=device)
@@ -119,7 +136,7 @@ def reports(
     ):
         history = training.history
         if len(history) == epochs_wanted:
-            labels, run = predictions.cpu().numpy(), describe_run(started)
+            labels, run = predictions.cpu().numpy(), describe_run(place, started)
             result = StackResult(stack=stack, epochs=history, predictions=labels, run=run)
             write_stack(study, question, result, weights_of(stack, model))
             remove_checkpoint(study, key)
@@ -206,6 +223,12 @@ def failure_text(error: Exception) -> str:
     return text if text.endswith(line) else f"{text}\n{line}"
 
 
+def keep_failure(study: Folder, stack: Stack, error: Exception) -> None:
+    """Write why a stack failed for good."""
+    trials = [member.name for member in stack.members]
+    write_failure(study, stack.key, trials, failure_text(error))
+
+
 def task_config(task: Task) -> dict[str, Any]:
     """Return a task as a Ray Tune configuration: plain values, readable in Ray's own logs."""
     plan: dict[str, Any] = {"members": [member.values() for member in task.stack.members]}
@@ -245,31 +268,41 @@ def epoch_metrics(stack: Stack, records: list[EpochRecord]) -> dict[str, float]:
     return metrics
 
 
-def claim_resources() -> "torch.device":
-    """Set torch's threads from the trial's CPUs and return the device from the trial's GPUs.
+def rays_place() -> Place:
+    """Return where this trial of Ray Tune is trained."""
+    resources = tune.get_context().get_trial_resources().required_resources
+    return Place(
+        cpus=resources.get("CPU", 1),
+        gpus=resources.get("GPU", 0),
+        node=ray.util.get_node_ip_address(),
+        node_id=ray.get_runtime_context().get_node_id(),
+    )
+
+
+def claim_resources(place: Place) -> "torch.device":
+    """Set torch's threads from a stack's CPUs and return the device from its GPUs.
 
     Raises:
-        RuntimeError: Ray gave the trial a GPU that this torch cannot use.
+        RuntimeError: Ray gave the stack a GPU that this torch cannot use.
     """
     import torch
 
-    resources = tune.get_context().get_trial_resources().required_resources
-    torch.set_num_threads(max(1, int(resources.get("CPU", 1))))
-    if not resources.get("GPU", 0):
+    torch.set_num_threads(max(1, int(place.cpus)))
+    if not place.gpus:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise RuntimeError(
             f"Ray gave this trial a GPU, but torch {torch.__version__} cannot use one here; "
-            "install a build of torch for this machine's GPUs, or run with --gpus-per-trial 0"
+            "install a build of torch for this machine's GPUs, or run with --gpus-per-stack 0"
         )
     return torch.device("cuda")
 
 
-def describe_run(started: float) -> Run:
-    """Return where this worker trained what it started at that time, in Unix seconds."""
+def describe_run(place: Place, started: float) -> Run:
+    """Return where and when a stack was trained that was started at that time, in Unix seconds."""
     return Run(
-        node=ray.util.get_node_ip_address(),
-        node_id=ray.get_runtime_context().get_node_id(),
+        node=place.node,
+        node_id=place.node_id,
         pid=os.getpid(),
         started=started,
         ended=time.time(),

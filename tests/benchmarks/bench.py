@@ -245,7 +245,7 @@ def measure_limit(
 ) -> dict[str, Any]:
     """Return the grid's training time, one core, in digitrec's step and in bare products."""
     torch.set_num_threads(1)
-    space = Space(lrs=tuple(options.lr), batch_sizes=tuple(options.batch_size))
+    space = Space.of(lr=tuple(options.lr), batch_size=tuple(options.batch_size))
     workers = len(os.sched_getaffinity(0))
     stacks = plan_stacks(space.trials(), workers=workers, images=train_rows * options.epochs)
     updates = engine.updates_of(stacks, train_rows, options.epochs)

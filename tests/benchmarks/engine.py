@@ -362,7 +362,7 @@ def main() -> None:
     """Measure and print a plan of the grid for each stack size."""
     options = _parse_options()
     torch.set_num_threads(1)
-    space = Space(lrs=tuple(options.lr), batch_sizes=tuple(options.batch_size))
+    space = Space.of(lr=tuple(options.lr), batch_size=tuple(options.batch_size))
     train_rows = options.rows - math.ceil(options.rows / 5)
     reason = why_not_compile() if options.compile else "not asked for"
     if options.compile and reason:

@@ -1,13 +1,19 @@
+import errno
+import os
 import subprocess
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from digitrec.cli import commands
 from digitrec.cli import main as cli
+from digitrec.cli.options import make_parser, make_request
 from digitrec.errors import InputError
-from digitrec.request import Request
+from digitrec.request import Request, option_words
+from digitrec.space.hyperparameters import HYPERPARAMETERS
 from digitrec.space.points import Space
 from digitrec.space.records import EpochRecord
 from digitrec.space.stacks import Stack
@@ -37,14 +43,14 @@ WRONG_OPTIONS = [
     (["--seeds", "-1"], "digitrec: seed -1 is not a whole number from 0 to 2**32 - 1"),
     (["--epochs", "0"], "digitrec: epochs 0 is not a whole number above 0"),
     (["--epochs", "-3"], "digitrec: epochs -3 is not a whole number above 0"),
-    (["--epochs", "2.5"], "digitrec tune: argument --epochs: invalid int value: '2.5'"),
-    (["--epochs", "many"], "digitrec tune: argument --epochs: invalid int value: 'many'"),
-    (["--val-fraction", "0"], "digitrec: val-fraction 0.0 is not within 0 and 1"),
-    (["--val-fraction", "1"], "digitrec: val-fraction 1.0 is not within 0 and 1"),
-    (["--val-fraction=-0.2"], "digitrec: val-fraction -0.2 is not within 0 and 1"),
-    (["--val-fraction", "20"], "digitrec: val-fraction 20.0 is not within 0 and 1"),
-    (["--val-fraction", "nan"], "digitrec: val-fraction nan is not within 0 and 1"),
-    (["--val-fraction", "20%"], "digitrec tune: argument --val-fraction: invalid float value"),
+    (["--epochs", "2.5"], "digitrec tune: argument --epochs: '2.5' is not a whole number"),
+    (["--epochs", "many"], "digitrec tune: argument --epochs: 'many' is not a whole number"),
+    (["--val-fraction", "0"], "digitrec: val-fraction 0.0 is not between 0 and 1"),
+    (["--val-fraction", "1"], "digitrec: val-fraction 1.0 is not between 0 and 1"),
+    (["--val-fraction=-0.2"], "digitrec: val-fraction -0.2 is not between 0 and 1"),
+    (["--val-fraction", "20"], "digitrec: val-fraction 20.0 is not between 0 and 1"),
+    (["--val-fraction", "nan"], "digitrec: val-fraction nan is not between 0 and 1"),
+    (["--val-fraction", "20%"], "digitrec tune: argument --val-fraction: '20%' is not a number"),
     (["--precision", "float16"], "digitrec tune: argument --precision: invalid choice: 'float16'"),
     (["--confirm", "-1"], "digitrec: confirm -1 is less than 0"),
     (["--confirm-seeds", "0"], "digitrec: confirm-seeds 0 is not a whole number above 0"),
@@ -55,11 +61,18 @@ WRONG_OPTIONS = [
         ["--stack-size", "none"],
         "digitrec tune: argument --stack-size: 'none' is not a whole number",
     ),
-    (["--cpus-per-trial", "0"], "digitrec: cpus-per-trial 0 is neither a fraction up to 1 nor a"),
-    (["--cpus-per-trial", "nan"], "digitrec: cpus-per-trial nan is neither a fraction up to 1 nor"),
-    (["--gpus-per-trial", "inf"], "digitrec: gpus-per-trial inf is neither a fraction up to 1 nor"),
+    (["--cpus-per-stack", "0"], "digitrec: cpus-per-stack 0 is neither a fraction up to 1 nor a"),
+    (["--cpus-per-stack", "nan"], "digitrec: cpus-per-stack nan is neither a fraction up to 1 nor"),
+    (["--gpus-per-stack", "inf"], "digitrec: gpus-per-stack inf is neither a fraction up to 1 nor"),
+    (["--cpus-per-trial", "0"], "digitrec: cpus-per-stack 0 is neither a fraction up to 1 nor a"),
+    (["--data", ""], "digitrec: --data is empty; give a value"),
+    (["--test-data", " "], "digitrec: --test-data is empty; give a value"),
+    (["--out", ""], "digitrec: --out is empty; give a value"),
+    (["--address", ""], "digitrec: --address is empty; give a value"),
+    (["--data", "\udce9.csv"], "digitrec: --data: the name '\\udce9.csv' is not UTF-8; rename it"),
+    (["--out", "\udce9"], "digitrec: --out: the name '\\udce9' is not UTF-8; rename it"),
     (["--out", "ftp://host/study"], "digitrec: ftp://host/study: neither a path nor one of s3://"),
-    (["--gpus-per-trial", "-1"], "digitrec: gpus-per-trial -1 is neither a fraction up to 1 nor a"),
+    (["--gpus-per-stack", "-1"], "digitrec: gpus-per-stack -1 is neither a fraction up to 1 nor a"),
     (["more"], "digitrec: unrecognized arguments: more"),
     (["--nonsense"], "digitrec: unrecognized arguments: --nonsense"),
     (["--data", "no.csv"], "digitrec: no.csv: No such file or directory; expected"),
@@ -89,6 +102,17 @@ def test_a_wrong_option_is_one_line_and_exit_code_2(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", HYPERPARAMETERS)
+def test_text_that_is_no_value_of_a_hyperparameter_is_refused(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["tune", HYPERPARAMETERS[name].option, "?"])
+    said = capsys.readouterr().err
+    option, kind = HYPERPARAMETERS[name].option, HYPERPARAMETERS[name].kind
+    assert said.startswith(f"digitrec tune: argument {option}: '?' is not {kind}")
+
+
 def test_a_wrong_option_is_said_before_the_data_is_looked_for(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -105,30 +129,133 @@ def test_wrong_options_are_said_before_torch_and_ray_are_imported() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_names_that_no_file_can_have_are_refused_by_every_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words in (
+        ["report", "{}"],
+        ["predict", "{}", "sample", "--to", "s.csv"],
+        ["predict", "study", "{}", "--to", "s.csv"],
+        ["predict", "study", "sample", "--to", "{}"],
+        ["export", "{}", "--onnx", "m.onnx"],
+        ["export", "study", "--onnx", "{}"],
+        ["doctor", "--data", "{}"],
+        ["doctor", "--out", "{}"],
+    ):
+        for name, what in (
+            ("", "is empty; give a value\n"),
+            ("\udce9", "is not UTF-8; rename it\n"),
+        ):
+            try:
+                code = cli.main([word.format(name) for word in words])
+            except SystemExit as exit_:
+                code = int(str(exit_.code))
+            said = capsys.readouterr()
+            assert (code, said.out, said.err.count("\n")) == (2, "", 1), words
+            assert what.strip() in said.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_working_directory_whose_name_is_not_utf_8_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "\udce9"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    assert cli.main(["tune", "--out", str(tmp_path / "study")]) == 2
+    message = f"digitrec: the working directory: the name {str(folder)!r} is not UTF-8; rename it\n"
+    assert capsys.readouterr().err == message
+
+
+def test_a_file_in_place_of_a_study_directory_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "trials.csv"
+    file.write_text("")
+    for words in (["report"], ["predict", "sample", "--to", "s.csv"], ["export", "--onnx", "m"]):
+        with pytest.raises(SystemExit, match="2"):
+            cli.main([words[0], str(file), *words[1:]])
+        said = f"argument DIR: {file} is not a directory; give a study directory"
+        assert said in capsys.readouterr().err
+
+
+def test_only_tune_says_that_the_same_command_continues(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/mnt/s.csv")
+
+    for command, words in (("tune", []), ("report", ["study"]), ("doctor", [])):
+        monkeypatch.setitem(commands.RUN, command, full)
+        assert cli.main([command, *words]) == 1
+        said = capsys.readouterr().err
+        assert said.startswith("digitrec: /mnt/s.csv: No space left on device")
+        assert said.count("\n") == 1
+        assert ("the same command continues the study" in said) is (command == "tune")
+
+
 def test_without_a_command_the_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([]) == 0
     assert "tune" in capsys.readouterr().out
 
 
 def test_options_left_out_make_the_default_study() -> None:
-    request = cli.make_request(cli.make_parser().parse_args(["tune"]))
+    request = make_request(make_parser().parse_args(["tune"]))
     assert request == Request()
+
+
+def test_the_options_of_a_request_ask_for_it_again() -> None:
+    request = Request(
+        data="d.csv",
+        space=Space.of(lr=(0.3, 1e-5), seeds=(1, 2)),
+        epochs=4,
+        refit=True,
+        confirm=2,
+        stack_size=2,
+        gpus_per_stack=0.5,
+    )
+    values = {each.name: getattr(request, each.name) for each in fields(request)}
+    words = option_words(values)
+    assert make_request(make_parser().parse_args(["tune", *words])) == request
+    assert "--batch-size" not in words
+    assert option_words({}) == []
+
+
+def test_former_names_of_options_are_understood() -> None:
+    words = ["tune", "--cpus-per-trial", "2", "--gpus-per-trial=0.5"]
+    assert make_request(make_parser().parse_args(words)) == Request(
+        cpus_per_stack=2, gpus_per_stack=0.5
+    )
+
+
+def test_a_new_hyperparameter_is_an_option_of_tune(monkeypatch: pytest.MonkeyPatch) -> None:
+    made_up = replace(
+        HYPERPARAMETERS["lr"], name="dropped_units", values=(0.0,), is_right=lambda x: 0 <= x < 1
+    )
+    monkeypatch.setitem(HYPERPARAMETERS, made_up.name, made_up)
+    words = ["tune", "--dropped-units", "0,0.5"]
+    space = make_request(make_parser().parse_args(words)).space
+    assert space.values["dropped_units"] == (0.0, 0.5)
+    assert option_words({"space": space}) == ["--dropped-units", "0.0,0.5"]
+    assert Space.from_json(space.to_json()) == space
+    assert "dropped_units" not in Space().to_json()
 
 
 def test_options_reach_the_request() -> None:
     options = "tune --data d.csv --lr 0.1,1e-3 --batch-size 8 --seeds 1,2 --epochs 4 --out o"
-    options += " --val-fraction 0.3 --stack-size 2 --cpus-per-trial 2 --gpus-per-trial 0.5"
+    options += " --val-fraction 0.3 --stack-size 2 --cpus-per-stack 2 --gpus-per-stack 0.5"
     options += " --address auto --precision bf16"
-    assert cli.make_request(cli.make_parser().parse_args(options.split())) == Request(
+    assert make_request(make_parser().parse_args(options.split())) == Request(
         data="d.csv",
-        space=Space(lrs=(0.1, 1e-3), batch_sizes=(8,), seeds=(1, 2)),
+        space=Space.of(lr=(0.1, 1e-3), batch_size=(8,), seeds=(1, 2)),
         epochs=4,
         precision="bf16",
         out="o",
         val_fraction=0.3,
         stack_size=2,
-        cpus_per_trial=2,
-        gpus_per_trial=0.5,
+        cpus_per_stack=2,
+        gpus_per_stack=0.5,
         address="auto",
     )
 
@@ -154,7 +281,7 @@ def half_a_study(tmp_path: Path) -> Path:
     )
     study = Folder.at(tmp_path)
     write_spec(study, question)
-    stack = Stack(Space(lrs=(0.5,), batch_sizes=(32,)).trials())
+    stack = Stack(Space.of(lr=(0.5,), batch_size=(32,)).trials())
     record = EpochRecord(1, 10, 0.5, 0.8, 0.4, 0.9, 0.1)
     result = StackResult(
         stack=stack,
@@ -173,8 +300,8 @@ def test_report_ranks_an_unfinished_study_and_exits_with_1(
     said = capsys.readouterr().out
     assert "The only configuration with a result is lr 0.5, batch size 32" in said
     assert "it recognises 90.00% of the" in said
-    assert "1 of 2 trials stopped." in said
-    assert "The same `digitrec tune` command goes on with what is missing." in said
+    assert "1 of 2 trials is not trained yet" in said
+    assert "tune --lr 0.1,0.5 --batch-size 32 --epochs 1 --out" in said
     assert "model" not in said
     assert (half_a_study / "trials.csv").exists()
     assert (half_a_study / "plots" / "comparison.png").exists()
@@ -193,9 +320,9 @@ def test_ctrl_c_is_exit_code_1_and_says_how_to_go_on(
     def interrupted(_: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "run_report", interrupted)
-    assert cli.main(["report", "anywhere"]) == 1
-    assert "The same command goes on" in capsys.readouterr().err
+    monkeypatch.setitem(commands.RUN, "tune", interrupted)
+    assert cli.main(["tune"]) == 1
+    assert "The same command continues the study." in capsys.readouterr().err
 
 
 def test_bad_data_is_one_line_and_exit_code_2(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -21,12 +22,17 @@ import psutil
 import pytest
 import yaml
 
-from cluster import submit
+from cluster import local, submit
 from digitrec.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "0123456789abcdef" * 4
 SMALL = ["--lr", "0.1", "--batch-size", "512", "--epochs", "1"]
+PLAIN_CLIENT = """
+import sys, ray
+ray.init(_temp_dir=sys.argv[1], logging_level="ERROR")
+print(ray.get_runtime_context().gcs_address)
+"""  # of another program, which names no address
 LONG = ["--lr", "0.1", "--batch-size", "32", "--epochs", "1000"]
 
 
@@ -74,6 +80,11 @@ class Cluster:
         return dict(json.loads(path.read_text()))
 
 
+def write_token(folder: Path) -> None:
+    (folder / "token").touch(mode=0o600)
+    (folder / "token").write_text(TOKEN)
+
+
 def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -84,14 +95,23 @@ def free_port() -> int:
 def cluster() -> Iterator[Cluster]:
     """One cluster for this file, in a short folder: the paths of Ray's sockets are limited."""
     folder = Path(tempfile.mkdtemp(dir="/tmp"))
-    (folder / "token").write_text(TOKEN)
+    write_token(folder)
     ours = {"XDG_CACHE_HOME": str(folder), "RAY_AUTH_TOKEN_PATH": str(folder / "token")}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     port = free_port()
     started = Cluster(address=f"http://127.0.0.1:{port}", env=inherited | ours)
     ray = ["--num-cpus", "1", "--temp-dir", str(folder / "r"), "--object-store-memory", "100000000"]
     said = started.run("cluster.local", "start", "--dashboard-port", str(port), *ray)
-    assert said.returncode == 0, said.stderr
+    assert (said.returncode, said.stderr) == (0, "")
+    connected = subprocess.run(
+        [sys.executable, "-c", PLAIN_CLIENT, str(folder / "r")],
+        env=started.env | {"RAY_AUTH_MODE": "token"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert connected.stdout.strip() == started.head["gcs"], connected.stderr
     yield started
     started.run("cluster.local", "stop")
     shutil.rmtree(folder)
@@ -110,7 +130,7 @@ def test_a_submitted_study_ends_with_tables(cluster: Cluster, tmp_path: Path) ->
     said = cluster.run("cluster.submit", *SMALL, "--out", str(out))
     assert said.returncode == 0, said.stdout + said.stderr
     assert said.stderr == ""
-    assert "Winner: lr 0.1" in said.stdout
+    assert "The only configuration with a result is lr 0.1" in said.stdout
     assert pd.read_csv(out / "trials.csv")["status"].tolist() == ["completed"]
     (job,) = (job for job in cluster.ask("/api/jobs/") if job["metadata"].get("study") == str(out))
     assert job["submission_id"].startswith("digitrec-study-")
@@ -211,17 +231,25 @@ def test_a_second_start_says_that_one_runs_and_starts_none(cluster: Cluster) -> 
     assert cluster.head == before
 
 
+def test_the_processes_of_a_cluster_do_not_inherit_a_blocked_sigterm(cluster: Cluster) -> None:
+    status = Path(f"/proc/{cluster.head['pid']}/status").read_text()
+    blocked = int(re.search(r"^SigBlk:\s*(\w+)$", status, re.MULTILINE)[1], 16)  # type: ignore[index]
+    assert not blocked & 1 << (signal.SIGTERM - 1)
+
+
 def test_stop_ends_every_process_that_start_began(cluster: Cluster, tmp_path: Path) -> None:
     following = cluster.follow(*LONG, "--out", str(tmp_path / "study"))
     wait_for_line(following, "Running entrypoint")
     head = psutil.Process(cluster.head["pid"])
     tree = [head, *head.children(recursive=True)]
     assert any("tune_jobs.mnist_grid" in process.cmdline() for process in tree)
+    current = Path(cluster.head["current"])
+    assert current.read_text() == cluster.head["gcs"]
     said = cluster.run("cluster.local", "stop")
     assert said.returncode == 0
     assert cluster.address in said.stdout
-    _, alive = psutil.wait_procs(tree, timeout=10)
-    assert alive == []
+    assert [process for process in tree if local._runs(process)] == []
+    assert not current.exists()
     _, why = following.communicate(timeout=30)
     assert following.returncode == 1
     assert "submit: lost the connection" in why
@@ -241,6 +269,54 @@ def test_a_process_that_has_the_pid_by_chance_is_never_ended(tmp_path: Path) -> 
     assert "No cluster" in said.stdout
 
 
+@pytest.mark.parametrize("named", ["10.0.0.7:6379", "10.0.0.8:6379"])
+def test_stop_deletes_rays_note_of_the_current_cluster_only_if_it_names_the_one_that_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    current = tmp_path / "ray_current_cluster"
+    current.write_text(named)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    head = local.Head(
+        pid=ended.pid,
+        started=time.time(),
+        address="http://x",
+        log="x",
+        gcs="10.0.0.7:6379",
+        current=str(current),
+    )
+    assert local.stop(head) == 0
+    assert current.exists() == (named != "10.0.0.7:6379")
+
+
+STUBBORN = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(); time.sleep(60)"
+subprocess.Popen([sys.executable, "-c", deaf], stdout=subprocess.PIPE).stdout.readline()
+print(flush=True)
+time.sleep(60)
+"""
+
+
+def test_processes_that_ignore_the_signal_are_killed_and_gone_when_stop_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(local, "END_SECONDS", 0.5)
+    with subprocess.Popen([sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE) as stubborn:
+        assert stubborn.stdout is not None
+        stubborn.stdout.readline()
+        process = psutil.Process(stubborn.pid)
+        (child,) = process.children()
+        head = local.Head(
+            pid=process.pid, started=process.create_time(), address="http://x", log="x"
+        )
+        assert local.stop(head) == 2
+        assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
 def test_a_port_that_is_taken_is_said_before_ray_starts(tmp_path: Path) -> None:
     alone = Cluster(address="", env=dict(os.environ) | {"XDG_CACHE_HOME": str(tmp_path)})
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -252,7 +328,7 @@ def test_a_port_that_is_taken_is_said_before_ray_starts(tmp_path: Path) -> None:
 
 
 def test_the_reason_why_ray_does_not_start_is_said(tmp_path: Path) -> None:
-    (tmp_path / "token").write_text(TOKEN)
+    write_token(tmp_path)
     ours = {"XDG_CACHE_HOME": str(tmp_path), "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
     alone = Cluster(address="", env=dict(os.environ) | ours)
     port = str(free_port())
@@ -279,6 +355,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+def uploaded(runtime_env: dict[str, Any]) -> dict[str, int]:
+    """The files that Ray would upload, and the bytes of each."""
+    files = submit.uploaded_files(runtime_env)
+    assert files is not None
+    return files
+
+
 def submission(data: str, *, on_this_machine: bool = False) -> submit.Submission:
     return submit.make_submission(data, "/shared/study", [], on_this_machine=on_this_machine)
 
@@ -287,7 +370,7 @@ CODE = {"digitrec/cli.py", "tune_jobs/grid.py"}
 
 
 @pytest.mark.parametrize(
-    ("data", "uploaded"),
+    ("data", "files"),
     [
         ("sample", CODE),
         ("/elsewhere/train.csv", CODE),
@@ -297,10 +380,10 @@ CODE = {"digitrec/cli.py", "tune_jobs/grid.py"}
     ],
 )
 def test_only_the_code_and_a_named_file_of_the_project_are_uploaded(
-    project: Path, data: str, uploaded: set[str]
+    project: Path, data: str, files: set[str]
 ) -> None:
     job = submission(data)
-    assert set(submit.uploaded_files(job.runtime_env)) == uploaded
+    assert set(uploaded(job.runtime_env)) == files
     assert job.metadata["data"] == data
 
 
@@ -309,7 +392,7 @@ def test_test_data_goes_to_the_head_as_data_does(project: Path) -> None:
         "kept.csv", "/shared/study", [], test_data="notes.txt", on_this_machine=False
     )
     assert job.entrypoint.endswith("--test-data notes.txt")
-    assert set(submit.uploaded_files(job.runtime_env)) == CODE | {"kept.csv", "notes.txt"}
+    assert set(uploaded(job.runtime_env)) == CODE | {"kept.csv", "notes.txt"}
 
 
 @pytest.mark.parametrize(
@@ -345,7 +428,7 @@ def test_a_study_on_this_machine_needs_no_directory_named() -> None:
 
 def test_the_project_uploads_its_two_packages_and_no_more() -> None:
     runtime_env = yaml.safe_load(submit.RUNTIME_ENV.read_text()) | {"working_dir": str(ROOT)}
-    files = submit.uploaded_files(runtime_env)
-    assert {"digitrec/cli.py", "tune_jobs/mnist_grid.py"} <= set(files)
+    files = uploaded(runtime_env)
+    assert {"digitrec/cli/main.py", "tune_jobs/mnist_grid.py"} <= set(files)
     assert {file.split("/")[0] for file in files} == {"digitrec", "tune_jobs"}
     assert sum(files.values()) < 2**20

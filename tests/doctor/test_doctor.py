@@ -4,7 +4,6 @@ import json
 import math
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,15 +15,17 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from digitrec.cli.main import diagnosis_lines
+from digitrec.cli.display import describe_diagnosis
 from digitrec.doctor import checks as diagnosis
 from digitrec.doctor import examine as doctor
 from digitrec.doctor.checks import GIB, MIB, Diagnosis, Level
 from digitrec.doctor.machine import Machine, inspect_machine
-from digitrec.doctor.nodes import Node, ask_nodes
+from digitrec.doctor.nodes import Node, inspect_nodes
 from digitrec.errors import InputError
 from digitrec.request import Request
 from digitrec.store.folder import Folder
+from digitrec.tuning import ray_internals
+from digitrec.tuning.dashboard import asks_for_token
 from tests.head import start_head
 
 MACHINE = Machine(
@@ -94,7 +95,7 @@ SITUATIONS: dict[str, Situation] = {
     "threads from the environment": (
         lambda: diagnosis.judge_cores(machine(variables={"OMP_NUM_THREADS": "64"}), 1, 0),
         "ok",
-        "OMP_NUM_THREADS=64 does not count",
+        "OMP_NUM_THREADS=64 has no effect",
     ),
     "a container's quota, which Ray heeds": (
         lambda: diagnosis.judge_cores(machine(quota=4.0), 1, 0),
@@ -106,17 +107,17 @@ SITUATIONS: dict[str, Situation] = {
             machine(quota=4.0, variables={"RAY_USE_MULTIPROCESSING_CPU_COUNT": "1"}), 1, 0
         ),
         "warning",
-        "Ray counts 8 CPUs, of which trials can use 4",
+        "Ray counts 8 CPUs, but trials can use only 4",
     ),
     "half a CPU": (
         lambda: diagnosis.judge_cores(machine(quota=0.5), 1, 0),
         "problem",
-        "of which Ray counts none",
+        "0.5 CPUs; Ray rounds that down to none",
     ),
     "fewer cores than Ray counts": (
         lambda: diagnosis.judge_cores(machine(affinity=2), 1, 0),
         "warning",
-        "Ray counts 8 CPUs, of which trials can use 2",
+        "Ray counts 8 CPUs, but trials can use only 2",
     ),
     "trials that share a core": (
         lambda: diagnosis.judge_cores(MACHINE, 0.5, 0),
@@ -136,7 +137,7 @@ SITUATIONS: dict[str, Situation] = {
     "a node that promises more CPUs than it has": (
         lambda: diagnosis.judge_node_cores(MACHINE, 64),
         "warning",
-        "Ray counts 64 CPUs, of which trials can use 8",
+        "Ray counts 64 CPUs, but trials can use only 8",
     ),
     "free threads": (lambda: diagnosis.judge_pinning(MACHINE), "ok", "not pinned"),
     "threads said not to be pinned": (
@@ -157,7 +158,7 @@ SITUATIONS: dict[str, Situation] = {
     "the shared memory of a container": (
         lambda: diagnosis.judge_shared_memory(machine(shared_memory=64 * MIB)),
         "warning",
-        "/dev/shm has 64.0 MiB free, Ray's object store takes 4.8 GiB",
+        "/dev/shm has 64.0 MiB free, but Ray's object store needs 4.8 GiB",
     ),
     "much shared memory, little of more memory": (
         lambda: diagnosis.judge_shared_memory(machine(shared_memory=10 * GIB, memory=99 * GIB)),
@@ -167,7 +168,7 @@ SITUATIONS: dict[str, Situation] = {
     "no shared memory to speak of": (
         lambda: diagnosis.judge_shared_memory(machine(shared_memory=None)),
         "ok",
-        "not a matter",
+        "does not matter",
     ),
     "memory for all workers": (
         lambda: diagnosis.judge_memory(MACHINE, 100 * MIB, 8),
@@ -187,7 +188,7 @@ SITUATIONS: dict[str, Situation] = {
     "room for Ray": (
         lambda: diagnosis.judge_rays_disk(Path("/t"), 100 * GIB, 90 * GIB, 10 * GIB),
         "ok",
-        "10.0 GiB free for the files of Ray in /t",
+        "10.0 GiB free for Ray's files in /t",
     ),
     "no room for Ray": (
         lambda: diagnosis.judge_rays_disk(Path("/t"), 100 * GIB, 96 * GIB, 4 * GIB),
@@ -202,13 +203,13 @@ SITUATIONS: dict[str, Situation] = {
     "no room for the study": (
         lambda: diagnosis.judge_study_disk(Path("/s"), 10 * MIB, 25),
         "warning",
-        "10.0 MiB free for /s, which takes about 25.0 MiB",
+        "10.0 MiB free for /s, which needs about 25.0 MiB",
     ),
     "no GPUs": (lambda: diagnosis.judge_gpus(MACHINE, None), "ok", "none"),
     "GPUs that all agree on": (
         lambda: diagnosis.judge_gpus(machine(gpus=2, torch_gpus=2), 2.0),
         "ok",
-        "2; trials use them with --gpus-per-trial",
+        "2; trials use them with --gpus-per-stack",
     ),
     "GPUs that this torch cannot use": (
         lambda: diagnosis.judge_gpus(machine(gpus=2, torch_gpus=0), None),
@@ -228,7 +229,7 @@ SITUATIONS: dict[str, Situation] = {
     "GPUs that Ray does not count": (
         lambda: diagnosis.judge_gpus(machine(gpus=2, torch_gpus=0), 0.0),
         "warning",
-        "there are 2, of which Ray counts 0",
+        "Ray counts only 0 of 2",
     ),
     "an object store that holds the data": (
         lambda: diagnosis.judge_object_store(GIB, 100 * MIB),
@@ -280,12 +281,12 @@ SITUATIONS: dict[str, Situation] = {
     "a large upload": (
         lambda: diagnosis.judge_upload({"a.py": 1, "b.csv": 200 * MIB}, 512 * MIB, None),
         "warning",
-        "the largest of them b.csv (200.0 MiB)",
+        "the largest is b.csv (200.0 MiB)",
     ),
     "an upload that Ray refuses": (
         lambda: diagnosis.judge_upload({"b.csv": 600 * MIB}, 512 * MIB, None),
         "problem",
-        "Ray takes 512.0 MiB at most",
+        "Ray accepts at most 512.0 MiB",
     ),
     "data that an upload leaves out": (
         lambda: diagnosis.judge_upload({"a.py": 1}, 512 * MIB, "train.csv"),
@@ -300,7 +301,7 @@ SITUATIONS: dict[str, Situation] = {
     "a token that others can read": (
         lambda: diagnosis.judge_token_file(Path("t"), True),
         "problem",
-        "others on this machine can read t, ",
+        "t and its folder are open to others",
     ),
     "no authentication": (
         lambda: diagnosis.judge_auth_mode(None, has_token=False),
@@ -325,7 +326,7 @@ SITUATIONS: dict[str, Situation] = {
     "a guarded dashboard of this machine": (
         lambda: diagnosis.judge_exposure(HERE, asks_for_token=True),
         "ok",
-        "who has the token, from this machine only",
+        "users with the token, from this machine only",
     ),
     "an open dashboard of this machine": (
         lambda: diagnosis.judge_exposure("http://[::1]:8265", asks_for_token=False),
@@ -340,12 +341,12 @@ SITUATIONS: dict[str, Situation] = {
     "an encrypted dashboard of the network": (
         lambda: diagnosis.judge_exposure("https://ray.example.org", asks_for_token=True),
         "ok",
-        "who has the token",
+        "users with the token",
     ),
     "an open dashboard of the network": (
         lambda: diagnosis.judge_exposure(THERE, asks_for_token=False),
         "problem",
-        "whoever reaches it can run code (CVE-2023-48022)",
+        "everybody who reaches it can run code (CVE-2023-48022)",
     ),
     "a silent node": (lambda: diagnosis.judge_silence("10.0.0.8"), "problem", "does not answer"),
     "no cluster": (
@@ -453,7 +454,8 @@ def test_an_upload_leaves_out_what_git_and_ray_ignore(tmp_path: Path) -> None:
     (tmp_path / ".gitignore").write_text("train.csv\n")
     (tmp_path / ".rayignore").write_text("*.bin\n")
     (tmp_path / "a" / ".gitignore").write_text("*.tmp\n")
-    files = doctor.uploaded_files(tmp_path)
+    files = ray_internals.uploaded_files(tmp_path, most_files=100)
+    assert files is not None
     assert files.keys() == {".gitignore", ".rayignore", "a/.gitignore", "a/b.py"}
     assert files["a/b.py"] == 7
 
@@ -488,24 +490,31 @@ def test_a_study_directory_that_cannot_be_is_a_problem(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "directory", "readable"),
+    ("file", "directory", "level"),
     [
-        (0o600, 0o755, False),
-        (0o644, 0o755, True),
-        (0o644, 0o700, False),
-        (0o640, 0o701, False),
-        (0o604, 0o701, True),
+        (0o600, 0o755, "ok"),
+        (0o644, 0o755, "problem"),
+        (0o644, 0o700, "ok"),
+        (0o640, 0o750, "problem"),
     ],
 )
-def test_a_file_is_read_by_others_only_through_directories_that_let_them_in(
-    file: int, directory: int, readable: bool
+def test_an_open_token_is_a_problem_with_and_without_a_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: int, directory: int, level: Level
 ) -> None:
-    with tempfile.TemporaryDirectory(dir="/tmp") as place:  # others may enter /tmp
-        token = Path(place) / "auth_token"
-        token.write_text("secret")
-        token.chmod(file)
-        Path(place).chmod(directory)
-        assert doctor.readable_by_others(token) == readable
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_TOKEN_PATH", "RAY_AUTH_TOKEN", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    token = tmp_path / ".ray" / "auth_token"
+    token.parent.mkdir()
+    token.write_text("secret")
+    token.chmod(file)
+    token.parent.chmod(directory)
+    for address in (None, "http://127.0.0.1:9"):
+        request = Request(out=str(tmp_path / "study"), address=address)
+        found = {one.name: one for one in doctor.examine(request, Console(quiet=True))}
+        assert found["token"].level == level
+    token.unlink()
+    assert doctor.examine_token() == []
 
 
 @contextmanager
@@ -532,13 +541,13 @@ def serving(status: int, body: str) -> Iterator[str]:
 @pytest.mark.parametrize("mode", ["token", "disabled"])
 def test_a_dashboard_is_asked_whether_it_wants_a_token(mode: str) -> None:
     with serving(200, json.dumps({"authentication_mode": mode})) as url:
-        assert doctor.asks_for_token(url) == (mode == "token")
+        assert asks_for_token(url) == (mode == "token")
 
 
 @pytest.mark.parametrize(("status", "body"), [(404, ""), (200, "<html>"), (200, "[]")])
 def test_what_is_not_a_dashboard_is_told_from_one(status: int, body: str) -> None:
     with serving(status, body) as url, pytest.raises(InputError, match="Ray dashboard"):
-        doctor.asks_for_token(url)
+        asks_for_token(url)
 
 
 def test_a_dashboard_of_the_head_alone_is_well_hidden() -> None:
@@ -548,13 +557,13 @@ def test_a_dashboard_of_the_head_alone_is_well_hidden() -> None:
 
 
 def test_the_nodes_say_what_they_have_and_see_the_study(two_cpus: None, tmp_path: Path) -> None:
-    (node,) = ask_nodes(Folder.at(tmp_path))
+    (node,) = inspect_nodes(Folder.at(tmp_path))
     assert (node.cpus, node.gpus, node.sees_study) == (2, 0, True)
     assert node.object_store > 0
     assert node.machine is not None
     assert node.machine.versions == inspect_machine().versions
     assert list(tmp_path.iterdir()) == []
-    assert ask_nodes(None)[0].sees_study is None
+    assert inspect_nodes(None)[0].sees_study is None
 
 
 def test_the_cluster_around_us_is_examined(
@@ -599,6 +608,7 @@ def _places(text: str, level: Level) -> tuple[int, int]:
     return place, place + 1
 
 
+@pytest.mark.cluster
 def test_a_cluster_with_a_token_is_examined_with_the_token_and_named_without(
     tmp_path: Path,
 ) -> None:
@@ -607,18 +617,18 @@ def test_a_cluster_with_a_token_is_examined_with_the_token_and_named_without(
         options = ("--out", str(tmp_path), "--address")
         code, text = run_doctor(*options, head.address, **head.environment)
         assert (code, "problem" in text) == (0, False), text
-        assert f"ok       dashboard: {head.dashboard} lets in who has the token" in text
+        assert f"ok       dashboard: {head.dashboard} admits only users with the token" in text
         without = {k: v for k, v in head.environment.items() if k != "RAY_AUTH_TOKEN"}
         code, text = run_doctor(*options, head.address, **without)
         assert code == 1
         assert "problem  authentication: RAY_AUTH_MODE=token, and there is no token" in text
         code, text = run_doctor(*options, head.dashboard, **without)
-        assert (code, "lets in who has the token" in text) == (0, True), text
+        assert (code, "admits only users with the token" in text) == (0, True), text
 
 
 def test_a_diagnosis_is_a_line_and_its_remedy_another() -> None:
     one = Diagnosis(name="threads", level="warning", message="pinned", remedy="unset OMP_PLACES")
-    assert diagnosis_lines(one).plain == "warning  threads: pinned\n  remedy unset OMP_PLACES"
+    assert describe_diagnosis(one).plain == "warning  threads: pinned\n  remedy unset OMP_PLACES"
 
 
 def test_bytes_read_as_a_person_says_them() -> None:

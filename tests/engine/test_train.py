@@ -175,7 +175,7 @@ def test_pixels_that_training_never_sees_change_nothing_but_their_own_part(
 def test_images_that_are_all_the_same_train(pixels: int) -> None:
     images = np.full((20, pixels), 7, dtype=np.uint8)
     labels = (np.arange(20) % 2).astype(np.uint8)
-    split = split_rows(labels)
+    split = split_rows(labels, 0.2, 42)
     scaler = fit_scaler(images[split.train])
     shared = SharedData(key="same", images=images, labels=labels, split=split, scaler=scaler)
     data = prepare(shared, torch.device("cpu"), "float32")

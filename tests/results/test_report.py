@@ -20,10 +20,12 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 
-from digitrec.cli import main as cli
+from digitrec.cli.display import describe_verdict
+from digitrec.cli.options import make_parser, make_request
 from digitrec.results import outcome
 from digitrec.results.analysis.finding import Finding
 from digitrec.results.analysis.ranking import rank
+from digitrec.results.analysis.verdict import reach_verdict
 from digitrec.results.figures import comparison
 from digitrec.results.outcome import write_report
 from digitrec.results.report.markdown import code, make_markdown, plain
@@ -213,7 +215,7 @@ def test_a_character_that_does_not_show_is_shown_as_an_escape(tmp_path: Path) ->
         rule="winner", level="note", sentence=source, evidence=source, command=f"tune {source}"
     )
     page = make_page(summarise(record, [finding]), [], [])
-    lines = "\n".join(cli.describe_verdict([finding]))
+    lines = "\n".join(describe_verdict([finding]))
     for text in (page, make_markdown(summarise(record, [finding])), lines):
         assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", text)
         assert r"\x1b" in text
@@ -243,7 +245,7 @@ def test_the_command_asks_the_question_again(source: str, tmp_path: Path) -> Non
     record = make_record(tmp_path / "a study", source=source)
     words = shlex.split(summarise(record, []).command)
     assert words[0] == "digitrec"
-    request = cli.make_request(cli.make_parser().parse_args(words[1:]))
+    request = make_request(make_parser().parse_args(words[1:]))
     asked = record.question
     assert request.space.trials() == asked.trials()
     assert (request.data, request.epochs, request.val_fraction, request.precision) == (
@@ -296,6 +298,16 @@ def test_what_an_earlier_winner_scored_is_not_the_winners(tmp_path: Path) -> Non
     test = {"source": "test.csv", "rows": 50, "accuracy": 0.84, "loss": 0.5}
     record = make_record(tmp_path, best={"trial": "lr9.0-bs32-seed0", "test": test})
     assert not any("test images" in name for name, _ in summarise(record, []).facts)
+
+
+def test_verdict_page_and_markdown_name_the_winner_in_one_sentence(tmp_path: Path) -> None:
+    record = make_record(tmp_path, best={})
+    findings = reach_verdict(record)
+    page, markdown = words_of(record, *findings)
+    sentence = findings[0].sentence[: findings[0].sentence.index(").") + 2]
+    assert sentence.startswith("The winner is lr 1.0, batch size 32: ")
+    assert f"{sentence} The saved model was trained with seed 0." in page.text
+    assert markdown.count(sentence) == 1
 
 
 def test_failed_trials_of_one_error_are_told_once(tmp_path: Path) -> None:

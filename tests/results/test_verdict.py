@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from digitrec.cli import main as cli
+from digitrec.cli import options as cli
 from digitrec.request import Request
 from digitrec.results.analysis.finding import Finding
 from digitrec.results.analysis.next_command import tune_command
@@ -269,7 +269,7 @@ def test_leaders_with_one_seed_are_to_be_confirmed_in_the_same_study() -> None:
     assert (request.confirm, request.confirm_seeds) == (5, 3)
     assert request.data == "my digits.csv"
     assert request.directory == Folder.at("results/made")
-    assert request.space.batch_sizes == (32,)
+    assert request.space.values["batch_size"] == (32,)
 
 
 def test_no_more_leaders_are_confirmed_than_there_are() -> None:
@@ -335,12 +335,12 @@ def test_a_winner_at_chance_has_learned_nothing(accuracy: float) -> None:
     assert "is right for 10.15% of them" in chance.sentence
     request = request_of(chance)
     assert request.epochs == 6
-    assert request.space.lrs == (0.001, 0.01, 0.1, 0.3, 0.5, 1.0)
+    assert request.space.values["lr"] == (0.001, 0.01, 0.1, 0.3, 0.5, 1.0)
 
 
 def test_where_the_usual_rates_learned_nothing_lower_ones_are_tried() -> None:
-    fates = line(dict.fromkeys(Space().lrs, 0.1))
-    assert request_of(found(study(fates))["chance"]).space.lrs[:2] == (0.0002, 0.0005)
+    fates = line(dict.fromkeys(Space().values["lr"], 0.1))
+    assert request_of(found(study(fates))["chance"]).space.values["lr"][:2] == (0.0002, 0.0005)
 
 
 def test_a_winner_above_chance_has_learned_something() -> None:
@@ -363,22 +363,22 @@ def test_a_winner_on_the_edge_of_the_rates_asks_for_the_rates_beyond(
 ) -> None:
     edge = found(study(line(accuracies)))["edge"]
     assert edge.level == "caution"
-    assert request_of(edge).space.lrs == lrs
+    assert request_of(edge).space.values["lr"] == lrs
 
 
 def test_batch_sizes_go_on_by_halves_and_doubles() -> None:
     small = study({(0.1, 8, 0): flat(0.9), (0.1, 16, 0): flat(0.8)})
     large = study({(0.1, 1500, 0): flat(0.8), (0.1, 3000, 0): flat(0.9)})
-    assert request_of(found(small)["edge"]).space.batch_sizes == (2, 4, 8, 16)
+    assert request_of(found(small)["edge"]).space.values["batch_size"] == (2, 4, 8, 16)
     # No batch is larger than the 8,000 training rows.
-    assert request_of(found(large)["edge"]).space.batch_sizes == (1500, 3000, 6000)
+    assert request_of(found(large)["edge"]).space.values["batch_size"] == (1500, 3000, 6000)
 
 
 def test_both_edges_make_one_command() -> None:
     fates = {(lr, size, 0): flat(0.8) for lr in (0.1, 1.0) for size in (32, 64)}
     edge = found(study(fates | {(1.0, 32, 0): flat(0.9)}))["edge"]
     space = request_of(edge).space
-    assert space == Space(lrs=(0.1, 1.0, 2.0, 5.0), batch_sizes=(8, 16, 32, 64), seeds=(0,))
+    assert space == Space.of(lr=(0.1, 1.0, 2.0, 5.0), batch_size=(8, 16, 32, 64), seeds=(0,))
 
 
 def test_a_winner_inside_the_space_is_on_no_edge() -> None:
@@ -401,7 +401,7 @@ def test_where_all_rates_above_the_winner_diverged_it_is_the_edge_of_stability()
     assert "edge" not in findings
     stable = findings["edge of stability"]
     assert "lr 0.5 is the highest learning rate that does not diverge" in stable.sentence
-    assert request_of(stable).space.lrs == (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
+    assert request_of(stable).space.values["lr"] == (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 # --- other hyperparameters
@@ -414,6 +414,7 @@ def four_hyperparameters(monkeypatch: pytest.MonkeyPatch) -> None:
         with_role("batch"),
         name="drop_share",
         label="share of dropped units",
+        is_right=lambda value: 0 <= value < 1,
         values=(0.0,),
         scale="linear",
         role=None,
@@ -421,7 +422,7 @@ def four_hyperparameters(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     shape = replace(
         share, name="unit_kind", label="kind of units", values=("relu",), scale="category",
-        beyond=None,
+        is_right=lambda value: value in ("relu", "tanh"), beyond=None,
     )  # fmt: skip
     for made_up in (share, shape):
         monkeypatch.setitem(HYPERPARAMETERS, made_up.name, made_up)
@@ -560,7 +561,7 @@ def test_many_diverged_trials_ask_for_a_grid_without_their_rates() -> None:
     fates = PLAIN | {(lr, 32, 0): DIVERGED for lr in (5.0, 10.0)}
     diverged = found(study(fates))["diverged"]
     assert diverged.level == "caution"
-    assert request_of(diverged).space.lrs == (0.01, 0.1, 1.0)
+    assert request_of(diverged).space.values["lr"] == (0.01, 0.1, 1.0)
 
 
 def test_a_study_in_which_all_diverged_asks_for_lower_rates() -> None:
@@ -568,20 +569,26 @@ def test_a_study_in_which_all_diverged_asks_for_lower_rates() -> None:
     (finding,) = reach_verdict(record)
     assert finding.level == "caution"
     assert "All 2 trials diverged" in finding.sentence
-    assert request_of(finding).space.lrs == (0.02, 0.2)
+    assert request_of(finding).space.values["lr"] == (0.02, 0.2)
+
+
+def test_where_rates_far_too_high_diverged_the_usual_ones_are_tried() -> None:
+    (finding,) = reach_verdict(study({(1e20, 32, 0): DIVERGED}))
+    assert "The only trial diverged" in finding.sentence
+    assert request_of(finding).space.values["lr"] == (0.1, 1.0)
 
 
 def test_failed_trials_are_named_with_their_error_and_tried_again() -> None:
     failed = found(study(PLAIN | {(0.5, 32, 0): FAILED}))["failed"]
     assert "1 of 4 trials failed" in failed.sentence
     assert failed.evidence == "lr0.5-bs32-seed0: out of memory"
-    assert request_of(failed).space.lrs == (0.01, 0.1, 0.5, 1.0)
+    assert request_of(failed).space.values["lr"] == (0.01, 0.1, 0.5, 1.0)
 
 
 def test_an_unfinished_study_is_provisional_and_goes_on() -> None:
     findings = found(study(PLAIN | {(0.5, 32, 0): STOPPED}))
     assert "1 of 4 trials is not trained yet" in findings["unfinished"].sentence
-    assert request_of(findings["unfinished"]).space.lrs == (0.01, 0.1, 0.5, 1.0)
+    assert request_of(findings["unfinished"]).space.values["lr"] == (0.01, 0.1, 0.5, 1.0)
     assert "seeds" not in findings  # first things first
 
 
@@ -841,7 +848,7 @@ def test_a_command_asks_the_question_of_its_study_again() -> None:
     request = cli.make_request(cli.make_parser().parse_args(words[1:]))
     assert request == Request(
         data="my digits.csv",
-        space=Space(lrs=(0.01, 0.1, 1.0), batch_sizes=(32,), seeds=(0,)),
+        space=Space.of(lr=(0.01, 0.1, 1.0), batch_size=(32,), seeds=(0,)),
         epochs=5,
         val_fraction=0.25,
         precision="bf16",
@@ -855,11 +862,7 @@ def test_options_at_their_defaults_are_left_out() -> None:
     question = replace(
         record.question,
         data=record.question.data | {"source": default.data},
-        space={
-            "lr": list(default.space.lrs),
-            "batch_size": list(default.space.batch_sizes),
-            "seed": list(default.space.seeds),
-        },
+        space=default.space.to_json(),
         epochs=default.epochs,
         val_fraction=default.val_fraction,
         precision=default.precision,

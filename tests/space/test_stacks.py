@@ -1,17 +1,19 @@
 import itertools
+import json
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from digitrec.errors import InputError
-from digitrec.space.hyperparameters import Configuration, Trial
+from digitrec.space.hyperparameters import HYPERPARAMETERS, Configuration, Trial
 from digitrec.space.points import Space
 from digitrec.space.stacks import Stack, plan_stacks
 
 SPACES = st.builds(
-    lambda lrs, sizes, seeds: Space(lrs=tuple(lrs), batch_sizes=tuple(sizes), seeds=tuple(seeds)),
+    lambda lrs, sizes, seeds: Space.of(lr=tuple(lrs), batch_size=tuple(sizes), seeds=tuple(seeds)),
     st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=9, unique=True),
     st.lists(st.integers(1, 512), min_size=1, max_size=6, unique=True),
     st.lists(st.integers(0, 9), min_size=1, max_size=3, unique=True),
@@ -28,23 +30,39 @@ def test_the_default_space_is_five_learning_rates_by_five_batch_sizes() -> None:
 @pytest.mark.parametrize(
     ("lists", "message"),
     [
-        ({"lrs": ()}, "no learning rate is given; at least one is needed"),
-        ({"batch_sizes": ()}, "no batch size is given; at least one is needed"),
+        ({"lr": ()}, "no learning rate is given; at least one is needed"),
+        ({"batch_size": ()}, "no batch size is given; at least one is needed"),
         ({"seeds": ()}, "no seed is given; at least one is needed"),
-        ({"lrs": (0.1, 0.0)}, "learning rate 0.0 is not a finite number above 0"),
-        ({"lrs": (-0.1,)}, "learning rate -0.1 is not a finite number above 0"),
-        ({"lrs": (math.nan,)}, "learning rate nan is not a finite number above 0"),
-        ({"lrs": (math.inf,)}, "learning rate inf is not a finite number above 0"),
-        ({"lrs": (0.1, 0.1)}, "learning rate 0.1 is given more than once"),
-        ({"batch_sizes": (0,)}, "batch size 0 is not a whole number above 0"),
-        ({"batch_sizes": (32, 64, 32)}, "batch size 32 is given more than once"),
+        ({"lr": (0.1, 0.0)}, "learning rate 0.0 is not a finite number above 0"),
+        ({"lr": (-0.1,)}, "learning rate -0.1 is not a finite number above 0"),
+        ({"lr": (math.nan,)}, "learning rate nan is not a finite number above 0"),
+        ({"lr": (math.inf,)}, "learning rate inf is not a finite number above 0"),
+        ({"lr": (0.1, 0.1)}, "learning rate 0.1 is given more than once"),
+        ({"batch_size": (0,)}, "batch size 0 is not a whole number above 0"),
+        ({"batch_size": (32, 64, 32)}, "batch size 32 is given more than once"),
+        ({"batch_size": (32.5,)}, "batch size 32.5 is not a whole number above 0"),
+        ({"lr": ("high",)}, "learning rate 'high' is not a finite number above 0"),
+        (
+            {"rate": (0.1,)},
+            "'rate' is not a hyperparameter; there are " + ", ".join(HYPERPARAMETERS),
+        ),
         ({"seeds": (-1,)}, "seed -1 is not a whole number from 0 to 2**32 - 1"),
     ],
 )
 def test_a_wrong_space_is_refused_by_its_value(lists: dict[str, tuple[int]], message: str) -> None:
     with pytest.raises(InputError) as caught:
-        Space(**lists)
+        Space.of(**lists)
     assert str(caught.value) == message
+
+
+@given(SPACES)
+def test_a_space_is_read_from_json_as_it_was_written(space: Space) -> None:
+    assert Space.from_json(json.loads(json.dumps(space.to_json()))) == space
+
+
+def test_values_take_the_type_of_their_hyperparameter() -> None:
+    (trial,) = Space.of(lr=(1,), batch_size=(np.int64(32),)).trials()
+    assert trial.name == "lr1.0-bs32-seed0"
 
 
 def test_a_stack_has_one_batch_size_and_one_seed() -> None:
@@ -57,7 +75,7 @@ def test_a_stack_has_one_batch_size_and_one_seed() -> None:
 
 def test_a_stack_is_named_by_batch_size_and_learning_rates() -> None:
     def stack(lrs: tuple[float, ...]) -> Stack:
-        return Stack(Space(lrs=lrs, batch_sizes=(32,)).trials())
+        return Stack(Space.of(lr=lrs, batch_size=(32,)).trials())
 
     assert stack((0.1, 0.5)).name == "bs32-seed0-lr0.1,0.5"
     many = tuple(rate / 100 for rate in range(1, 81))
@@ -87,6 +105,6 @@ def test_the_longest_stack_comes_first() -> None:
 
 
 def test_few_stacks_are_cut_so_that_no_worker_idles() -> None:
-    one_batch_size = Space(batch_sizes=(64,)).trials()
+    one_batch_size = Space.of(batch_size=(64,)).trials()
     stacks = plan_stacks(one_batch_size, workers=5, images=1_000_000)
     assert len(stacks) == 5

@@ -52,7 +52,7 @@ def diverged(epoch: int, updates: int) -> EpochRecord:
 
 def finished(lrs: tuple[float, ...], epochs: list[list[EpochRecord]]) -> StackResult:
     return StackResult(
-        stack=Stack(Space(lrs=lrs, batch_sizes=(32,)).trials()),
+        stack=Stack(Space.of(lr=lrs, batch_size=(32,)).trials()),
         epochs=epochs,
         predictions=np.arange(4 * len(lrs), dtype=np.uint8).reshape(len(lrs), 4),
         run=Run(node="127.0.0.1", pid=7, started=1.0, ended=2.5),
@@ -148,7 +148,7 @@ def test_a_stack_of_a_newer_version_or_of_another_study_is_never_used(
 
 
 def test_tables_have_the_columns_of_the_contract(tmp_path: Path) -> None:
-    configurations = Space(lrs=(0.1, 9.0), batch_sizes=(32,)).trials()
+    configurations = Space.of(lr=(0.1, 9.0), batch_size=(32,)).trials()
     tables.write_tables(
         Folder.at(tmp_path), tables.make_tables(configurations, 3, [CALM_AND_WILD], {})
     )
@@ -166,7 +166,7 @@ def test_tables_have_the_columns_of_the_contract(tmp_path: Path) -> None:
 
 
 def test_a_diverged_trial_keeps_its_row() -> None:
-    configurations = Space(lrs=(0.1, 9.0), batch_sizes=(32,)).trials()
+    configurations = Space.of(lr=(0.1, 9.0), batch_size=(32,)).trials()
     study = tables.make_tables(configurations, 3, [CALM_AND_WILD], {})
     calm, wild = study.trials.to_dict("records")
     assert (calm["status"], calm["epochs"], calm["updates"]) == ("completed", 3, 30)
@@ -180,7 +180,7 @@ def test_a_diverged_trial_keeps_its_row() -> None:
 
 
 def test_a_trial_without_a_result_is_failed_or_stopped() -> None:
-    configurations = Space(lrs=(0.1, 0.5), batch_sizes=(64,)).trials()
+    configurations = Space.of(lr=(0.1, 0.5), batch_size=(64,)).trials()
     study = tables.make_tables(configurations, 1, [], {"lr0.5-bs64-seed0": "out of memory"})
     assert study.trials["status"].to_list() == ["stopped", "failed"]
     assert study.trials["val_accuracy"].isna().all()
@@ -190,7 +190,7 @@ def test_a_trial_without_a_result_is_failed_or_stopped() -> None:
 
 def test_whole_numbers_stay_whole_beside_an_unfinished_trial(tmp_path: Path) -> None:
     result = finished((0.1,), [[record(1, 0.9)]])
-    configurations = Space(lrs=(0.1, 0.5), batch_sizes=(32,)).trials()
+    configurations = Space.of(lr=(0.1, 0.5), batch_size=(32,)).trials()
     tables.write_tables(Folder.at(tmp_path), tables.make_tables(configurations, 1, [result], {}))
     done, stopped = csv.DictReader((tmp_path / "trials.csv").read_text().splitlines())
     assert (done["best_epoch"], done["epochs"], done["updates"]) == ("1", "1", "10")

@@ -42,6 +42,7 @@ def follow(head: Head, study: str, process: "subprocess.Popen[bytes]") -> list[d
     return seen
 
 
+@pytest.mark.cluster
 def test_a_running_study_is_scraped_and_its_last_values_are_those_of_its_tables(
     tmp_path: Path,
 ) -> None:

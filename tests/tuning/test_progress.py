@@ -12,11 +12,17 @@ from rich.console import Console
 from digitrec.space.points import Space
 from digitrec.space.stacks import Stack, Task
 from digitrec.tuning.metrics import Measurements, Metrics
-from digitrec.tuning.progress import Progress, ProgressCallback, format_seconds, render
+from digitrec.tuning.progress import (
+    Progress,
+    ProgressCallback,
+    ProgressDisplay,
+    format_seconds,
+    render,
+)
 from digitrec.tuning.trainable import task_config
 
-LONG = Stack(Space(lrs=(0.1, 0.5), batch_sizes=(32,)).trials())
-SHORT = Stack(Space(lrs=(0.1, 0.5), batch_sizes=(64,)).trials())
+LONG = Stack(Space.of(lr=(0.1, 0.5), batch_size=(32,)).trials())
+SHORT = Stack(Space.of(lr=(0.1, 0.5), batch_size=(64,)).trials())
 
 
 class Clock:
@@ -130,14 +136,13 @@ def test_a_line_says_how_far_the_study_is() -> None:
 
 
 def follow(console: Console, clock: Clock) -> None:
-    with ProgressCallback(progress(clock), console) as callback:
+    with ProgressDisplay(progress(clock), console) as display:
         for stack in (LONG, SHORT):
-            trial = SimpleNamespace(config={"stack": task_config(Task(stack))})
-            callback.on_trial_start(0, [], trial)
+            display.start(stack)
             for epoch in (1, 2):
                 clock.now += 4.0
-                callback.on_trial_result(0, [], trial, metrics(epoch, 0.8, 0.9))
-            callback.on_trial_complete(0, [], trial)
+                display.report(stack, metrics(epoch, 0.8, 0.9))
+            display.complete(stack)
 
 
 def test_a_log_gets_plain_lines_at_intervals() -> None:
@@ -183,7 +188,8 @@ def failed_trial(directory: Path, error: Exception) -> SimpleNamespace:
 
 def test_an_error_is_said_with_its_reason_when_it_happens(tmp_path: Path) -> None:
     output = io.StringIO()
-    with ProgressCallback(progress(Clock()), Console(file=output)) as callback:
+    with ProgressDisplay(progress(Clock()), Console(file=output)) as display:
+        callback = ProgressCallback(display)
         trial = failed_trial(tmp_path, RuntimeError("train.py, line 1\nValueError: [no] luck"))
         callback.on_trial_start(0, [], trial)
         callback.on_trial_error(0, [], trial)
@@ -194,7 +200,8 @@ def test_an_error_is_said_with_its_reason_when_it_happens(tmp_path: Path) -> Non
 def test_an_error_after_which_a_stack_is_trained_again_is_said_and_counted(tmp_path: Path) -> None:
     output = io.StringIO()
     study = progress(Clock())
-    with ProgressCallback(study, Console(file=output)) as callback:
+    with ProgressDisplay(study, Console(file=output)) as display:
+        callback = ProgressCallback(display)
         trial = failed_trial(tmp_path, ActorUnavailableError("Socket closed", b"\0" * 16))
         callback.on_trial_start(0, [], trial)
         callback.on_trial_recover(0, [], trial)
@@ -215,11 +222,11 @@ class Published(Metrics):
 
 def test_metrics_are_published_at_intervals_and_at_the_end() -> None:
     clock, published = Clock(), Published()
-    with ProgressCallback(progress(clock), Console(file=io.StringIO()), published) as callback:
+    with ProgressDisplay(progress(clock), Console(file=io.StringIO()), published) as display:
         for clock.now in (0.0, 1.0, 4.9, 5.1, 6.0, 10.2):
-            callback.on_step_end(0, [])
+            display.step()
         assert len(published.values) == 3
-        callback.progress.fail(LONG)
+        display.progress.fail(LONG)
     assert [values.failures for values in published.values] == [0, 0, 0, 1]
 
 

@@ -19,7 +19,7 @@ from digitrec.tuning.rounds import fresh_seeds
 from digitrec.winner.classifier import load_classifier
 from tests.test_study import folder, run
 
-LEADERS = Space(lrs=(0.001, 0.1, 0.5), batch_sizes=(256,))
+LEADERS = Space.of(lr=(0.001, 0.1, 0.5), batch_size=(256,))
 
 
 class Parts(NamedTuple):
@@ -54,9 +54,7 @@ def run_confirmed(out: Path, parts: Parts) -> StudyResult:
 
 
 @pytest.fixture(scope="module")
-def confirmed(
-    two_cpus: None, parts: Parts, tmp_path_factory: pytest.TempPathFactory
-) -> StudyResult:
+def confirmed(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
     return run_confirmed(tmp_path_factory.mktemp("confirmed") / "study", parts)
 
 
@@ -98,7 +96,7 @@ def test_a_refitted_model_is_scaled_by_all_rows_and_says_so(
     digits = read_digits(parts.train)
     classifier = load_classifier(folder(confirmed) / "best")
     everything = fit_scaler(digits.images)
-    training = fit_scaler(digits.images[split_rows(digits.labels).train])
+    training = fit_scaler(digits.images[split_rows(digits.labels, 0.2, 42).train])
     assert not np.array_equal(everything.data_max, training.data_max)
     assert np.array_equal(classifier.scaler.data_max, everything.data_max)
     about = json.loads((folder(confirmed) / "best" / "model.json").read_text())
@@ -142,12 +140,10 @@ def test_the_winners_validation_is_that_of_the_model_before_the_refit(
     assert np.array_equal(digits.images[validation.mistake_rows], validation.mistake_images)
 
 
-def test_without_confirmation_its_rows_are_gone_and_its_files_stay(
-    two_cpus: None, tmp_path: Path
-) -> None:
-    run(tmp_path, Space(lrs=(0.1,), batch_sizes=(512,)), epochs=1, confirm=1, confirm_seeds=1)
+def test_without_confirmation_its_rows_are_gone_and_its_files_stay(tmp_path: Path) -> None:
+    run(tmp_path, Space.of(lr=(0.1,), batch_size=(512,)), epochs=1, confirm=1, confirm_seeds=1)
     files = sorted(path.name for path in tmp_path.glob("stacks/*"))
-    plain = run(tmp_path, Space(lrs=(0.1,), batch_sizes=(512,)), epochs=1)
+    plain = run(tmp_path, Space.of(lr=(0.1,), batch_size=(512,)), epochs=1)
     assert plain.tables.trials["trial"].to_list() == ["lr0.1-bs512-seed0"]
     assert sorted(path.name for path in tmp_path.glob("stacks/*")) == files
     assert len(files) == 2

@@ -36,7 +36,7 @@ def test_the_exported_model_gives_what_the_classifier_gives(
 ) -> None:
     assert cli.main(["export", "study", "--onnx", "model.onnx"]) == 0
     said = capsys.readouterr().out
-    assert said == "model    model.onnx, with which onnxruntime gives the same\n"
+    assert said == "model    model.onnx; onnxruntime gives the same results\n"
     session = onnxruntime.InferenceSession("model.onnx")
     scores, labels = session.run(None, {"images": make_images(rows)})
     expected = make_classifier().log_probabilities(make_images(rows))

@@ -1,5 +1,7 @@
+import errno
 import gzip
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -172,6 +174,20 @@ def test_an_interruption_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None
     written("test.csv", as_csv(make_images(ROWS)))
     monkeypatch.setattr(Classifier, "log_probabilities", interrupted)
     assert cli.main(["predict", "study", "test.csv", "--to", "submission.csv"]) == 1
+    assert files() == {"test.csv"}
+
+
+def test_a_full_disk_is_one_line_that_names_the_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    written("test.csv", as_csv(make_images(ROWS)))
+    monkeypatch.setattr(os, "fsync", full)
+    assert cli.main(["predict", "study", "test.csv", "--to", "submission.csv"]) == 1
+    path = Path("submission.csv").resolve()
+    assert capsys.readouterr().err == f"digitrec: {path}: No space left on device\n"
     assert files() == {"test.csv"}
 
 

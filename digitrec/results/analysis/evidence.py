@@ -33,7 +33,6 @@ class RankedConfiguration(NamedTuple):
     values: dict[str, Any]  # hyperparameter -> value
     trials: tuple[str, ...]  # the completed ones
     accuracy: float  # mean over the seeds, after the last epoch
-    seconds: float  # of one trial, mean over the seeds
 
     def __str__(self) -> str:
         """Return the name."""
@@ -48,14 +47,14 @@ class Evidence:
     """A record and what follows from it, computed when a rule first asks for it."""
 
     def __init__(self, record: StudyRecord) -> None:
-        self.record = record
+        self.record, self.spec = record, record.question
         self.trials = record.tables.trials
         self.named = named_hyperparameters(self.trials)
 
     @cached_property
     def ranking(self) -> pd.DataFrame:
         """The table of the configurations with a result, best first; see `rank_confirmed`."""
-        confirmed = self.record.question.confirmed_trials
+        confirmed = self.spec.confirmed_trials
         return rank_confirmed(self.trials, confirmed)
 
     @cached_property
@@ -75,7 +74,6 @@ class Evidence:
                 values={name: row[name] for name in HYPERPARAMETERS},
                 trials=row["trials"],
                 accuracy=row["val_accuracy"],
-                seconds=row["seconds"],
             )
             for row in ranking.to_dict("records")
         ]
@@ -92,12 +90,12 @@ class Evidence:
     @cached_property
     def fresh(self) -> pd.DataFrame:
         """The trials that train the leaders again with fresh seeds; may be empty."""
-        return self.trials[self.trials["trial"].isin(self.record.question.confirmed_trials)]
+        return self.trials[self.trials["trial"].isin(self.spec.confirmed_trials)]
 
     @property
     def confirmed(self) -> bool:
         """Whether the winner was chosen by fresh seeds."""
-        return self.winner.trials[0] in self.record.question.confirmed_trials
+        return self.winner.trials[0] in self.spec.confirmed_trials
 
     @cached_property
     def first_leader(self) -> RankedConfiguration:
@@ -117,7 +115,7 @@ class Evidence:
     @property
     def images(self) -> int:
         """The number of validation images."""
-        return int(self.record.question.data["val_rows"])
+        return int(self.spec.data["val_rows"])
 
     @property
     def several_seeds(self) -> bool:
@@ -216,7 +214,7 @@ class Evidence:
                 "seconds": sum(records[k].seconds for records in result.epochs),
             }
             for place, result in enumerate(self.record.results)
-            if len(result.epochs) == self.record.question.epochs
+            if len(result.epochs) == self.spec.epochs
             for k, member in enumerate(result.stack.members)
             if not result.epochs[-1][k].diverged
         ]

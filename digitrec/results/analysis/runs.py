@@ -1,14 +1,14 @@
-"""Which stacks were trained in one run, under the same load.
+"""The runs of a study, and which stacks each of them trained.
 
-A study may be trained in many runs, days apart, on machines that are more or less busy. Seconds
-can be compared within a run, not between runs.
+A study may be trained in many runs, days apart, on machines that are more or less busy. So the
+seconds of stacks can be compared within a run, not between runs.
 """
 
 import pandas as pd
 
-# Where no worker trained for so many seconds, another run has begun; so it has after fewer where
-# no earlier worker trains again, since a run keeps its workers.
-LONGEST_PAUSE, LONGEST_CHANGE = 60.0, 10.0
+LONGEST_PAUSE = 60.0  # seconds without training within a run
+# A run keeps its workers, so a shorter pause ends it where all workers after the pause are new.
+LONGEST_CHANGE = 10.0
 
 
 def number_runs(stacks: pd.DataFrame) -> "pd.Series[int]":

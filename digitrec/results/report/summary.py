@@ -195,7 +195,7 @@ def _state(trials: pd.DataFrame) -> str:
 
 
 def _facts(evidence: Evidence) -> list[tuple[str, str]]:
-    trials, spec = evidence.trials, evidence.record.question
+    trials, spec = evidence.trials, evidence.spec
     trained = int(trials["status"].isin(["completed", "diverged"]).sum())
     configurations = len(trials.drop_duplicates(list(HYPERPARAMETERS)))
     accuracy = percent(evidence.winner.accuracy) if evidence.compared else "none"

@@ -32,7 +32,7 @@ def judge_edge(evidence: Evidence) -> Finding | None:
     edges = find_edges(evidence)
     if not edges:
         return None
-    winner, space = evidence.winner, evidence.record.question.space
+    winner, space = evidence.winner, evidence.spec.space
     said = [
         f"{spell(edge.name, winner.values[edge.name])} is the "
         f"{'highest' if edge.highest else 'lowest'} value that was searched"
@@ -64,7 +64,7 @@ def find_edges(evidence: Evidence) -> list[Edge]:
     """Return the edges of the space that the winner is on and that can be moved."""
     edges = []
     for name, hyperparameter in HYPERPARAMETERS.items():
-        values: Sequence[Any] = evidence.record.question.space.get(name, [])
+        values: Sequence[Any] = evidence.spec.space.get(name, [])
         if hyperparameter.beyond is None or len(values) < 2:
             continue
         own = evidence.winner.values[name]
@@ -88,7 +88,7 @@ def _within_data(evidence: Evidence, name: str, values: Sequence[Any]) -> list[A
     """Return the values that the data allow: no batch is larger than the training rows."""
     if HYPERPARAMETERS[name].role != "batch":
         return list(values)
-    rows = int(evidence.record.question.data["train_rows"])
+    rows = int(evidence.spec.data["train_rows"])
     return [value for value in values if value <= rows]
 
 
@@ -114,7 +114,7 @@ def judge_edge_of_stability(evidence: Evidence) -> Finding | None:
     if above.empty or not (above["status"] == "diverged").all():
         return None
     between = rates_between(own, float(above[step.name].min()))
-    finer = {step.name: sorted({*evidence.record.question.space[step.name], *between})}
+    finer = {step.name: sorted({*evidence.spec.space[step.name], *between})}
     advice = f" The command tries {step.label}s in between." if between else ""
     others = [HYPERPARAMETERS[name].heading for name in evidence.named if name != step.name]
     return Finding(
@@ -155,7 +155,7 @@ def judge_divergence(evidence: Evidence) -> Finding | None:
         for value, bad, every in counts.itertuples()
     ]
     hopeless = set(counts.index[counts["sum"] == counts["size"]])
-    rest = [value for value in evidence.record.question.space[step.name] if value not in hopeless]
+    rest = [value for value in evidence.spec.space[step.name] if value not in hopeless]
     many = diverged.mean() > MANY_DIVERGED
     advises = bool(many and hopeless and rest)
     advice = f" The command leaves out the {step.label}s that always diverged." if advises else ""
@@ -210,7 +210,7 @@ def judge_chance(evidence: Evidence) -> Finding | None:
     """
     if evidence.most_frequent is None or not evidence.at_chance:
         return None
-    step, epochs = with_role("step size"), evidence.record.question.epochs
+    step, epochs = with_role("step size"), evidence.spec.epochs
     changes = {step.name: _other_steps(evidence), "epochs": 2 * epochs}
     return Finding(
         rule="chance",
@@ -228,7 +228,7 @@ def judge_chance(evidence: Evidence) -> Finding | None:
 def _other_steps(evidence: Evidence) -> list[Any]:
     """Return the step sizes that trained, with the usual others or else with smaller ones."""
     step = with_role("step size")
-    searched = evidence.record.question.space[step.name]
+    searched = evidence.spec.space[step.name]
     others = {*step.values} - {*searched}
     if not others and step.beyond is not None:
         others = {*step.beyond(searched, False)}

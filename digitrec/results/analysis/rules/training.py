@@ -27,7 +27,7 @@ def judge_convergence(evidence: Evidence) -> Finding | None:
     Source: Playbook, "Examining the training curves" (are trials still improving at the end) and
     "Deciding how long to train when training is not compute-bound" (best step in the last quarter).
     """
-    epochs = evidence.record.question.epochs
+    epochs = evidence.spec.epochs
     since = max(1, math.floor(LAST_QUARTER * epochs))
     if since == epochs:
         return None

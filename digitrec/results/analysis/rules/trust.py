@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from digitrec.request import default_of
 from digitrec.results.analysis.evidence import Evidence
 from digitrec.results.analysis.finding import Finding
-from digitrec.results.analysis.next_command import DEFAULT_CONFIRM_SEEDS, tune_command
+from digitrec.results.analysis.next_command import tune_command
 from digitrec.results.analysis.statistics import estimate_optimism, wilson_interval
 from digitrec.results.text import count, first_few, percent, points
 from digitrec.space.hyperparameters import with_role
@@ -20,21 +21,20 @@ def judge_seeds(evidence: Evidence) -> Finding | None:
     configuration": before adopting a change, run the best trial several times, for the variance
     between seeds alone often makes two runs of one configuration differ significantly.
     """
-    if evidence.record.question.confirmed:
+    if evidence.spec.confirmed:
         return _judge_fresh_seeds(evidence)
     if evidence.several_seeds or not evidence.record.tables.complete or len(evidence.compared) < 2:
         return None
     leaders = min(CONFIRMED, len(evidence.compared))
     why = "may tell them apart" if evidence.alike else "shows whether the winner stays ahead"
+    seeds = default_of("confirm_seeds")
     return Finding(
         rule="seeds",
         level="note",
-        sentence=f"Training the best {leaders} again with {DEFAULT_CONFIRM_SEEDS} fresh seeds "
+        sentence=f"Training the best {leaders} again with {seeds} fresh seeds "
         f"{why}, and measures how much a seed changes.",
         evidence=f"{count(len(evidence.compared), 'configuration')}, one seed each",
-        command=tune_command(
-            evidence.record, {"confirm": leaders, "confirm_seeds": DEFAULT_CONFIRM_SEEDS}
-        ),
+        command=tune_command(evidence.record, {"confirm": leaders, "confirm_seeds": seeds}),
     )
 
 

@@ -121,7 +121,7 @@ def _describe_comparison(evidence: Evidence) -> str:
     return (
         f"{test}, corrected for {count(len(comparisons.p_values), 'comparison')} and for the "
         f"choice of the winner (5% chance of any false claim); the nearest is "
-        f"{evidence.compared[1 + nearest]}, {points(comparisons.differences[nearest])} lower "
+        f"{evidence.compared[1 + nearest]}, {points(abs(comparisons.differences[nearest]))} lower "
         f"(standard error {points(comparisons.errors[nearest])}), "
         f"p = {comparisons.p_values[nearest]:.2g}, corrected {comparisons.adjusted[nearest]:.2g}"
     )

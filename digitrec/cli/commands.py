@@ -1,0 +1,96 @@
+"""The commands: each runs what its options ask for, prints, and returns the exit code."""
+
+import argparse
+from collections.abc import Callable
+
+from rich.console import Console
+
+from digitrec.cli.display import (
+    describe_diagnosis,
+    describe_score,
+    print_lines,
+    print_result,
+)
+from digitrec.cli.options import make_request
+from digitrec.errors import COMPLETE, UNFINISHED
+
+
+def run_tune(options: argparse.Namespace) -> int:
+    """Run the study that the options ask for; return the exit code."""
+    request = make_request(options)
+    console = Console()
+    from digitrec.doctor.examine import cheap_checks
+
+    for one in cheap_checks(request):
+        console.print(describe_diagnosis(one), highlight=False, soft_wrap=True)
+    from digitrec.study import run_study  # torch and Ray take seconds to import
+
+    result = run_study(request, console)
+    print_result(result, console)
+    if request.refit and result.best is not None and "refit" not in result.best:
+        said = (
+            "The refit did not finish; best/ holds the model trained on the training rows only. "
+            "The same command tries the refit again."
+        )
+        print_lines([said], console)
+        return UNFINISHED
+    return COMPLETE if result.complete else UNFINISHED
+
+
+def run_report(options: argparse.Namespace) -> int:
+    """Write the tables, figures and report of a study directory; return the exit code."""
+    from digitrec.results.outcome import conclude
+
+    result = conclude(options.directory)
+    print_result(result, Console())
+    return COMPLETE if result.complete else UNFINISHED
+
+
+def run_predict(options: argparse.Namespace) -> int:
+    """Predict with a study's winner; return the exit code."""
+    from digitrec.winner.classifier import load_classifier
+    from digitrec.winner.predict import write_predictions
+
+    console = Console()
+    predictions = write_predictions(
+        load_classifier(options.directory / "best"),
+        options.images,
+        options.to,
+        study=options.directory.path,
+        probabilities=options.probabilities,
+        console=console,
+    )
+    lines = [] if predictions.score is None else describe_score(predictions.score)
+    print_lines([*lines, f"{predictions.images:,} predictions   {options.to}"], console)
+    return COMPLETE
+
+
+def run_export(options: argparse.Namespace) -> int:
+    """Write a study's winner in another format; return the exit code."""
+    from digitrec.winner.classifier import load_classifier
+    from digitrec.winner.export import export_onnx
+
+    export_onnx(load_classifier(options.directory / "best"), options.onnx)
+    print_lines([f"model    {options.onnx}; onnxruntime gives the same results"], Console())
+    return COMPLETE
+
+
+def run_doctor(options: argparse.Namespace) -> int:
+    """Examine the machine and the cluster; return the exit code: 1 if there is a problem."""
+    from digitrec.doctor.examine import examine
+
+    console, levels = Console(), []
+    for one in examine(make_request(options), console):
+        levels.append(one.level)
+        console.print(describe_diagnosis(one), highlight=False, soft_wrap=True)
+    return UNFINISHED if "problem" in levels else COMPLETE
+
+
+RUN: dict[str, Callable[[argparse.Namespace], int]] = {
+    "tune": run_tune,
+    "report": run_report,
+    "predict": run_predict,
+    "export": run_export,
+    "doctor": run_doctor,
+}
+"""Command -> the function that runs it."""

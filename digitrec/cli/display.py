@@ -1,0 +1,178 @@
+"""What the commands print: rankings, verdict, closing lines, scores and diagnoses."""
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from digitrec.cli.invocation import as_typed_here, shortest
+
+if TYPE_CHECKING:
+    from digitrec.doctor.checks import Diagnosis
+    from digitrec.results.analysis.finding import Finding
+    from digitrec.results.outcome import StudyResult
+    from digitrec.winner.predict import Score
+
+MOST_RANKED = 5  # rows of the table at the end
+LEVEL_STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
+
+
+def print_result(result: "StudyResult", console: Console) -> None:
+    """Print the ranking, the verdict, and where everything is."""
+    from digitrec.results.analysis.naming import named_hyperparameters
+
+    named = named_hyperparameters(result.tables.trials)
+    means = result.configurations.head(MOST_RANKED).to_dict("records")
+    if means:
+        fresh = bool(result.record.question.confirmed)
+        console.print(f"\n{'The leaders with fresh seeds' if fresh else 'Means over the seeds'}")
+        console.print(_rank_means(means, named), soft_wrap=True)
+    leaders = result.ranked.head(MOST_RANKED).to_dict("records")
+    if leaders:
+        console.print(f"\nThe best {len(leaders)} of {len(result.tables.trials)} trials")
+        console.print(_rank_trials(leaders, named), soft_wrap=True)
+    print_lines(describe_verdict(result.findings) + describe(result), console)
+
+
+def print_lines(lines: Iterable[str], console: Console) -> None:
+    """Print lines as they are."""
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _rank_trials(leaders: Sequence[dict[Hashable, Any]], named: Sequence[str]) -> Table:
+    rows = [
+        [
+            str(place),
+            *_spell(row, named),
+            str(row["seed"]),
+            f"{row['val_accuracy']:.2%}",
+            f"{row['val_loss']:.4f}",
+            f"{row['updates']:,}",
+        ]
+        for place, row in enumerate(leaders, start=1)
+    ]
+    headings = ["rank", *_headings(named), "seed", "val accuracy", "val loss", "updates"]
+    return _table(headings, rows)
+
+
+def _rank_means(means: Sequence[dict[Hashable, Any]], named: Sequence[str]) -> Table:
+    rows = [
+        [
+            *_spell(row, named),
+            str(row["seeds"]),
+            *(f"{row[name]:.2%}" for name in ("val_accuracy", "lowest", "highest")),
+        ]
+        for row in means
+    ]
+    return _table([*_headings(named), "seeds", "mean val accuracy", "lowest", "highest"], rows)
+
+
+def _headings(named: Sequence[str]) -> list[str]:
+    from digitrec.space.hyperparameters import HYPERPARAMETERS
+
+    return [HYPERPARAMETERS[name].heading for name in named]
+
+
+def _spell(row: dict[Hashable, Any], named: Sequence[str]) -> list[str]:
+    from digitrec.results.analysis.naming import write_value
+
+    return [write_value(name, row[name]) for name in named]
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def describe_verdict(findings: "Sequence[Finding]") -> list[str]:
+    """Return the verdict as lines: what the study shows, and what to run next."""
+    from digitrec.results.report.summary import make_visible
+
+    lines = []
+    for finding in findings:
+        command = None if finding.command is None else as_typed_here(finding.command)
+        shown = make_visible(replace(finding, command=command))
+        lines.append(f"- {shown.sentence}")
+        if shown.command is not None:
+            lines.append(f"    {shown.command}")
+    return [*lines, ""] if lines else []
+
+
+def describe(result: "StudyResult") -> list[str]:
+    """Return the closing lines, which add to the verdict: model, test data, errors and files."""
+    return [*_describe_model(result), *_describe_failures(result), *_describe_files(result)]
+
+
+def _describe_model(result: "StudyResult") -> list[str]:
+    from digitrec.results.report.summary import describe_model, visible
+
+    model = describe_model(result.record)
+    lines = [model] if model else []
+    if result.best is not None and "test" in result.best:
+        test = result.best["test"]
+        lines.append(
+            f"Test data: the model recognises {test['accuracy']:.2%} of the {test['rows']:,} "
+            f"images of {visible(test['source'])}."
+        )
+    return lines
+
+
+def _describe_failures(result: "StudyResult") -> list[str]:
+    """Return how many trials diverged, and why others failed; the verdict counts these."""
+    from digitrec.results.report.summary import visible
+
+    trials, lines = result.tables.trials, []
+    diverged = int((trials["status"] == "diverged").sum())
+    if diverged:
+        lines.append(f"{diverged} of {len(trials)} trials diverged.")
+    reasons = [error.strip().splitlines()[-1] for error in result.failures.values()]
+    lines += [f"Failed: {visible(reason)}" for reason in dict.fromkeys(reasons)]
+    if reasons:
+        lines.append(f"The full errors are in {shortest(str(result.directory / 'stacks'))}.")
+    return lines
+
+
+def _describe_files(result: "StudyResult") -> list[str]:
+    study = result.directory
+    places = {
+        "tables": (study / "trials.csv", "epochs.csv"),
+        "report": (study / "report.html", "report.md"),
+        "figures": (study / "plots" / "comparison.png", "heatmap.png, updates.png"),
+    }
+    if result.best is not None:
+        places["model"] = (study / "best" / "model.safetensors", "model.json")
+    return [f"{name:8} {shortest(str(path))}, {more}" for name, (path, more) in places.items()]
+
+
+def describe_score(score: "Score") -> list[str]:
+    """Return lines: how often each digit was recognised as which, and how many were right.
+
+    Plain text, because rich cuts a table whose numbers are too long for a terminal.
+    """
+    rows = score.confusion.tolist()
+    lines = [["label", *map(str, range(len(rows))), "right"]]
+    for digit, row in enumerate(rows):
+        share = f"{row[digit] / sum(row):.1%}" if sum(row) else "none"
+        lines.append([str(digit), *(str(count or "") for count in row), share])
+    width = max(len(text) for line in lines for text in line)
+    return [
+        "Rows: labels. Columns: the digits that the images were recognised as.",
+        *(" ".join(text.rjust(width) for text in line) for line in lines),
+        f"{score.right / score.images:.2%} of the images recognised: "
+        f"{score.right:,} of {score.images:,}",
+    ]
+
+
+def describe_diagnosis(one: "Diagnosis") -> Text:
+    """Return a diagnosis as a line, and its remedy as another."""
+    text = Text.assemble((f"{one.level:8}", LEVEL_STYLES[one.level]), f" {one.name}: {one.message}")
+    return text.append(f"\n{'remedy':>8} {one.remedy}") if one.remedy else text

@@ -1,0 +1,255 @@
+"""The commands and their options, made from the fields of `Request` and the hyperparameters."""
+
+import argparse
+import importlib.metadata
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any, NoReturn, TypeAlias
+
+from digitrec.errors import WRONG_INPUT, InputError
+from digitrec.request import Request, check_name, default_of, option_name, options_of_request
+from digitrec.space.hyperparameters import HYPERPARAMETERS
+from digitrec.space.points import DEFAULT_SEEDS, Space
+from digitrec.store.folder import Folder
+
+Commands: TypeAlias = "argparse._SubParsersAction[OneLineParser]"
+
+SEARCH = "search space (values separated by commas)"
+GROUPS = ("data", SEARCH, "training", "winner", "results", "machine")  # as the help shows them
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong and exit with 2."""
+        self.exit(WRONG_INPUT, f"{self.prog}: {message} (see '{self.prog} --help')\n")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command `digitrec`."""
+    parser = OneLineParser(
+        prog="digitrec",
+        description="Find the best hyperparameters for a digit-recognition MLP with Ray Tune.",
+    )
+    version = importlib.metadata.version("digitrec")
+    parser.add_argument("--version", action="version", version=f"digitrec {version}")
+    commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
+    _add_tune(commands)
+    _add_report(commands)
+    _add_predict(commands)
+    _add_export(commands)
+    _add_doctor(commands)
+    return parser
+
+
+def make_request(options: argparse.Namespace) -> Request:
+    """Return the request that options make; what they do not name has its default.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+    named = vars(options)
+    values = {name: named[name] for name in options_of_request() if name in named}
+    if "seeds" in named:
+        space = {name: named[name] for name in HYPERPARAMETERS}
+        values["space"] = Space(space, named["seeds"])
+    return Request(**values)
+
+
+def _add_tune(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "tune",
+        help="train every point of a grid and rank the results",
+        description=(
+            "Train the MLP at every point of a grid of hyperparameters and seeds, and rank the "
+            "results by validation accuracy. The study directory keeps finished trials: the same "
+            "command again trains only the missing ones, and a wider grid only its new points."
+        ),
+        epilog="Exit codes: 0 complete; 1 failed trials or stopped early; 2 wrong input.",
+    )
+    groups = {title: parser.add_argument_group(title) for title in GROUPS}
+    for name in (each.name for each in fields(Request)):
+        if name == "space":
+            _add_search_options(groups[SEARCH])
+        else:
+            _add_option(groups[options_of_request()[name].group], name)
+
+
+def _add_option(
+    group: argparse._ActionsContainer, name: str, description: str | None = None
+) -> None:
+    """Add the option of a field of `Request`.
+
+    Args:
+        group: where to.
+        name: of the field.
+        description: the help, where the command means less by the option than `digitrec tune`.
+    """
+    declared, default = options_of_request()[name], default_of(name)
+    text = description or declared.help
+    if default is False:
+        group.add_argument(option_name(name), action="store_true", help=text)
+        return
+    more: dict[str, Any] = {
+        "type": _reader(declared.parse, declared.kind),
+        "choices": declared.choices or None,
+        "metavar": None if declared.choices else declared.metavar,
+        "dest": name,
+    }
+    group.add_argument(
+        option_name(name), **more, default=default, help=_with_default(text, default)
+    )
+    if declared.former:
+        group.add_argument(
+            declared.former, **more, default=argparse.SUPPRESS, help=argparse.SUPPRESS
+        )
+
+
+def _add_search_options(group: argparse._ActionsContainer) -> None:
+    for each in HYPERPARAMETERS.values():
+        shown = ",".join(map(each.write, each.values))
+        group.add_argument(
+            each.option,
+            type=_list_reader(each.parse, each.kind),
+            default=each.values,
+            metavar=f"{each.short.upper()},...",
+            help=_with_default(each.help, shown),
+        )
+    group.add_argument(
+        "--seeds",
+        type=_list_reader(int, "a whole number"),
+        default=DEFAULT_SEEDS,
+        metavar="S,...",
+        help=_with_default(
+            "seeds of the initial weights and of the order of the images",
+            ",".join(map(str, DEFAULT_SEEDS)),
+        ),
+    )
+
+
+def _with_default(text: str, default: Any) -> str:
+    return text if default is None else f"{text} (default: {default})"
+
+
+def _add_report(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "report",
+        help="rank a study again and redraw its figures",
+        description=(
+            "Rank the finished trials of a study, print the ranking, and write its tables, figures "
+            "and report again. The study may be unfinished. Trains nothing and needs no Ray."
+        ),
+    )
+    _add_directory(parser)
+
+
+def _add_predict(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "predict",
+        help="recognise the digits on images with a study's winner",
+        description=(
+            "Recognise the digits in a file with the winner of a study, and write them in the "
+            "format of Kaggle's Digit Recognizer: ImageId,Label, ids from 1. Images that have "
+            "labels are scored as well. Needs neither Ray nor torch."
+        ),
+    )
+    _add_directory(parser)
+    parser.add_argument(
+        "images",
+        metavar="IMAGES",
+        type=_read_name,
+        help="as for `digitrec tune --data`, but the column label may be missing",
+    )
+    parser.add_argument(
+        "--to",
+        metavar="FILE",
+        required=True,
+        type=_read_name,
+        help="the file to write, such as submission.csv",
+    )
+    parser.add_argument(
+        "--probabilities",
+        action="store_true",
+        help="add the columns probability0 to probability9",
+    )
+
+
+def _add_export(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "export",
+        help="write a study's winner as an ONNX file",
+        description=(
+            "Write the winner of a study, its scaling included, for programs without digitrec, "
+            "after checking that onnxruntime gives the same results with it. Needs the packages "
+            "onnx and onnxruntime: pip install 'digitrec[onnx]'."
+        ),
+    )
+    _add_directory(parser)
+    parser.add_argument(
+        "--onnx", metavar="FILE", required=True, type=_read_name, help="the file to write"
+    )
+
+
+def _add_doctor(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "doctor",
+        help="examine the machine and the cluster before a study",
+        description=(
+            "Examine what a study needs: versions, cores and threads, memory, GPUs, disks, the "
+            "data, the study directory and what a job would upload; on a cluster also its nodes, "
+            "its token and its dashboard. Says what is wrong and what to do. Trains nothing."
+        ),
+        epilog="Exit codes: 0 no problem (there may be warnings); 1 problems; 2 wrong command.",
+    )
+    _add_option(parser, "data", "as for `digitrec tune`")
+    _add_option(parser, "out", "as for `digitrec tune`")
+    _add_option(
+        parser,
+        "address",
+        "a Ray cluster, HOST:PORT or auto, whose nodes to examine; with the address of a "
+        "dashboard, http://HOST:PORT, only the dashboard is examined",
+    )
+
+
+def _add_directory(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", metavar="DIR", type=_read_directory, help="a study directory")
+
+
+def _read_directory(text: str) -> Folder:
+    """Return the study directory of this name; whether there is a study shows when it is read."""
+    folder: Folder = _checked(Folder.at, _read_name(text))
+    if folder.path is not None and folder.path.exists() and not folder.path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is not a directory; give a study directory")
+    return folder
+
+
+def _read_name(text: str) -> str:
+    _checked(lambda name: check_name("the name", name), text)
+    return text
+
+
+def _checked(read: Callable[[str], Any], text: str) -> Any:
+    """Return what is read from a text; argparse shows no message but of its own errors."""
+    try:
+        return read(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _reader(parse: Callable[[str], Any], kind: str) -> Callable[[str], Any]:
+    """Return a parser whose error says what the text has to be."""
+
+    def read(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text.strip()!r} is not {kind}") from error
+
+    return read
+
+
+def _list_reader(parse: Callable[[str], Any], kind: str) -> Callable[[str], tuple[Any, ...]]:
+    """Return a parser of values separated by commas."""
+    read = _reader(parse, kind)
+    return lambda text: tuple(read(item) for item in text.split(",") if item.strip())

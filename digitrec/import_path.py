@@ -1,0 +1,40 @@
+"""Where modules are imported from: not the working directory.
+
+People start digitrec in folders of downloaded data. A `pandas.py` there would be imported in place
+of pandas, by the driver and by Ray's workers, so the working directory is kept off their paths,
+unless it is the only place that this package is found in.
+"""
+
+import os
+import sys
+from contextlib import suppress
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def leave_out_working_directory() -> None:
+    """Take the working directory off the path, where `python -m` puts it first."""
+    with suppress(FileNotFoundError):  # the working directory is gone: nothing is imported from it
+        if _is_working_directory(sys.path[0]) and not needs_working_directory():
+            del sys.path[0]
+
+
+def needs_working_directory() -> bool:
+    """Return whether this package is found in the working directory only."""
+    if Path.cwd() != PACKAGE.parent:
+        return False
+    elsewhere = [entry for entry in sys.path if not _is_working_directory(entry)]
+    for finder in sys.meta_path:
+        if finder is PathFinder:
+            found = PathFinder.find_spec(PACKAGE.name, elsewhere)
+        else:
+            found = finder.find_spec(PACKAGE.name, None)
+        if found and found.origin and Path(found.origin).resolve().parent == PACKAGE:
+            return False
+    return True
+
+
+def _is_working_directory(entry: str) -> bool:
+    return os.path.realpath(entry or os.curdir) == os.path.realpath(os.curdir)

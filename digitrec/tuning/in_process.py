@@ -1,0 +1,114 @@
+"""A runner without Ray: one stack after the other, in this process."""
+
+import traceback
+from functools import partial
+from typing import cast
+
+from rich.console import Console
+
+from digitrec.signals import Interrupted, sigint_noted
+from digitrec.space.hyperparameters import Precision
+from digitrec.space.stacks import Task
+from digitrec.store.folder import Folder, describe_error
+from digitrec.store.timings import Timings
+from digitrec.tuning.progress import ProgressDisplay, make_progress
+from digitrec.tuning.runner import Assignment, Node
+from digitrec.tuning.trainable import Place, keep_failure, reports
+
+NODE: Node = {"CPU": 2.0}  # stacks are planned for two workers, as on the smallest machine
+ADDRESS = "127.0.0.1"
+
+
+class InProcess:
+    """Trains what a worker of Ray Tune trains, with the same progress, failures and files."""
+
+    def __init__(
+        self,
+        address: str | None = None,
+        console: Console | None = None,
+        timings: Timings | None = None,
+        *,
+        preload: bool = False,
+    ) -> None:
+        """Take the arguments of `Session`, of which none matters here."""
+
+    def __enter__(self) -> "InProcess":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Do nothing: nothing was started."""
+
+    def nodes(self) -> list[Node]:
+        """Return the one node that the stacks are planned for."""
+        return [NODE]
+
+    def check_shared(self, study: Folder) -> None:
+        """Do nothing: this process sees its own files."""
+
+    def end(self) -> None:
+        """Do nothing: nothing was started."""
+
+    def train(self, assignment: Assignment) -> bool:
+        """Train stacks in their order; see `Runner`."""
+        progress = make_progress(assignment.question, [task.stack for task in assignment.tasks])
+        with sigint_noted() as interruption:
+
+            def check() -> None:
+                interruption.check()
+                assignment.lock.check()
+
+            with ProgressDisplay(
+                progress,
+                assignment.console,
+                check=check,
+                keep_failure=partial(keep_failure, assignment.study),
+            ) as display:
+                try:
+                    for task in assignment.tasks:
+                        _train(assignment, task, display)
+                except Interrupted:
+                    return False
+        return not interruption.came
+
+
+def _train(assignment: Assignment, task: Task, display: ProgressDisplay) -> None:
+    """Train a stack, as often as Ray Tune would try.
+
+    Raises:
+        OSError: the study directory can no longer be used.
+    """
+    for attempts_left in reversed(range(assignment.request.max_failures + 1)):
+        display.start(task.stack)
+        display.step()
+        failure = _attempt(assignment, task, display)
+        if failure is None:
+            display.complete(task.stack)
+            return
+        (display.retry if attempts_left else display.fail)(task.stack, failure)
+        display.step()
+
+
+def _attempt(assignment: Assignment, task: Task, display: ProgressDisplay) -> Exception | None:
+    """Train a stack once and return why it failed, as Ray would; None: it did not fail."""
+    question, request = assignment.question, assignment.request
+    metrics = reports(
+        task,
+        assignment.shared,
+        tuple(question.layer_sizes),
+        question.epochs,
+        cast(Precision, question.precision),
+        assignment.study,
+        question.key,
+        Place(request.cpus_per_stack, request.gpus_per_stack, node=ADDRESS, node_id=""),
+    )
+    while True:
+        try:
+            epoch = next(metrics, None)
+        except OSError as error:
+            raise OSError(describe_error(error)) from error
+        except Exception as error:  # noqa: BLE001 - a stack may fail with any, as in a worker
+            return RuntimeError("".join(traceback.format_exception(error)))
+        if epoch is None:
+            return None
+        display.report(task.stack, epoch)
+        display.step()

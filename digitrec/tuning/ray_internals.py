@@ -1,0 +1,203 @@
+"""Every name of Ray that is not made for others, in this one file.
+
+A Ray that moves one of them must not break a study: each is looked for when it is needed, and each
+function says what happens without it.
+"""
+
+import functools
+import importlib
+import inspect
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from digitrec.import_path import needs_working_directory
+
+if TYPE_CHECKING:
+    from ray.job_config import JobConfig
+
+# Loggers that print the traceback of every lost worker; the study tells of it in a line. Without
+# these names, the tracebacks are printed as well.
+WORDY = ("ray.tune.execution.tune_controller", "ray.tune.tune")
+CLUSTER_QUESTION = "/ray.rpc.NodeInfoGcsService/GetClusterId"  # which Ray asks a head first as well
+MOST_UPLOADED_BYTES = 512 * 1024**2  # of a job's files, where Ray does not say
+
+
+def module(name: str) -> ModuleType | None:
+    """Return a module of Ray's; None: this Ray has none of this name."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+def find_head() -> str | None:
+    """Return the address of the Ray cluster that this machine is part of.
+
+    Without Ray's name for it, None: `ray.init("auto")` finds the cluster, and takes longer to say
+    that there is none.
+
+    Raises:
+        ConnectionError, ValueError: there is none, or more than one.
+    """
+    services = module("ray._private.services")
+    find = getattr(services, "canonicalize_bootstrap_address_or_die", None)
+    return None if find is None else str(find("auto"))
+
+
+def job_config() -> "JobConfig | None":
+    """Return the configuration of a job whose workers import nothing from the working directory.
+
+    Ray appends the driver's working directory to the workers' path, where a file that is called
+    like a package would be imported in its place. Without Ray's names for the path, None: the
+    workers import from the working directory.
+    """
+    config = getattr(module("ray.job_config"), "JobConfig", None)
+    if config is None or "_py_driver_sys_path" not in inspect.signature(config).parameters:
+        return None
+    made: JobConfig = config()
+    if not needs_working_directory():
+        made._py_driver_sys_path = _WithoutDirectory(os.path.abspath(os.curdir))
+    return made
+
+
+class _WithoutDirectory(list[str]):
+    """A list of directories that never gets one of them."""
+
+    def __init__(self, unwanted: str) -> None:
+        super().__init__()
+        self.unwanted = unwanted
+
+    def extend(self, directories: Iterable[str]) -> None:
+        super().extend(path for path in directories if path != self.unwanted)
+
+
+@contextmanager
+def bare_start(preload: Sequence[str]) -> Iterator[None]:
+    """Have Ray start only what a study on this machine needs, on the loopback interface alone.
+
+    No autoscaler, since no nodes are added, and no monitor of the logs, since they are not shown:
+    without them, Ray is up a second earlier and ended a second earlier. No dashboard at all, as
+    where only ray[tune] is installed: with include_dashboard=False, Ray still starts a process that
+    sends usage statistics, which are off here, waits for it, and loads what its agent could tell a
+    dashboard. Its address is 127.0.0.1, and then all its processes listen there alone, out of reach
+    of the network; `ray.init(_node_ip_address="127.0.0.1")` does not do that, since Ray replaces it
+    by an address of the network. If this version of Ray lacks these names, it starts normally.
+
+    Args:
+        preload: modules that Ray's idle workers import while the rest of Ray starts.
+    """
+    parameter = module("ray._private.parameter")
+    services = module("ray._private.services")
+    constants = module("ray._private.ray_constants")
+    changes: list[tuple[MutableMapping[str, Any], str, Any]]
+    changes = [(sys.modules, "ray.dashboard.optional_deps", None)]
+    if preload:
+        changes.append((os.environ, "RAY_preload_python_modules", ",".join(preload)))
+    if parameters := getattr(parameter, "RayParams", None):
+        known = inspect.signature(parameters).parameters
+        fewer = {"no_monitor": True, "include_log_monitor": False}
+        fewer = {name: value for name, value in fewer.items() if name in known}
+        changes.append((vars(parameter), "RayParams", functools.partial(parameters, **fewer)))
+    if hasattr(services, "start_api_server"):
+        changes.append((vars(services), "start_api_server", lambda *_, **__: (None, None)))
+    if hasattr(constants, "ENABLE_RAY_CLUSTER"):
+        changes.append((vars(constants), "ENABLE_RAY_CLUSTER", False))
+    with ExitStack() as restored:
+        for mapping, name, value in changes:
+            restored.enter_context(_changed(mapping, name, value))
+        yield
+
+
+@contextmanager
+def _changed(mapping: MutableMapping[str, Any], name: str, value: Any) -> Iterator[None]:
+    """Let a name have another value in this block."""
+    there, before = name in mapping, mapping.get(name)
+    mapping[name] = value
+    try:
+        yield
+    finally:
+        if there:
+            mapping[name] = before
+        else:
+            mapping.pop(name, None)
+
+
+def keep_environment() -> None:
+    """Keep Ray Tune from giving its workers an environment of their own.
+
+    Of the driver's AWS keys: Ray would write them in clear into the logs of every node, which its
+    dashboard shows. Nodes have roles or keys of their own. Of PL_DISABLE_FORK, which only
+    PyTorch Lightning knows: with it, trials would not run in the workers that Ray starts with
+    itself, but in others that take a second or two to start. Without Ray's names for them, the
+    keys are in those logs, and the start takes longer.
+    """
+    cache = module("ray.tune.execution.class_cache")
+    getattr(cache, "DEFAULT_ENV_VARS", {}).pop("PL_DISABLE_FORK", None)
+    propagated: set[str] = getattr(cache, "ENV_VARS_TO_PROPAGATE", set())
+    for name in [name for name in propagated if name.startswith("AWS_")]:
+        propagated.remove(name)
+
+
+def named_trainable(function: Callable[[dict[str, Any]], None], name: str) -> Any:
+    """Return a trainable of Ray Tune whose actors have a name in Ray's dashboard.
+
+    Without Ray's wrapper for functions, the function: its actors have the wrapper's name.
+    """
+    wrap = getattr(module("ray.tune.trainable"), "wrap_function", None)
+    if wrap is None:
+        return function
+    trainable = wrap(function)
+    trainable.__name__ = trainable.__qualname__ = name
+    return trainable
+
+
+def most_uploaded_bytes() -> int:
+    """Return how many bytes Ray uploads for a job at most.
+
+    Without Ray's name for it, the limit of Ray 2.60.
+    """
+    packaging = module("ray._private.runtime_env.packaging")
+    return int(getattr(packaging, "GCS_STORAGE_MAX_SIZE", MOST_UPLOADED_BYTES))
+
+
+def uploaded_files(
+    directory: Path, *, excludes: Sequence[str] = (), most_files: int = sys.maxsize
+) -> dict[str, int] | None:
+    """Return the files that Ray would upload with a job, and the bytes of each.
+
+    Without Ray's names for what it leaves out, None.
+
+    Args:
+        directory: the working directory of the job.
+        excludes: patterns of its runtime environment.
+        most_files: after so many, the rest is left out.
+    """
+    packaging = module("ray._private.runtime_env.packaging")
+    constants = module("ray._private.ray_constants")
+    try:
+        excluded_by = packaging._get_excludes  # type: ignore[union-attr]
+        ignored_in = packaging.get_excludes_from_ignore_files  # type: ignore[union-attr]
+        defaults = constants.get_runtime_env_default_excludes()  # type: ignore[union-attr]
+    except AttributeError:
+        return None
+    silent = logging.getLogger("digitrec.upload")  # otherwise Ray tells of every .gitignore
+    silent.setLevel(logging.CRITICAL)
+    files: dict[str, int] = {}
+    pending = [(directory, [excluded_by(directory, [*defaults, *excludes])])]
+    while pending and len(files) < most_files:
+        folder, above = pending.pop()
+        excluded = above + ignored_in(folder, include_gitignore=True, logger=silent)
+        for path in folder.iterdir():
+            if any(matches(path) for matches in excluded):
+                continue
+            if path.is_dir():
+                pending.append((path, excluded))
+            elif path.is_file():
+                files[path.relative_to(directory).as_posix()] = path.stat().st_size
+    return files

@@ -1,0 +1,72 @@
+"""The interface of what trains the stacks of a study: on Ray, or in this process."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from rich.console import Console
+
+from digitrec.data.digits import SharedData
+from digitrec.request import Request
+from digitrec.space.stacks import Task
+from digitrec.store.folder import Folder
+from digitrec.store.lock import Lock
+from digitrec.store.spec import StudySpec
+from digitrec.store.timings import Timings
+
+Node = dict[str, float]  # resource -> how much of it there is
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """Stacks to train, and what that takes."""
+
+    request: Request
+    study: Folder  # gets the files
+    question: StudySpec
+    shared: SharedData
+    tasks: Sequence[Task]  # in this order, as workers become free
+    console: Console  # shows the progress
+    lock: Lock  # the hold on the study directory
+
+
+class Runner(Protocol):
+    """Trains stacks for the length of a `with` block."""
+
+    def __enter__(self) -> "Runner":
+        """Start what the training takes."""
+
+    def __exit__(self, *error: object) -> None:
+        """Wait for the end of what was started."""
+
+    def nodes(self) -> list[Node]:
+        """Return the resources of each node."""
+
+    def check_shared(self, study: Folder) -> None:
+        """Check that every node sees the study directory.
+
+        Raises:
+            InputError: one does not.
+        """
+
+    def train(self, assignment: Assignment) -> bool:
+        """Train stacks; each writes its own files as it finishes, or its failure.
+
+        Returns:
+            Whether it went to its end: a Ctrl-C stops it.
+
+        Raises:
+            OSError: the study directory can no longer be used.
+        """
+
+    def end(self) -> None:
+        """Begin to end what was started."""
+
+
+class MakeRunner(Protocol):
+    """Makes a runner, which starts when its block is entered; see `Session`."""
+
+    def __call__(
+        self, address: str | None, console: Console, timings: Timings, *, preload: bool
+    ) -> Runner:
+        """Return the runner."""

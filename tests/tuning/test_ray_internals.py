@@ -1,0 +1,80 @@
+"""The names of Ray that are not made for others: where they are used, and a study without them."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from digitrec.doctor.examine import examine_upload
+from digitrec.tuning import address, ray_internals
+
+ROOT = Path(__file__).parents[2] / "digitrec"
+PRIVATE = ("ray._", "ray.tune.execution", "ray.tune.trainable")
+STUDY = """
+import sys
+from digitrec.tuning import ray_internals
+
+ray_internals.module = lambda name: None
+
+from digitrec.cli.main import main
+
+sys.exit(main(["tune", "--lr=0.1", "--batch-size=512", "--epochs=1", "--out", sys.argv[1]]))
+"""
+
+
+def private_names(module: Path) -> list[str]:
+    """What a module imports or names of Ray's that is not made for others."""
+    found = []
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Attribute):
+            found.append(ast.unparse(node))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.append(node.value)  # of import_module, or the name of a logger
+    return [name for name in found if name.startswith(PRIVATE)]
+
+
+def test_one_module_alone_names_what_ray_keeps_to_itself() -> None:
+    modules = {path for path in ROOT.rglob("*.py") if private_names(path)}
+    assert modules == {ROOT / "tuning" / "ray_internals.py"}
+
+
+def test_that_module_imports_nothing_of_ray_before_it_is_needed() -> None:
+    code = "import sys, digitrec.tuning.ray_internals; assert 'ray' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.ray
+def test_a_study_goes_through_on_a_ray_that_has_none_of_these_names(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", STUDY, str(tmp_path / "study")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert pd.read_csv(tmp_path / "study" / "trials.csv")["status"].to_list() == ["completed"]
+
+
+@pytest.fixture
+def absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Ray that has none of these names."""
+    monkeypatch.setattr(ray_internals, "module", lambda _: None)
+
+
+@pytest.mark.usefixtures("absent")
+def test_without_rays_names_an_address_is_left_to_ray() -> None:
+    address.check_address("auto")
+
+
+@pytest.mark.usefixtures("absent")
+def test_without_rays_names_an_upload_is_not_judged(tmp_path: Path) -> None:
+    found = examine_upload(tmp_path, "sample")
+    assert (found.level, "does not say" in found.message) == ("ok", True)
+    assert ray_internals.most_uploaded_bytes() == ray_internals.MOST_UPLOADED_BYTES
+
+
+def test_the_limit_of_an_upload_is_that_of_this_ray() -> None:
+    assert ray_internals.most_uploaded_bytes() == ray_internals.MOST_UPLOADED_BYTES
