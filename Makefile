@@ -56,7 +56,7 @@ test: $(READY) ## run the tests
 	@$(BIN)/python -m pytest $(ARGS)
 
 test-fast: $(READY) ## run the tests that need neither Ray nor a browser, within a minute
-	@$(BIN)/python -m pytest -m 'not ray and not cluster and not browser' $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not (ray or cluster or browser or slow)' $(ARGS)
 
 coverage: $(READY) ## run the tests and measure which branches they take, in this process
 	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)

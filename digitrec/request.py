@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, get_args
 
 from digitrec.errors import InputError
 from digitrec.space.hyperparameters import HYPERPARAMETERS, Precision
-from digitrec.space.points import Space
+from digitrec.space.points import Space, check_count
 from digitrec.store.folder import Folder
 
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # which Ray sets for the entry point of a job
@@ -152,6 +152,8 @@ class Request:
             self.confirm_seeds >= 1,
             f"confirm-seeds {self.confirm_seeds} is not a whole number above 0",
         )
+        leaders = min(self.confirm, len(self.space) // len(self.space.seeds))
+        check_count(len(self.space) + leaders * self.confirm_seeds)
         _check(self.max_failures >= 0, f"max-failures {self.max_failures} is less than 0")
         _check(
             not IN_A_RAY_JOB or Path(self.out or "").is_absolute() or "://" in (self.out or ""),

@@ -17,15 +17,19 @@ from digitrec.data.digits import (
     read_digits,
     split_rows,
 )
-from digitrec.errors import InputError
+from digitrec.errors import DamagedError, InputError
 from digitrec.request import Request
 from digitrec.signals import sigint_put_off
 from digitrec.space.hyperparameters import with_role
 from digitrec.space.points import Space
 from digitrec.space.shape import layer_sizes
-from digitrec.store.arrays import DamagedError
-from digitrec.store.damage import find_damage
-from digitrec.store.folder import Folder, LocalFolder
+from digitrec.store.directory import (
+    check_directory,
+    find_damage,
+    list_damage,
+    remove_temporaries,
+)
+from digitrec.store.folder import Folder
 from digitrec.store.lock import check_free, locked
 from digitrec.store.spec import NAME, StudySpec, read_spec
 from digitrec.store.stacks import Damage, set_aside
@@ -62,6 +66,8 @@ def run_study(
     timings = Timings()
     study = request.directory
     check_free(study)
+    if study.path:  # a bucket is not waited for before it is known to answer
+        check_directory(study)
     with timings.part("read the data"), console.status(f"Reading {escape(request.data)}"):
         digits = read_digits(request.data)
         split = _split(digits, request.val_fraction)
@@ -71,6 +77,7 @@ def run_study(
         shared = share(digits, split, question)
     _warn_of_few(split, console)
     _prepare(study)
+    check_directory(study)
     with (
         locked(study) as lock,
         StudyRunner(request, shared, console, timings, lock, make_runner) as rounds,
@@ -140,10 +147,8 @@ def open_study(study: Folder, question: StudySpec, console: Console) -> None:
     Raises:
         InputError: it holds another study.
     """
-    if isinstance(study, LocalFolder):
-        study.remove_temporaries()
     damaged = []
-    if NAME in study.names():
+    if NAME in study.names(NAME):
         try:
             differences = read_spec(study).differences(question)
         except DamagedError as error:
@@ -154,9 +159,10 @@ def open_study(study: Folder, question: StudySpec, console: Console) -> None:
                     f"{study} holds another study: {'; '.join(differences)}. "
                     "Give --out another directory, or ask the same question"
                 )
-    for damage in damaged + find_damage(study, question.key):
-        if set_aside(study, damage):
-            console.print(f"[yellow]set aside[/yellow] {damage}", highlight=False, soft_wrap=True)
+    remove_temporaries(study)
+    damaged += find_damage(study, question.key)
+    for line in list_damage([damage for damage in damaged if set_aside(study, damage)]):
+        console.print(f"[yellow]set aside[/yellow] {escape(line)}", highlight=False, soft_wrap=True)
 
 
 def _prepare(study: Folder) -> None:

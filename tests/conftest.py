@@ -36,6 +36,9 @@ MARKS = {  # fixture -> mark of the tests that use it
     "hosts": "cluster",
 }
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # the other cores have a worker each
+
 for meddling in [name for name in os.environ if name.startswith(MEDDLING)]:
     del os.environ[meddling]  # before any fixture of a module or session
 

@@ -26,12 +26,11 @@ from rich.console import Console
 from digitrec.engine.checkpoint import read_checkpoint, write_checkpoint
 from digitrec.engine.model import init_mlp
 from digitrec.engine.train import Training
-from digitrec.errors import InputError
+from digitrec.errors import DamagedError, InputError
 from digitrec.results.analysis.verdict import reach_verdict
 from digitrec.results.outcome import conclude
 from digitrec.results.report.summary import summarise
 from digitrec.space.records import EpochRecord
-from digitrec.store.arrays import DamagedError
 from digitrec.store.folder import Folder
 from digitrec.store.record import StudyRecord, read_record
 from digitrec.store.spec import StudySpec, write_spec
@@ -40,8 +39,8 @@ from digitrec.store.timings import Timings
 from digitrec.store.validation import write_labels, write_validation
 from digitrec.study import open_study
 from digitrec.winner.classifier import load_classifier
-from tests.made_study import LABELS, make_record
 from tests.saved_model import make_tensors, write_model
+from tests.studies import LABELS, make_record
 
 DRAWN_EVERY = 500  # of the damaged studies; a report takes as long as many readings
 SIZES = (6, 4, 10)  # of the models whose weights and checkpoints are kept

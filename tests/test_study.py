@@ -37,7 +37,6 @@ from digitrec.store.folder import Folder
 from digitrec.store.spec import write_spec
 from digitrec.store.stacks import write_failure
 from digitrec.store.timings import Timings
-from digitrec.study import run_study
 from digitrec.tuning import in_process, search
 from digitrec.tuning.address import check_address
 from digitrec.tuning.in_process import InProcess
@@ -45,35 +44,10 @@ from digitrec.tuning.runner import MakeRunner
 from digitrec.tuning.session import Session, count_workers, local_runtime_env
 from digitrec.tuning.trainable import reports, stack_of, train_stack
 from digitrec.winner.classifier import load_classifier
-from tests.made_study import make_record
+from tests.studies import folder, make_spec, run
 from tune_jobs import mnist_grid
 
-SMALL = Space.of(lr=(0.1, 0.5), batch_size=(256, 512))
 TIMES = ["seconds"]
-
-
-def run(
-    out: Path,
-    space: Space = SMALL,
-    epochs: int = 2,
-    *,
-    runner: MakeRunner = InProcess,
-    console: Console | None = None,
-    pictures: bool = False,
-    **options: object,
-) -> StudyResult:
-    """A study of the sample; drawing its figures and report takes longer than all else."""
-    request = Request(space=space, epochs=epochs, out=str(out), **options)  # type: ignore[arg-type]
-    with pytest.MonkeyPatch.context() as patched:
-        if not pictures:
-            patched.setattr("digitrec.results.figures.plots.draw_all", lambda *_: None)
-            patched.setattr("digitrec.results.outcome.write_report", lambda *_: None)
-        return run_study(request, console or Console(file=io.StringIO()), runner)
-
-
-def folder(result: StudyResult) -> Path:
-    assert result.directory.path is not None
-    return result.directory.path
 
 
 def untimed(directory: Path, name: str) -> pd.DataFrame:
@@ -294,10 +268,9 @@ def test_a_damaged_question_is_set_aside_and_its_results_are_kept(
 @pytest.mark.parametrize(("fraction", "warned"), [(1e-9, True), (0.0197, True), (0.02, False)])
 def test_few_validation_images_are_warned_of(fraction: float, warned: bool, tmp_path: Path) -> None:
     study, said = Folder.at(tmp_path), io.StringIO()
-    write_spec(study, make_record(tmp_path).question)
-    request = Request(val_fraction=fraction, out=str(tmp_path))
+    write_spec(study, make_spec())
     with pytest.raises(InputError, match="holds another study"):  # said before Ray is needed
-        run_study(request, Console(file=said, width=200))
+        run(tmp_path, val_fraction=fraction, console=Console(file=said, width=200))
     rows = math.ceil(5000 * fraction)
     warning = f"warning  validation images: {rows} of 5,000, so accuracy moves in steps of "
     assert (f"{warning}{100 / rows:.3g} percentage points" in said.getvalue()) is warned

@@ -41,8 +41,10 @@ def run_report(options: argparse.Namespace) -> int:
     """Write the tables, figures and report of a study directory; return the exit code."""
     from digitrec.results.outcome import conclude
 
-    result = conclude(options.directory)
-    print_result(result, Console())
+    console = Console()
+    with console.status("Reading the study and drawing its figures"):
+        result = conclude(options.directory)
+    print_result(result, console)
     return COMPLETE if result.complete else UNFINISHED
 
 

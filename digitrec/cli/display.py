@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from digitrec.cli.invocation import as_typed_here, shortest
+from digitrec.errors import visible
 
 if TYPE_CHECKING:
     from digitrec.doctor.checks import Diagnosis
@@ -113,7 +114,7 @@ def describe(result: "StudyResult") -> list[str]:
 
 
 def _describe_model(result: "StudyResult") -> list[str]:
-    from digitrec.results.report.summary import describe_model, visible
+    from digitrec.results.report.summary import describe_model
 
     model = describe_model(result.record)
     lines = [model] if model else []
@@ -128,8 +129,6 @@ def _describe_model(result: "StudyResult") -> list[str]:
 
 def _describe_failures(result: "StudyResult") -> list[str]:
     """Return how many trials diverged, and why others failed; the verdict counts these."""
-    from digitrec.results.report.summary import visible
-
     trials, lines = result.tables.trials, []
     diverged = int((trials["status"] == "diverged").sum())
     if diverged:

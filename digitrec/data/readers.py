@@ -30,6 +30,7 @@ _HIGHEST_PIXEL = 255
 _HIGHEST_LABEL = 9
 
 _CSV_BLOCK_BYTES = 2 * 2**20
+_MOST_ROW = 16 * 2**20  # characters of a row of a CSV; an image of a million pixels takes 4 million
 _BLOCK_ROWS = 4096  # of the sources that are not parsed in blocks of bytes
 
 # What the readers of gzip, CSV and Parquet raise on a file that is damaged or of another format.
@@ -317,13 +318,34 @@ def _block_of_cells(cells: bytearray, layout: _Layout, share: float) -> Block:
 
 
 def _csv_rows(source: str, text: TextIO) -> Generator[list[str], None, None]:
-    """Yield the header, then each row, as text; blank lines are no rows, as pyarrow has it."""
-    lines = csv.reader(text)
+    """Yield the header, then each row, as text; blank lines are no rows, as for pyarrow.
+
+    Raises:
+        InputError: a row is too long, which is found before the whole row is in memory, or a quote
+            is left open.
+    """
+    length = 0  # of the row so far; a quoted cell may hold line breaks
+
+    def read_lines() -> Iterator[str]:
+        nonlocal length
+        while line := text.readline(_MOST_ROW - length + 1):
+            length += len(line)
+            if length > _MOST_ROW:
+                raise InputError(
+                    f"{source}: line {rows.line_num + 1}: a row of more than {_MOST_ROW:,} "
+                    "characters; expected one image per row"
+                )
+            yield line
+
+    rows = csv.reader(read_lines())
     try:
-        yield from filter(None, lines)
+        for row in rows:
+            length = 0
+            if row:
+                yield row
     except csv.Error as error:
         raise InputError(
-            f"{source}: line {lines.line_num}: {error}; is a quote left open?"
+            f"{source}: line {rows.line_num}: {error}; is a quote left open?"
         ) from error
 
 

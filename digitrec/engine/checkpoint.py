@@ -12,9 +12,10 @@ from torch import Tensor
 
 from digitrec.engine.model import StackedMLP
 from digitrec.engine.train import Totals, Training
+from digitrec.errors import DamagedError
 from digitrec.space.records import EpochRecord
 from digitrec.space.stacks import Stack
-from digitrec.store.arrays import SUFFIX, Arrays, DamagedError, pack
+from digitrec.store.arrays import SUFFIX, Arrays, pack
 from digitrec.store.folder import Folder
 from digitrec.store.stacks import (
     Parameters,

@@ -1,6 +1,7 @@
 """Points of the search space: the grid over lists of values."""
 
 import itertools
+import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ _CONVERSIONS: dict[type, Callable[[Any], Any]] = {
     tuple: tuple,
 }
 
+MOST_TRIALS = 10_000  # of a study: 10 GB of weights, and minutes to draw
+
 
 @dataclass(frozen=True, slots=True)
 class Space:
@@ -32,7 +35,7 @@ class Space:
 
     Raises:
         InputError: a hyperparameter is unknown; a list is empty, holds a value twice, or holds a
-            value that its hyperparameter does not accept.
+            value that its hyperparameter does not accept; or the trials are too many.
     """
 
     values: Mapping[str, Sequence[Any]] = field(default_factory=dict)
@@ -50,6 +53,7 @@ class Space:
         }
         object.__setattr__(self, "values", values)
         object.__setattr__(self, "seeds", _read_list("seed", self.seeds, SEEDS, is_seed, int))
+        check_count(len(self))
 
     @classmethod
     def of(cls, *, seeds: Sequence[int] = DEFAULT_SEEDS, **values: Sequence[Any]) -> "Space":
@@ -80,6 +84,9 @@ class Space:
         }
         return lists | {"seed": list(self.seeds)}
 
+    def __len__(self) -> int:
+        return math.prod(map(len, self.values.values())) * len(self.seeds)
+
     def trials(self) -> tuple[Trial, ...]:
         """Return the trials of the grid, the first hyperparameter slowest, the seed fastest."""
         points = itertools.product(*self.values.values())
@@ -87,6 +94,18 @@ class Space:
             Configuration(**dict(zip(self.values, point, strict=True))) for point in points
         ]
         return tuple(Trial(each, seed) for each in configurations for seed in self.seeds)
+
+
+def check_count(trials: int) -> None:
+    """Check that a study can have so many trials.
+
+    Raises:
+        InputError: they are more than MOST_TRIALS.
+    """
+    if trials > MOST_TRIALS:
+        raise InputError(
+            f"{trials:,} trials are more than the {MOST_TRIALS:,} that a study can have"
+        )
 
 
 def _read(each: Hyperparameter, values: Sequence[Any]) -> tuple[Any, ...]:

@@ -1,9 +1,8 @@
-"""Files of named arrays, which know whether they are whole.
+"""Files of named arrays that are checked when they are read.
 
-The format is safetensors, which holds arrays and text and cannot execute code when it is read. Next
-to the arrays stands `about`, JSON as UTF-8 bytes, with what the file is, its format and a digest of
-everything else: a file that was cut short, edited or made for something else is never taken for
-good.
+The format is safetensors, which holds arrays and text and cannot execute code when it is read. The
+array `about` is JSON as UTF-8 bytes with the kind of the file, its format and a digest of all the
+rest, so a file that was cut short, edited or made for another purpose is refused.
 """
 
 import hashlib
@@ -16,6 +15,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from digitrec.errors import DamagedError
+
 FORMAT = 2
 SUFFIX = ".safetensors"
 Arrays = dict[str, NDArray[Any]]
@@ -23,17 +24,13 @@ Arrays = dict[str, NDArray[Any]]
 _NOT_OURS = (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError)
 
 
-class DamagedError(Exception):
-    """A file is not what it should be; the text says why."""
-
-
 def pack(kind: str, about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """Return a file.
+    """Return the content of a file.
 
     Args:
-        kind: what it is.
-        about: plain values of JSON.
-        arrays: named; not `about`.
+        kind: of the file.
+        about: JSON values.
+        arrays: none of them named `about`.
     """
     arrays = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
     text = {"kind": kind, "format": FORMAT, **about}
@@ -43,10 +40,10 @@ def pack(kind: str, about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
 
 
 def unpack(kind: str, content: bytes) -> tuple[dict[str, Any], Arrays]:
-    """Return `about` and the arrays of what `pack` returned.
+    """Return `about` and the arrays of a file that `pack` made.
 
     Raises:
-        DamagedError: it is damaged, of another kind, or of another version of digitrec.
+        DamagedError: it is damaged, of another kind, or written by another version of digitrec.
     """
     try:
         arrays: Arrays = load(content)
@@ -54,7 +51,7 @@ def unpack(kind: str, content: bytes) -> tuple[dict[str, Any], Arrays]:
         found, version, digest = about.pop("kind"), about["format"], about.pop("digest")
         whole = digest == _digest({"kind": found, **about}, arrays)
     except _NOT_OURS as error:
-        raise DamagedError("it is cut short, damaged or not one of digitrec's") from error
+        raise DamagedError("it is cut short, damaged or not a file of digitrec") from error
     if found != kind:
         raise DamagedError(f"it holds {found}, not {kind}")
     if version != FORMAT:

@@ -1,28 +1,32 @@
-"""What `best/model.json` says of the winner."""
+"""The description of the winner, `best/model.json`."""
 
 from typing import Any
 
+from digitrec.errors import DamagedError
 from digitrec.store.folder import Folder
 
 MODEL, ABOUT = "model.safetensors", "model.json"
 
 
-def read_best(study: Folder) -> dict[str, Any] | None:
-    """Return what `best/model.json` says; None where there is no model, or it is damaged."""
-    best = study / "best"
+def read_best(directory: Folder) -> dict[str, Any] | None:
+    """Return the content of `best/model.json`; None if the model is missing or damaged."""
+    best = directory / "best"
     try:
         about: dict[str, Any] = best.read_json(ABOUT)
-        _check_best(about)
-        return about if MODEL in best.names() else None
-    except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
+    except (FileNotFoundError, DamagedError):
         return None
+    try:
+        _check_best(about)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return about if MODEL in best.names() else None
 
 
 def _check_best(about: dict[str, Any]) -> None:
-    """Check what the rest of the code relies on.
+    """Check the fields that the rest of the code uses.
 
     Raises:
-        ValueError, TypeError, KeyError: something is missing or of another kind.
+        ValueError, TypeError, KeyError: a field is missing or of another type.
     """
     parts = [about[name] for name in ("test", "refit") if name in about]
     rows = [part["rows"] for part in parts]
@@ -30,8 +34,8 @@ def _check_best(about: dict[str, Any]) -> None:
     texts = [about["trial"], *(test["source"] for test in tests)]
     numbers = [test[name] for test in tests for name in ("accuracy", "loss")]
     if not all(isinstance(text, str) for text in texts):
-        raise TypeError("a name is no text")
+        raise TypeError("a name is not text")
     if not all(isinstance(number, int) and number >= 1 for number in rows):
         raise ValueError("rows are counted from 1")
     if not all(isinstance(number, float | int) for number in numbers):
-        raise TypeError("a measure is no number")
+        raise TypeError("a measure is not a number")

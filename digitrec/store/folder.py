@@ -1,26 +1,37 @@
-"""Folders to keep a study in: of a file system, or of an object store such as S3.
+"""Folders that hold a study: directories of a file system, or prefixes of an object store.
 
 A file is written whole or not at all. On a file system it gets a temporary name, is forced to the
 disk and renamed; an object store shows an object once all of it has arrived.
+
+Whoever can write into a study directory must not be able to redirect, block or exhaust the program
+that reads it. So below the study directory no symbolic link is followed, only regular files are
+opened, and a file is read only if its size is plausible.
 """
 
 import json
 import os
-import tempfile
+import re
+import stat
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from digitrec.errors import InputError
+from digitrec.errors import DamagedError, InputError
 
 PATIENCE = (0.5, 1, 2, 4, 8, 15, 30)  # seconds between the attempts to reach an object store
 OBJECT_STORES = ("s3://", "gs://", "gcs://")
 
-# An object store's own words for what another attempt would not mend.
+MIB = 2**20
+MOST_BYTES = 4096 * MIB  # read at once; the weights of a stack of 4,000 trials take as much
+MOST_JSON_BYTES = 32 * MIB  # study.json of the largest study takes a fraction; parsing takes 20 x
+
+_TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp")
+
+# What an object store says when another attempt would fail as well.
 _FINAL = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY", "SIGNATURE", "HTTP status 403")
 
 Result = TypeVar("Result")
@@ -34,7 +45,7 @@ class Folder(ABC):
         """Return the folder at a path or a URI; it need not exist.
 
         Raises:
-            InputError: a URI that is of no object store that pyarrow knows, or not well formed.
+            InputError: the URI is malformed or of no object store that pyarrow knows.
         """
         text = str(place)
         if text.startswith("file://"):
@@ -53,12 +64,12 @@ class Folder(ABC):
 
     @property
     def name(self) -> str:
-        """The last part of where it is."""
+        """The last part of its path or URI."""
         return str(self).partition("?")[0].rstrip("/").rpartition("/")[2]
 
     @property
     def path(self) -> Path | None:
-        """Where it is on the local file system; None: on an object store."""
+        """Its path on the local file system; None on an object store."""
         return None
 
     @abstractmethod
@@ -74,26 +85,32 @@ class Folder(ABC):
         """
 
     @abstractmethod
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, most: int = MOST_BYTES) -> bytes:
         """Return the content of a file.
 
+        Args:
+            name: of the file.
+            most: how many bytes the file may have.
+
         Raises:
-            FileNotFoundError: there is none of this name.
+            FileNotFoundError: no file has this name.
+            DamagedError: the file is larger, or it is a link, a pipe, a device or a directory.
             OSError: it cannot be read.
         """
 
     def read_json(self, name: str) -> Any:
-        """Return what a file of JSON says.
+        """Return the value in a JSON file.
 
         Raises:
-            FileNotFoundError: there is none of this name.
+            FileNotFoundError: no file has this name.
+            DamagedError: it is not a JSON file of a plausible size.
             OSError: it cannot be read.
-            ValueError: it is not JSON.
         """
+        content = self.read(name, MOST_JSON_BYTES)
         try:
-            return json.loads(self.read(name))
-        except RecursionError as error:
-            raise ValueError("nested too deeply") from error
+            return json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise DamagedError("it is cut short, damaged or not JSON") from error
 
     @abstractmethod
     def write(self, name: str, content: bytes) -> None:
@@ -101,11 +118,22 @@ class Folder(ABC):
 
     @abstractmethod
     def names(self, suffix: str = "") -> list[str]:
-        """Return the names of the files that end in `suffix`, sorted; none without the folder."""
+        """Return the names of the files that end in `suffix`, sorted, without hidden ones.
+
+        A folder that does not exist has none. A directory whose name ends in a suffix is listed
+        too, so that it is reported as damage: it takes the place of a file.
+        """
+
+    @abstractmethod
+    def entries(self) -> list[str]:
+        """Return the names of files and folders, sorted, without hidden ones.
+
+        A folder's name ends in `/`.
+        """
 
     @abstractmethod
     def remove(self, name: str) -> None:
-        """Remove a file; there need not be one."""
+        """Remove a file if it exists."""
 
     @abstractmethod
     def move(self, name: str, folder: "Folder", to: str) -> None:
@@ -113,81 +141,135 @@ class Folder(ABC):
 
 
 class LocalFolder(Folder):
-    """A directory."""
+    """A directory, or a directory within it that is reached without following a link."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, root: Path, inner: tuple[str, ...] = ()) -> None:
+        self._root = root
+        self._inner = inner
 
     def __str__(self) -> str:
-        return str(self._path)
+        return str(self.path)
 
     def __truediv__(self, name: str) -> "LocalFolder":
-        return LocalFolder(self._path / name)
+        return LocalFolder(self._root, (*self._inner, name))
 
     @property
     def path(self) -> Path:
-        """Where it is."""
-        return self._path
+        """Its path."""
+        return self._root.joinpath(*self._inner)
 
     def prepare(self) -> None:
         """Make the directory, and check that it can be written to."""
-        self._path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=self._path):
-            pass
+        self._root.mkdir(parents=True, exist_ok=True)
+        with _named(self.path), self._opened(make=True) as directory:
+            temporary = _temporary_name()
+            os.close(open_regular(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, directory))
+            os.unlink(temporary, dir_fd=directory)
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, most: int = MOST_BYTES) -> bytes:
         """Return the content of a file."""
-        return (self._path / name).read_bytes()
+        with (
+            _named(self.path / name),
+            self._opened() as directory,
+            open(open_regular(name, os.O_RDONLY, directory), "rb") as file,
+        ):
+            size = os.fstat(file.fileno()).st_size
+            _check_size(size, most)
+            return file.read(size)
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file, whole or not at all.
 
-        The directory is made where the one that it is in exists: that of a study whose disk has
-        gone is not made again.
+        Missing directories are made, but not the one that holds the study directory: if the disk
+        of a study is gone, the study is not begun anew in its place.
         """
-        self._path.mkdir(exist_ok=True)
-        temporary = self._path / f".{uuid.uuid4().hex}.tmp"  # short, and of this writer alone
-        try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self._path / name)
-        except OSError as error:
-            error.filename, error.filename2 = str(self._path / name), None
-            raise
-        finally:
-            with suppress(OSError):
-                temporary.unlink()
+        with _named(self.path / name), self._opened(make=True) as directory:
+            temporary = _temporary_name()  # short, and of this writer alone
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+            try:
+                with open(open_regular(temporary, flags, directory), "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+            finally:
+                with suppress(OSError):
+                    os.unlink(temporary, dir_fd=directory)
 
     def names(self, suffix: str = "") -> list[str]:
-        """Return the names of the files that end in `suffix`, without hidden ones."""
-        if not self._path.is_dir():
+        """Return the names of the files that end in `suffix`, sorted, without hidden ones."""
+        return [
+            name.removesuffix("/")
+            for name in self.entries()
+            if name.removesuffix("/").endswith(suffix) and (suffix or not name.endswith("/"))
+        ]
+
+    def entries(self) -> list[str]:
+        """Return the names of files and folders, sorted, without hidden ones."""
+        try:
+            with self._opened() as directory, os.scandir(directory) as found:
+                names = [
+                    entry.name + ("/" if entry.is_dir(follow_symlinks=False) else "")
+                    for entry in found
+                ]
+        except (FileNotFoundError, NotADirectoryError):
             return []
-        found = (entry.name for entry in os.scandir(self._path) if entry.is_file())
-        return sorted(name for name in found if name.endswith(suffix) and name[0] != ".")
+        return sorted(name for name in names if not name.startswith("."))
 
     def remove(self, name: str) -> None:
-        """Remove a file."""
-        (self._path / name).unlink(missing_ok=True)
+        """Remove a file if it exists."""
+        with suppress(FileNotFoundError), _named(self.path / name), self._opened() as directory:
+            os.unlink(name, dir_fd=directory)
 
     def move(self, name: str, folder: Folder, to: str) -> None:
-        """Move a file to another directory."""
-        assert folder.path is not None, "a directory's files move to directories"
-        folder.path.mkdir(exist_ok=True)
-        (self._path / name).replace(folder.path / to)
+        """Move a file to another directory, in place of an earlier one."""
+        assert isinstance(folder, LocalFolder), "a directory's files move to directories"
+        with (
+            _named(self.path / name),
+            self._opened() as here,
+            folder._opened(make=True) as there,
+        ):
+            os.replace(name, to, src_dir_fd=here, dst_dir_fd=there)
 
     def remove_temporaries(self) -> None:
-        """Remove what writers that were killed left; nobody else may be writing."""
-        for path in self._path.glob("**/.*.tmp"):
-            path.unlink(missing_ok=True)
+        """Remove the temporary files of writers that were killed; nobody else may be writing."""
+        with suppress(FileNotFoundError), self._opened() as directory:
+            with os.scandir(directory) as found:
+                left = [
+                    entry.name
+                    for entry in found
+                    if _TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
+                ]
+            for name in left:
+                with suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=directory)
+
+    @contextmanager
+    def _opened(self, *, make: bool = False) -> Iterator[int]:
+        """Open the directory without following a link below the root; yield its descriptor."""
+        if make and not self._inner:
+            self._root.mkdir(exist_ok=True)
+        directory = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            for name in self._inner:
+                if make:
+                    with suppress(FileExistsError):
+                        os.mkdir(name, dir_fd=directory)
+                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+                inner = os.open(name, flags, dir_fd=directory)
+                os.close(directory)
+                directory = inner
+            yield directory
+        finally:
+            os.close(directory)
 
 
 class BucketFolder(Folder):
     """A prefix of a bucket, reached through pyarrow.
 
-    Only the URI is pickled: a worker finds the credentials in its own environment. What fails is
-    tried again for a minute, since a study should outlive a store that is away for some seconds.
+    Only the URI is pickled: a worker finds the credentials in its own environment. A failed
+    operation is tried again for a minute, so that a study survives a store that does not answer
+    for some seconds.
     """
 
     def __init__(self, uri: str) -> None:
@@ -209,16 +291,18 @@ class BucketFolder(Folder):
         return inner
 
     def prepare(self) -> None:
-        """Check, without patience, that the prefix can be written to."""
+        """Check in a single attempt that the prefix can be written to."""
         self._attempt(lambda filesystem, path: _put(filesystem, f"{path}/.probe", b""), patience=())
         self.remove(".probe")
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, most: int = MOST_BYTES) -> bytes:
         """Return the content of an object."""
 
         def get(filesystem: Any, path: str) -> bytes:
             with filesystem.open_input_file(f"{path}/{name}") as file:
-                content: bytes = file.read()
+                size = file.size()
+                _check_size(size, most)
+                content: bytes = file.read(size)
             return content
 
         return self._attempt(get)
@@ -228,19 +312,23 @@ class BucketFolder(Folder):
         self._attempt(lambda filesystem, path: _put(filesystem, f"{path}/{name}", content))
 
     def names(self, suffix: str = "") -> list[str]:
-        """Return the names of the objects that end in `suffix`, without hidden ones."""
+        """Return the names of the objects that end in `suffix`, sorted, without hidden ones."""
+        return [name for name in self.entries() if name.endswith(suffix) and name[-1] != "/"]
+
+    def entries(self) -> list[str]:
+        """Return the names of objects and prefixes, sorted, without hidden ones."""
 
         def find(filesystem: Any, path: str) -> list[str]:
             from pyarrow.fs import FileSelector
 
             found = filesystem.get_file_info(FileSelector(path, allow_not_found=True))
-            names = sorted(info.base_name for info in found if info.is_file)
-            return [name for name in names if name.endswith(suffix) and name[0] != "."]
+            names = (info.base_name + ("" if info.is_file else "/") for info in found)
+            return sorted(name for name in names if not name.startswith("."))
 
         return self._attempt(find)
 
     def remove(self, name: str) -> None:
-        """Remove an object."""
+        """Remove an object if it exists."""
 
         def delete(filesystem: Any, path: str) -> None:
             try:
@@ -251,7 +339,7 @@ class BucketFolder(Folder):
         self._attempt(delete)
 
     def move(self, name: str, folder: Folder, to: str) -> None:
-        """Move an object to another prefix."""
+        """Move an object to another prefix, in place of an earlier one."""
         folder.write(to, self.read(name))
         self.remove(name)
 
@@ -276,11 +364,54 @@ class BucketFolder(Folder):
         return self._opened
 
 
+def open_regular(name: str | Path, flags: int, directory: int | None = None) -> int:
+    """Open a regular file; return its descriptor.
+
+    A symbolic link is not followed, a device is not opened, and a pipe is not waited for.
+
+    Args:
+        name: of the file.
+        flags: of `os.open`.
+        directory: descriptor of the directory that a relative name starts from.
+
+    Raises:
+        FileNotFoundError: no file has this name.
+        DamagedError: the name is that of a link, a pipe, a device, a socket or a directory.
+        OSError: it cannot be opened.
+    """
+    with suppress(FileNotFoundError):  # `os.open` makes the file or raises the same
+        _check_regular(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
+    flags |= os.O_NOFOLLOW | os.O_NONBLOCK  # for a file that was exchanged since
+    descriptor = os.open(name, flags, 0o666, dir_fd=directory)
+    try:
+        _check_regular(os.fstat(descriptor).st_mode)
+    except DamagedError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def kind_of(mode: int) -> str:
+    """Return in words what a path leads to.
+
+    Args:
+        mode: of `os.stat`.
+    """
+    kinds = {
+        stat.S_IFREG: "a file",
+        stat.S_IFLNK: "a symbolic link",
+        stat.S_IFIFO: "a named pipe",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFDIR: "a directory",
+    }
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
 def open_uri(uri: str) -> tuple[Any, str]:
     """Return pyarrow's file system of a URI, and the path within it.
 
     Raises:
-        InputError: pyarrow cannot make sense of the URI.
+        InputError: pyarrow does not accept the URI.
     """
     from pyarrow.fs import FileSystem  # only object stores need it
 
@@ -298,7 +429,7 @@ def brief(error: Exception) -> str:
 
 
 def describe_error(error: OSError) -> str:
-    """Return an error of a storage as `where: what`, without the number of its kind."""
+    """Return an error of a file system or object store as `where: what`, without its number."""
     if error.strerror is None:
         return str(error)
     return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
@@ -307,3 +438,27 @@ def describe_error(error: OSError) -> str:
 def _put(filesystem: Any, path: str, content: bytes) -> None:
     with filesystem.open_output_stream(path) as stream:
         stream.write(content)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Give an error of the block the whole path, which the operating system was not told."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
+
+
+def _temporary_name() -> str:
+    return f".{uuid.uuid4().hex}.tmp"
+
+
+def _check_regular(mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        raise DamagedError(f"it is {kind_of(mode)}, not a regular file")
+
+
+def _check_size(size: int, most: int) -> None:
+    if size > most:
+        raise DamagedError(f"it has {size:,} bytes; digitrec reads at most {most:,} of such a file")

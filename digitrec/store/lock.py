@@ -1,8 +1,8 @@
 """One run at a time in a study directory.
 
-On a file system the operating system holds the lock, and lets go of it when the process ends,
-however it ends. An object store has no locks: there a run keeps an object alive by writing it anew
-every few seconds, and one that stands still is that of a run that has died.
+On a file system the operating system holds the lock and releases it when the process ends, however
+it ends. An object store has no locks: there a run writes an object again every few seconds, and an
+object that no longer changes belongs to a run that has died.
 """
 
 import errno
@@ -19,47 +19,49 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from digitrec.errors import InputError
-from digitrec.store.folder import Folder
+from digitrec.errors import DamagedError, InputError, visible
+from digitrec.store.folder import Folder, open_regular
 
 NAME = ".lock"
-BEAT_SECONDS = 5.0  # between two signs of life
-STALE_SECONDS = 20.0  # without a sign of life, after which a run counts as dead
+BEAT_SECONDS = 5.0  # between two heartbeats
+STALE_SECONDS = 20.0  # without a heartbeat, after which a run counts as dead
 SETTLING_SECONDS = 1.0  # in which two runs that write at the same moment see each other
+MOST_BYTES = 4096  # of the file
+MOST_PID = 2**31
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockOwner:
-    """Who works in a study directory."""
+    """The run that works in a study directory."""
 
     host: str
     pid: int
     since: str  # local time
     token: str  # of the run
-    beat: int = 0  # signs of life given
+    beat: int = 0  # heartbeats so far
 
     def __str__(self) -> str:
-        return f"process {self.pid} on {self.host} since {self.since}"
+        return visible(f"process {self.pid} on {self.host} since {self.since}")
 
 
 class Lock(ABC):
-    """The hold on a study directory."""
+    """The lock on a study directory, held."""
 
     @abstractmethod
     def check(self) -> None:
-        """Check that the directory is still there, and still ours.
+        """Check that the directory still exists and the lock is still ours.
 
         Raises:
-            OSError: it is not.
+            OSError: it does not, or it is not.
         """
 
 
 @contextmanager
-def locked(study: Folder) -> Iterator[Lock]:
-    """Hold a study directory, which exists, for the length of the block.
+def locked(directory: Folder) -> Iterator[Lock]:
+    """Lock an existing study directory for the length of the block.
 
     Raises:
-        InputError: another run holds it.
+        InputError: another run holds the lock, or something else has the name of its file.
     """
     me = LockOwner(
         host=socket.gethostname(),
@@ -67,32 +69,33 @@ def locked(study: Folder) -> Iterator[Lock]:
         since=f"{time.strftime('%Y-%m-%d %H:%M:%S')}",
         token=uuid.uuid4().hex,
     )
-    with _file_lock(study, study.path, me) if study.path else _object_lock(study, me) as lock:
+    path = directory.path
+    with _file_lock(directory, path, me) if path else _object_lock(directory, me) as lock:
         yield lock
 
 
-def check_free(study: Folder) -> None:
-    """Check at little cost that no run on this machine holds a directory, which need not exist.
+def check_free(directory: Folder) -> None:
+    """Check quickly that no run on this machine holds a directory, which need not exist.
 
     Raises:
-        InputError: another run holds it.
+        InputError: another run holds the lock, or something else has the name of its file.
     """
-    if study.path is None or not (study.path / NAME).exists():
+    if directory.path is None:
         return
     try:
-        file = os.open(study.path / NAME, os.O_RDONLY)
-    except OSError:  # what is wrong with it is told when the directory is opened
+        file = _open(directory.path, os.O_RDONLY)
+    except OSError:  # there is none, or the reason is told when the directory is opened
         return
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise _held(study, _read(study)) from error
+        raise _held(directory, _read(directory)) from error
     finally:
         os.close(file)
 
 
 class FileLock(Lock):
-    """A lock of the operating system on a file that stays open."""
+    """A lock of the operating system on an open file."""
 
     def __init__(self, path: Path, file: int) -> None:
         self._path = path
@@ -101,7 +104,7 @@ class FileLock(Lock):
     def check(self) -> None:
         """Check that the file in the directory is the one that is open."""
         try:
-            there = os.path.samestat(os.stat(self._path / NAME), os.fstat(self._file))
+            there = os.path.samestat(os.lstat(self._path / NAME), os.fstat(self._file))
         except FileNotFoundError:
             there = False
         if not there:
@@ -111,41 +114,72 @@ class FileLock(Lock):
 
 
 @contextmanager
-def _file_lock(study: Folder, path: Path, me: LockOwner) -> Iterator[Lock]:
-    file = os.open(path / NAME, os.O_RDWR | os.O_CREAT, 0o644)
+def _file_lock(directory: Folder, path: Path, me: LockOwner) -> Iterator[Lock]:
+    file = _open(path, os.O_RDWR | os.O_CREAT)
     with ExitStack() as closing:
         closing.callback(os.close, file)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise _held(study, _read(study)) from error
+            raise _held(directory, _read(directory)) from error
+        _check_ours(path / NAME, file)
         os.truncate(file, 0)
         os.write(file, json.dumps(asdict(me)).encode())
         yield FileLock(path, file)
         os.truncate(file, 0)
 
 
-class ObjectLock(Lock):
-    """An object that is written anew every few seconds."""
+def _open(path: Path, flags: int) -> int:
+    """Open the file of a directory's lock; return its descriptor.
 
-    def __init__(self, study: Folder, me: LockOwner) -> None:
-        self._study = study
+    Raises:
+        InputError: it is a link, a pipe, a device or a directory.
+        OSError: it cannot be opened.
+    """
+    try:
+        return open_regular(path / NAME, flags)
+    except DamagedError as error:
+        raise _foreign(path / NAME, str(error)) from error
+
+
+def _check_ours(path: Path, file: int) -> None:
+    """Check that a file is empty or holds the owner of a lock, before it is overwritten.
+
+    Raises:
+        InputError: it belongs to another program, or has a second name.
+    """
+    content = os.pread(file, MOST_BYTES + 1, 0).strip(b"\0")  # zeros: the machine lost power
+    if len(content) > MOST_BYTES or (content and not content.startswith(b'{"host": ')):
+        raise _foreign(path, "it is not a lock of digitrec")
+    if os.fstat(file).st_nlink > 1:
+        raise _foreign(path, "it is a hard link to another file")
+
+
+def _foreign(path: Path, reason: str) -> InputError:
+    return InputError(f"{path}: {reason}. Remove it, or give --out another directory")
+
+
+class ObjectLock(Lock):
+    """A lock that is an object, written again every few seconds."""
+
+    def __init__(self, directory: Folder, me: LockOwner) -> None:
+        self._directory = directory
         self._me = me
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._keep_alive, daemon=True)
         self._lost: OSError | None = None
 
     def check(self) -> None:
-        """Check that nobody else has written the object."""
+        """Check that no other run has written the object."""
         if self._lost:
             raise self._lost
 
     def __enter__(self) -> "ObjectLock":
-        _write(self._study, self._me, beat=0)
+        _write(self._directory, self._me, beat=0)
         time.sleep(SETTLING_SECONDS)
-        holder = _read(self._study)
+        holder = _read(self._directory)
         if holder is None or holder.token != self._me.token:
-            raise _held(self._study, holder)
+            raise _held(self._directory, holder)
         self._heart.start()
         return self
 
@@ -153,39 +187,39 @@ class ObjectLock(Lock):
         self._ended.set()
         self._heart.join()
         if self._lost is None:
-            self._study.remove(NAME)
+            self._directory.remove(NAME)
 
     def _keep_alive(self) -> None:
         beat = 0
         while self._lost is None and not self._ended.wait(BEAT_SECONDS):
             beat += 1
             try:
-                holder = _read(self._study)
+                holder = _read(self._directory)
                 if holder is not None and holder.token != self._me.token:
-                    self._lost = OSError(f"{_held(self._study, holder)}")
+                    self._lost = OSError(f"{_held(self._directory, holder)}")
                 else:
-                    _write(self._study, self._me, beat)
+                    _write(self._directory, self._me, beat)
             except OSError as error:  # after a minute's attempts
                 self._lost = error
 
 
 @contextmanager
-def _object_lock(study: Folder, me: LockOwner) -> Iterator[Lock]:
-    _wait_until_stale(study)
-    with ObjectLock(study, me) as lock:
+def _object_lock(directory: Folder, me: LockOwner) -> Iterator[Lock]:
+    _wait_until_stale(directory)
+    with ObjectLock(directory, me) as lock:
         yield lock
 
 
-def _wait_until_stale(study: Folder) -> None:
-    first = _read(study)
+def _wait_until_stale(directory: Folder) -> None:
+    first = _read(directory)
     deadline = time.monotonic() + STALE_SECONDS
     while first is not None and not _is_dead(first) and time.monotonic() < deadline:
         time.sleep(1)
-        now = _read(study)
+        now = _read(directory)
         if now is None:
             return
         if now != first:
-            raise _held(study, now)
+            raise _held(directory, now)
 
 
 def _is_dead(holder: LockOwner) -> bool:
@@ -200,19 +234,27 @@ def _is_dead(holder: LockOwner) -> bool:
     return False
 
 
-def _read(study: Folder) -> LockOwner | None:
+def _read(directory: Folder) -> LockOwner | None:
     try:
-        return LockOwner(**study.read_json(NAME))
-    except (FileNotFoundError, ValueError, TypeError):  # none, or being written
+        values = directory.read_json(NAME)
+    except (FileNotFoundError, DamagedError):  # none, or it is being written
         return None
+    try:
+        owner = LockOwner(**values)
+    except TypeError:
+        return None
+    texts, pid = (owner.host, owner.since, owner.token), owner.pid
+    is_ours = all(isinstance(text, str) for text in texts) and isinstance(pid, int)
+    return owner if is_ours and 0 < pid < MOST_PID else None
 
 
-def _write(study: Folder, me: LockOwner, beat: int) -> None:
-    study.write(NAME, json.dumps(asdict(me) | {"beat": beat}).encode())
+def _write(directory: Folder, me: LockOwner, beat: int) -> None:
+    directory.write(NAME, json.dumps(asdict(me) | {"beat": beat}).encode())
 
 
-def _held(study: Folder, holder: LockOwner | None) -> InputError:
+def _held(directory: Folder, holder: LockOwner | None) -> InputError:
     who = holder or "another run"
     return InputError(
-        f"{study} is in use by {who}. Wait for it to end, or stop it; then give the command again"
+        f"{directory} is in use by {who}. Wait for it to end or stop it, then give the command "
+        "again"
     )

@@ -1,4 +1,4 @@
-"""Everything that a study directory holds, read once; what tables, figures and verdict work from.
+"""The content of a study directory, read once for tables, figures and verdict.
 
 Letters: N' validation images.
 """
@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from digitrec.errors import InputError
-from digitrec.store.arrays import DamagedError
+from digitrec.errors import DamagedError, InputError
 from digitrec.store.best import read_best
+from digitrec.store.directory import check_folders
 from digitrec.store.folder import Folder
 from digitrec.store.spec import NAME, StudySpec, read_spec
 from digitrec.store.stacks import Damage, StackResult, read_failures, read_stacks, results_after
@@ -23,7 +23,7 @@ from digitrec.store.validation import WinnerValidation, read_labels, read_valida
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyRecord:
-    """What a study directory holds."""
+    """The content of a study directory."""
 
     directory: Folder
     question: StudySpec
@@ -31,11 +31,11 @@ class StudyRecord:
     tables: Tables
     failures: dict[str, str]  # trial -> error
     predictions: dict[str, NDArray[np.uint8]]  # trial -> labels after its last epoch, (N',)
-    labels: NDArray[np.uint8] | None  # of the validation images, (N',); None: they are not kept
+    labels: NDArray[np.uint8] | None  # of the validation images, (N',); None: missing
     best: dict[str, Any] | None  # `best/model.json`; None: there is no model yet
     validation: WinnerValidation | None  # of the model in `best/`
     timings: dict[str, float]  # part of the last run -> seconds
-    damaged: list[Damage]  # files that are not what they should be, and so are not used
+    damaged: list[Damage]  # files that are not used
 
     @property
     def runs(self) -> pd.DataFrame:
@@ -44,16 +44,18 @@ class StudyRecord:
 
 
 def read_record(directory: Folder) -> StudyRecord:
-    """Read a study directory; it need not be finished.
+    """Read a study directory; the study need not be finished.
 
     Raises:
-        InputError: there is no study in it, or `study.json` is damaged.
+        InputError: it holds no study, `study.json` is damaged, or a folder of it is a link.
     """
+    check_folders(directory)
     try:
         question = read_spec(directory)
     except DamagedError as error:
         raise InputError(
-            f"{directory / NAME}: {error}. The `digitrec tune` command of this study writes it anew"
+            f"{directory / NAME}: {error}. The `digitrec tune` command of this study writes it "
+            "again"
         ) from error
     results, damaged = read_stacks(directory, question.key)
     found = list(results_after(question.epochs, results))

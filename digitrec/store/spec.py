@@ -5,10 +5,10 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from digitrec.errors import InputError
+from digitrec.errors import DamagedError, InputError
 from digitrec.space.hyperparameters import Trial
-from digitrec.space.points import Space
-from digitrec.store.arrays import FORMAT, DamagedError
+from digitrec.space.points import Space, check_count
+from digitrec.store.arrays import FORMAT
 from digitrec.store.folder import Folder
 
 NAME = "study.json"
@@ -83,15 +83,18 @@ def read_spec(study: Folder) -> StudySpec:
     """
     try:
         values = study.read_json(NAME)
+    except FileNotFoundError as error:
+        raise InputError(f"{study} holds no study (no {NAME})") from error
+    try:
         version = values.pop("format")
         if version != FORMAT:
             raise DamagedError(f"it has format {version}; this digitrec reads {FORMAT}")
         question = StudySpec(**values)
         _check(question)
-    except FileNotFoundError as error:
-        raise InputError(f"{study} holds no study (no {NAME})") from error
+    except InputError as error:
+        raise DamagedError(f"it does not describe a study: {error}") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DamagedError("it is cut short, damaged or not one of digitrec's") from error
+        raise DamagedError("it is cut short, damaged or not a file of digitrec") from error
     return question
 
 
@@ -101,6 +104,7 @@ def _check(question: StudySpec) -> None:
     Raises:
         ValueError, TypeError, KeyError: something is missing or of another kind.
     """
+    check_count(len(Space.from_json(question.space)) + len(question.confirmed))
     question.trials()
     counts = [question.data[name] for name in ("rows", "train_rows", "val_rows", "pixels")]
     if not all(type(count) is int and count >= 1 for count in [*counts, *question.layer_sizes]):

@@ -21,13 +21,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from digitrec.errors import DamagedError, visible
 from digitrec.space.hyperparameters import Trial
 from digitrec.space.records import EpochRecord
 from digitrec.space.stacks import Stack
-from digitrec.store.arrays import SUFFIX, Arrays, DamagedError, pack, unpack
+from digitrec.store.arrays import SUFFIX, Arrays, pack, unpack
 from digitrec.store.folder import Folder
 
 FAILED = ".failed.json"
+MOST_OF_ERROR = 100_000  # characters of a traceback that are read
 FOLDERS = {"stack": "stacks", "weights": "weights", "checkpoint": "checkpoints"}  # of each kind
 Parameters = dict[str, NDArray[np.float32]]  # parameter -> values
 
@@ -67,7 +69,7 @@ class Damage:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.folder}/{self.name}: {self.reason}".removeprefix("/")
+        return visible(f"{self.folder}/{self.name}: {self.reason}".removeprefix("/"))
 
 
 def result_key(stack: Stack, epochs: int) -> str:
@@ -232,11 +234,14 @@ def clear_failures(study: Folder, trials: Set[str]) -> None:
 
 
 def _read_failure(study: Folder, name: str) -> dict[str, str]:
-    """Return trial -> error of one note; nothing if it is damaged."""
+    """Return trial -> error of one note; nothing if it is damaged or was removed."""
     try:
         failure = (study / "stacks").read_json(name)
-        return dict.fromkeys(failure["trials"], str(failure["error"]))
-    except (ValueError, KeyError, TypeError):
+    except (FileNotFoundError, DamagedError):
+        return {}
+    try:
+        return dict.fromkeys(failure["trials"], str(failure["error"])[:MOST_OF_ERROR])
+    except (KeyError, TypeError):
         return {}
 
 

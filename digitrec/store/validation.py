@@ -1,4 +1,4 @@
-"""What a study keeps of its validation images: the labels, and what the winner makes of them.
+"""What a study keeps of its validation images: the labels and the winner's predictions.
 
 Letters: N' validation images, D pixels, C = 10 classes, M mistakes.
 """
@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from digitrec.store.arrays import Arrays, DamagedError, pack, unpack
+from digitrec.errors import DamagedError
+from digitrec.store.arrays import Arrays, pack, unpack
 from digitrec.store.folder import Folder
 from digitrec.store.spec import StudySpec
 
@@ -28,27 +29,27 @@ class WinnerValidation:
 
 
 def write_labels(
-    study: Folder, question: StudySpec, labels: NDArray[np.uint8], rows: NDArray[np.int64]
+    directory: Folder, question: StudySpec, labels: NDArray[np.uint8], rows: NDArray[np.int64]
 ) -> None:
-    """Keep the labels of the validation images, so that a verdict needs no data.
+    """Keep the labels of the validation images, so that the verdict does not need the data.
 
     Args:
-        study: the study directory.
-        question: the study's.
+        directory: the study directory.
+        question: of the study.
         labels: (N',).
         rows: row numbers in the data, (N',).
     """
     about = {"question": question.key}
-    study.write(NAME, pack("validation labels", about, {"labels": labels, "rows": rows}))
+    directory.write(NAME, pack("validation labels", about, {"labels": labels, "rows": rows}))
 
 
-def read_labels(study: Folder, question: StudySpec) -> NDArray[np.uint8] | None:
-    """Return the labels of the validation images; None where they are not kept."""
-    found = _read(study, "validation labels", question)
+def read_labels(directory: Folder, question: StudySpec) -> NDArray[np.uint8] | None:
+    """Return the labels of the validation images; None if they are missing or damaged."""
+    found = _read(directory, "validation labels", question)
     return None if found is None else found[1]["labels"]
 
 
-def write_validation(study: Folder, question: StudySpec, validation: WinnerValidation) -> None:
+def write_validation(directory: Folder, question: StudySpec, validation: WinnerValidation) -> None:
     """Keep what the winner predicts for the validation images."""
     about = {"question": question.key, "trial": validation.trial}
     arrays: Arrays = {
@@ -57,17 +58,17 @@ def write_validation(study: Folder, question: StudySpec, validation: WinnerValid
         "mistake_images": validation.mistake_images,
         "mistake_rows": validation.mistake_rows,
     }
-    (study / "best").write(NAME, pack("winner's validation", about, arrays))
+    (directory / "best").write(NAME, pack("winner's validation", about, arrays))
 
 
-def read_validation(study: Folder, question: StudySpec) -> WinnerValidation | None:
-    """Return what the winner predicts for the validation images; None where it is not kept."""
-    found = _read(study / "best", "winner's validation", question)
+def read_validation(directory: Folder, question: StudySpec) -> WinnerValidation | None:
+    """Return what the winner predicts for the validation images; None if missing or damaged."""
+    found = _read(directory / "best", "winner's validation", question)
     return None if found is None else WinnerValidation(trial=found[0]["trial"], **found[1])
 
 
 def _read(folder: Folder, kind: str, question: StudySpec) -> tuple[dict[str, Any], Arrays] | None:
-    """Return a file that only adds to the tables; None where there is none of this study."""
+    """Return the content of a file; None if it is missing, damaged or of another study."""
     try:
         about, arrays = unpack(kind, folder.read(NAME))
     except (FileNotFoundError, DamagedError):

@@ -14,7 +14,7 @@ from digitrec.data.digits import SharedData, Split, fit_scaler
 from digitrec.request import Request
 from digitrec.space.hyperparameters import Trial
 from digitrec.space.stacks import MAX_STACK_SIZE, Stack, Task, plan_stacks
-from digitrec.store.damage import find_damage
+from digitrec.store.directory import find_damage
 from digitrec.store.folder import Folder
 from digitrec.store.lock import Lock
 from digitrec.store.spec import StudySpec, write_spec

@@ -63,14 +63,14 @@ def secure_token(*, make: bool) -> str | None:
     RAY_AUTH_TOKEN_PATH names stays as it is, since it may be shared on purpose.
 
     Args:
-        make: write a token if there is none.
+        make: Ray is about to start here, so write a token if there is none.
 
     Raises:
         InputError: no token can be written, or the file that should hold it is empty.
     """
     path = token_file()
     if os.environ.get("RAY_AUTH_TOKEN_PATH"):
-        if path.is_file() and open_to_others(path):
+        if make and path.is_file() and open_to_others(path):
             return f"others may read the token in {path}; `chmod 600 {path}` closes it to them"
         return None
     if make and not find_token():

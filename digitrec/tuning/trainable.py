@@ -19,10 +19,11 @@ from ray import tune
 from ray.exceptions import ActorUnavailableError, RayActorError
 
 from digitrec.data.digits import SharedData
+from digitrec.errors import DamagedError
 from digitrec.space.hyperparameters import Precision, Trial
 from digitrec.space.records import EpochRecord
 from digitrec.space.stacks import Stack, Task
-from digitrec.store.arrays import SUFFIX, DamagedError
+from digitrec.store.arrays import SUFFIX
 from digitrec.store.folder import Folder, describe_error
 from digitrec.store.stacks import (
     Run,

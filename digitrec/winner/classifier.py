@@ -16,12 +16,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from digitrec.data.digits import Scaler
-from digitrec.errors import InputError
+from digitrec.errors import DamagedError, InputError
 from digitrec.space.shape import CLASSES
 from digitrec.store.best import ABOUT, MODEL
-from digitrec.store.folder import Folder
+from digitrec.store.folder import MOST_JSON_BYTES, Folder
 
 FORMAT = 1  # of model.json
+MOST_MODEL_BYTES = 2**30  # a thousand times an MLP of 256 and 128 hidden units
 BLOCK_ROWS = 2048  # B: 10 MB of scaled pixels and activations
 
 Parameters = Mapping[str, NDArray[np.float32]]
@@ -111,8 +112,8 @@ def load_classifier(directory: Folder | Path) -> Classifier:
     """
     folder = Folder.at(directory) if isinstance(directory, Path) else directory
     path = folder / MODEL
-    tensors = _read_tensors(path, _read(folder, MODEL))
-    layer_sizes = _read_layer_sizes(folder / ABOUT, _read(folder, ABOUT))
+    tensors = _read_tensors(path, _read(folder, MODEL, MOST_MODEL_BYTES))
+    layer_sizes = _read_layer_sizes(folder / ABOUT, _read(folder, ABOUT, MOST_JSON_BYTES))
     try:
         scaler = Scaler(
             data_min=tensors.pop("scaler.data_min"), data_max=tensors.pop("scaler.data_max")
@@ -156,11 +157,13 @@ def _read_layer_sizes(path: Folder, content: bytes) -> Any:
     return about.get("layer_sizes")
 
 
-def _read(folder: Folder, name: str) -> bytes:
+def _read(folder: Folder, name: str, most: int) -> bytes:
     try:
-        return folder.read(name)
+        return folder.read(name, most)
     except FileNotFoundError as error:
         raise InputError(f"{folder / name}: no such model; `digitrec tune` writes it") from error
+    except DamagedError as error:
+        raise InputError(f"{folder / name}: {error}") from error
     except OSError as error:
         raise InputError(f"{folder / name}: {error.strerror or error}") from error
 

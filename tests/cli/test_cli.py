@@ -5,7 +5,6 @@ import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from digitrec.cli import commands
@@ -16,10 +15,10 @@ from digitrec.request import Request, option_words
 from digitrec.space.hyperparameters import HYPERPARAMETERS
 from digitrec.space.points import Space
 from digitrec.space.records import EpochRecord
-from digitrec.space.stacks import Stack
 from digitrec.store.folder import Folder
-from digitrec.store.spec import StudySpec, write_spec
-from digitrec.store.stacks import Run, StackResult, write_stack
+from digitrec.store.spec import write_spec
+from digitrec.store.stacks import write_stack
+from tests.studies import DATA, make_result, make_spec
 
 WRONG_OPTIONS = [
     (["--lr", "0.1,x"], "digitrec tune: argument --lr: 'x' is not a number"),
@@ -263,32 +262,15 @@ def test_options_reach_the_request() -> None:
 @pytest.fixture
 def half_a_study(tmp_path: Path) -> Path:
     """One of two trials is finished."""
-    question = StudySpec(
-        data={
-            "source": "sample",
-            "fingerprint": "ff",
-            "rows": 5,
-            "train_rows": 4,
-            "val_rows": 1,
-            "pixels": 2,
-        },
+    question = make_spec(
+        data=DATA | {"source": "sample"},
         space={"lr": [0.1, 0.5], "batch_size": [32], "seed": [0]},
         epochs=1,
-        val_fraction=0.2,
-        split_seed=42,
-        layer_sizes=[2, 3, 10],
-        precision="float32",
     )
     study = Folder.at(tmp_path)
     write_spec(study, question)
-    stack = Stack(Space.of(lr=(0.5,), batch_size=(32,)).trials())
-    record = EpochRecord(1, 10, 0.5, 0.8, 0.4, 0.9, 0.1)
-    result = StackResult(
-        stack=stack,
-        epochs=[[record]],
-        predictions=np.zeros((1, 4), np.uint8),
-        run=Run(node="127.0.0.1", pid=1, started=0.0, ended=1.0),
-    )
+    trials = Space.of(lr=(0.5,), batch_size=(32,)).trials()
+    result = make_result(trials, [[EpochRecord(1, 10, 0.5, 0.8, 0.4, 0.9, 0.1)]])
     write_stack(study, question.key, result, {})
     return tmp_path
 

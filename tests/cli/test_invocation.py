@@ -11,7 +11,7 @@ from digitrec.cli.invocation import as_typed_here, shortest
 from digitrec.request import JOB_CONFIG
 from digitrec.store.folder import Folder
 from digitrec.store.spec import write_spec
-from tests.made_study import make_record
+from tests.studies import make_record
 
 BIN = Path(sys.executable).parent
 PROGRAM = BIN / "digitrec"

@@ -1,5 +1,6 @@
 """The files of cluster/ are what Ray, KubeRay and the shell take, and agree on versions."""
 
+import ast
 import copy
 import importlib.metadata
 import json
@@ -182,6 +183,30 @@ def requirements() -> list[str]:
 def test_the_lock_file_pins_what_the_project_asks_for(asked: str) -> None:
     requirement = Requirement(asked)
     assert requirement.specifier.contains(lock()[canonicalize_name(requirement.name)])
+
+
+def imported_by(folder: str) -> set[str]:
+    """The distributions that the modules of a folder import, wherever in them."""
+    modules = set()
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                modules.add(node.module.partition(".")[0])
+    ours = {"digitrec", "tune_jobs", "cluster", "tests", *sys.stdlib_module_names}
+    of_module = importlib.metadata.packages_distributions()
+    return {canonicalize_name(of_module[module][0]) for module in modules - ours}
+
+
+@pytest.mark.parametrize(
+    ("folder", "extras"),
+    [("digitrec", ["onnx"]), ("tune_jobs", []), ("cluster", ["dev"]), ("tests", ["dev"])],
+)
+def test_what_is_imported_is_declared(folder: str, extras: list[str]) -> None:
+    optional = (asked for extra in extras for asked in PROJECT["optional-dependencies"][extra])
+    declared = [Requirement(asked).name for asked in (*PROJECT["dependencies"], *optional)]
+    assert imported_by(folder) <= {canonicalize_name(name) for name in declared}
 
 
 def asked_by(pinned: str, version: str) -> list[Requirement]:

@@ -200,9 +200,9 @@ def test_a_wrong_or_missing_token_is_said_at_once(head: Head, tmp_path: Path) ->
     names = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")
     none = {name: value for name, value in head.environment.items() if name not in names}
     for environment, message in (
-        (none, "asks for a token. `ray get-auth-token` on its head"),
-        (none | {"RAY_AUTH_MODE": "token"}, "RAY_AUTH_MODE is token, and there is no token."),
-        (head.environment | {"RAY_AUTH_TOKEN_PATH": str(wrong)}, "does not accept this token."),
+        (none, "asks for a token: `ray get-auth-token` on the head"),
+        (none | {"RAY_AUTH_MODE": "token"}, "RAY_AUTH_MODE is token, and there is no token: "),
+        (head.environment | {"RAY_AUTH_TOKEN_PATH": str(wrong)}, "does not accept this token: "),
     ):
         with start_study(head, tmp_path, environment=environment) as study:
             output = study.finish()

@@ -5,6 +5,8 @@ cell; splits and scaling are scikit-learn's.
 import gzip
 import io
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -183,3 +185,35 @@ def test_any_images_are_scaled_as_by_scikit_learn(data: st.DataObject) -> None:
     train, images = (np.array(data.draw(cells), np.uint8).reshape(rows, pixels) for _ in range(2))
     expected = MinMaxScaler().fit(train).transform(images)
     np.testing.assert_allclose(fit_scaler(train).scale(images), expected, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("start", "part"),
+    [
+        (b"", b"x" * 2**16),
+        (b"", b"pixel0," * 2**13),
+        (b"label,pixel0\n1,2\n", b"1" * 2**16),
+        (b"label,pixel0\n1,2\n", b"1," * 2**15),
+        (b"label,pixel0\n1,2\n", b'"\n",' * 2**14),
+    ],
+    ids=["header", "names", "cell", "cells", "quoted"],
+)
+def test_a_row_that_never_ends_is_refused_before_it_is_read_whole(
+    start: bytes, part: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "row.csv.gz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(start)
+        for _ in range(2**28 // len(part)):  # 256 MiB
+            file.write(part)
+    read = (
+        "import resource, sys\n"
+        "from digitrec.data.readers import read_blocks\n"
+        "resource.setrlimit(resource.RLIMIT_DATA, (2**28 + 2**27,) * 2)\n"
+        "for _ in read_blocks(sys.argv[1], labels_required=False): pass\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", read, str(path)], capture_output=True, text=True, check=False
+    )
+    last = run.stderr.splitlines()[-1]
+    assert re.search(r"line [0-9]+: (a row of more than|field larger than field limit)", last)

@@ -20,10 +20,11 @@ from digitrec.engine.checkpoint import (
 )
 from digitrec.engine.model import StackedMLP, init_mlp
 from digitrec.engine.train import Training, TrainingData, train
+from digitrec.errors import DamagedError
 from digitrec.space.hyperparameters import Configuration, Trial
 from digitrec.space.records import EpochRecord
 from digitrec.space.stacks import Stack, Task
-from digitrec.store.arrays import SUFFIX, DamagedError
+from digitrec.store.arrays import SUFFIX
 from digitrec.store.folder import Folder
 from digitrec.store.stacks import Run, StackResult, read_stack, result_key, write_stack
 from digitrec.tuning.trainable import resume

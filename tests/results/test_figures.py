@@ -37,7 +37,7 @@ from digitrec.results.report.sections import draw_mistakes, draw_sections
 from digitrec.space.hyperparameters import HYPERPARAMETERS, with_role
 from digitrec.store.record import StudyRecord
 from digitrec.store.tables import Tables
-from tests.made_study import make_record
+from tests.studies import make_record
 
 
 @pytest.fixture

@@ -35,8 +35,8 @@ from digitrec.results.report.summary import choose_columns, summarise
 from digitrec.store.record import StudyRecord
 from digitrec.store.tables import TRIAL_COLUMNS
 from digitrec.store.timings import Timings
-from tests.made_study import VAL_ROWS, make_record
 from tests.results.test_figures import KINDS
+from tests.studies import VAL_ROWS, make_record
 
 COLUMNS = [column.name for column in choose_columns(pd.DataFrame(columns=TRIAL_COLUMNS))]
 HOSTILE = "</script><script>alert(1)</script>\"'`|_x_&amp;\n.csv"

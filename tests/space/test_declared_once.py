@@ -74,7 +74,7 @@ assert any("--spice 0.5,1.0,2.0" in (finding.command or "") for finding in resul
 
 page = (out / "report.html").read_text()
 assert "amount of spice" in page and "flavour" in page
-assert {"comparison.png", "heatmap.png", "updates.png"} <= {p.name for p in (out / "plots").iterdir()}
+assert len(list((out / "plots").glob("*.png"))) == 3
 again = run_study(request, Console(quiet=True), InProcess)  # trains nothing
 assert again.tables.trials.drop(columns="seconds").equals(trials.drop(columns="seconds"))
 """

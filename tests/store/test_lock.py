@@ -68,7 +68,7 @@ def test_a_second_run_is_refused_and_told_of_the_first(
     finally:
         end(first)
     who = rf"process {first.pid} on {re.escape(socket.gethostname())} since 20\d\d-"
-    assert re.search(f"is in use by {who}.*stop it; then give the command again", str(caught.value))
+    assert re.search(f"is in use by {who}.*stop it, then give the command again", str(caught.value))
 
 
 def test_the_lock_of_a_process_that_was_killed_does_not_block(study: Folder) -> None:
@@ -204,3 +204,64 @@ def test_two_runs_that_begin_at_the_same_moment_do_not_both_hold(
     monkeypatch.setattr(lock, "_write", write_and_lose)
     with pytest.raises(InputError, match="in use by process 1 on elsewhere"), locked(study):
         raise AssertionError("two runs hold one directory")
+
+
+def test_a_lock_that_leads_elsewhere_is_refused_and_nothing_is_emptied(tmp_path: Path) -> None:
+    victim, directory = tmp_path / "victim", tmp_path / "study"
+    victim.write_text("precious")
+    directory.mkdir()
+    (directory / NAME).symlink_to(victim)
+    study = Folder.at(directory)
+    for attempt in (lambda: locked(study).__enter__(), lambda: check_free(study)):
+        with pytest.raises(InputError, match=r"\.lock: it is a symbolic link.*Remove it, or"):
+            attempt()
+    (directory / NAME).unlink()
+    (directory / NAME).hardlink_to(victim)
+    with pytest.raises(InputError, match="not a lock of digitrec"), locked(study):
+        raise AssertionError("a foreign file was taken for a lock")
+    victim.write_text("")
+    with pytest.raises(InputError, match="a hard link to another file"), locked(study):
+        raise AssertionError("a foreign file was taken for a lock")
+    (directory / NAME).unlink()
+    victim.write_text("precious")
+    (directory / NAME).symlink_to(tmp_path / "new")
+    with pytest.raises(InputError, match="symbolic link"), locked(study):
+        raise AssertionError("a link was followed")
+    assert victim.read_text() == "precious"
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "directory"])
+def test_a_lock_that_is_no_file_is_refused_and_not_waited_for(kind: str, tmp_path: Path) -> None:
+    place = tmp_path / NAME
+    if kind == "pipe":
+        os.mkfifo(place)
+    else:
+        place.mkdir()
+    study = Folder.at(tmp_path)
+    with pytest.raises(InputError, match=f"it is a .*{kind}, not a regular file"):
+        check_free(study)
+    with pytest.raises(InputError, match="Remove it, or give --out"), locked(study):
+        raise AssertionError("a special file was taken for a lock")
+
+
+@pytest.mark.parametrize("content", [b"notes of mine", b"x" * 5000])
+def test_the_lock_of_another_program_is_left_alone(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / NAME).write_bytes(content)
+    with pytest.raises(InputError, match="not a lock of digitrec"), locked(Folder.at(tmp_path)):
+        raise AssertionError("a foreign file was taken for a lock")
+    assert (tmp_path / NAME).read_bytes() == content
+
+
+@pytest.mark.parametrize("content", [b"", bytes(150), b'{"host": "a", "pid'])
+def test_a_lock_that_was_cut_short_does_not_block(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / NAME).write_bytes(content)
+    with locked(Folder.at(tmp_path)) as held:
+        held.check()
+
+
+@pytest.mark.parametrize("changed", [{"pid": "x"}, {"pid": 10**30}, {"pid": -1}, {"host": 3}])
+def test_a_lock_that_names_no_process_is_none(changed: dict[str, object], tmp_path: Path) -> None:
+    study = Folder.at(tmp_path)
+    study.write(NAME, elsewhere(**changed))
+    assert lock._read(study) is None

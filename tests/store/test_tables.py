@@ -9,19 +9,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from digitrec.errors import InputError
+from digitrec.errors import DamagedError, InputError
 from digitrec.results.analysis.ranking import rank
 from digitrec.space.points import Space
 from digitrec.space.records import EpochRecord
-from digitrec.space.stacks import Stack
 from digitrec.store import arrays, tables
-from digitrec.store.arrays import DamagedError, pack
+from digitrec.store.arrays import pack
 from digitrec.store.best import read_best
 from digitrec.store.folder import Folder
 from digitrec.store.record import read_record
-from digitrec.store.spec import StudySpec, read_spec, write_spec
+from digitrec.store.spec import read_spec, write_spec
 from digitrec.store.stacks import (
-    Run,
     StackResult,
     clear_failures,
     read_failures,
@@ -32,6 +30,7 @@ from digitrec.store.stacks import (
     write_stack,
 )
 from digitrec.store.validation import read_labels, write_labels
+from tests.studies import DATA, make_result, make_spec
 
 KEY = "0123456789abcdef"  # of a question
 NAN = math.nan
@@ -51,12 +50,7 @@ def diverged(epoch: int, updates: int) -> EpochRecord:
 
 
 def finished(lrs: tuple[float, ...], epochs: list[list[EpochRecord]]) -> StackResult:
-    return StackResult(
-        stack=Stack(Space.of(lr=lrs, batch_size=(32,)).trials()),
-        epochs=epochs,
-        predictions=np.arange(4 * len(lrs), dtype=np.uint8).reshape(len(lrs), 4),
-        run=Run(node="127.0.0.1", pid=7, started=1.0, ended=2.5),
-    )
+    return make_result(Space.of(lr=lrs, batch_size=(32,)).trials(), epochs)
 
 
 CALM_AND_WILD = finished(
@@ -67,26 +61,6 @@ CALM_AND_WILD = finished(
         [record(3, 0.8), diverged(3, 20)],
     ],
 )
-
-
-def question(**changes: object) -> StudySpec:
-    values: dict[str, object] = {
-        "data": {
-            "source": "digits.csv",
-            "fingerprint": "0123456789abcdef",
-            "rows": 10,
-            "train_rows": 8,
-            "val_rows": 2,
-            "pixels": 4,
-        },
-        "space": {"lr": [0.1, 9.0], "batch_size": [32], "seed": [0]},
-        "epochs": 3,
-        "val_fraction": 0.2,
-        "split_seed": 42,
-        "layer_sizes": [4, 3, 10],
-        "precision": "float32",
-    }
-    return StudySpec(**(values | changes))  # type: ignore[arg-type]
 
 
 def test_a_finished_stack_reads_back_as_it_was_written(study: Folder) -> None:
@@ -217,17 +191,17 @@ def test_numbers_survive_the_tables_to_the_last_bit(tmp_path: Path) -> None:
 
 
 def test_a_question_reads_back_and_names_its_differences(study: Folder) -> None:
-    write_spec(study, question())
+    write_spec(study, make_spec())
     there = read_spec(study)
-    assert there == question()
-    grown = question(space={"lr": [5.0], "batch_size": [1], "seed": [2]}, epochs=9, versions={})
+    assert there == make_spec()
+    grown = make_spec(space={"lr": [5.0], "batch_size": [1], "seed": [2]}, epochs=9, versions={})
     assert there.differences(grown) == []
     assert there.key == grown.key
-    other = question(
-        val_fraction=0.5, data=question().data | {"source": "b.csv", "fingerprint": "ff", "rows": 9}
+    other = make_spec(
+        val_fraction=0.5, data=DATA | {"source": "b.csv", "fingerprint": "ff", "rows": 9}
     )
     assert there.differences(other) == [
-        "its data is digits.csv (10 rows, fingerprint 0123456789abcdef), "
+        "its data is digits.csv (500 rows, fingerprint 0123456789abcdef), "
         "not b.csv (9 rows, fingerprint ff)",
         "its val_fraction is 0.2, not 0.5",
     ]
@@ -242,13 +216,13 @@ def test_a_foreign_study_json_is_no_question(study: Folder, content: str) -> Non
     study.write("study.json", content.encode(errors="surrogateescape"))
     with pytest.raises(DamagedError, match="it "):
         read_spec(study)
-    with pytest.raises(InputError, match=r"study\.json: it .* writes it anew"):
+    with pytest.raises(InputError, match=r"study\.json: it .* writes it again"):
         read_record(study)
 
 
 @pytest.mark.parametrize("number", ["rows", "train_rows", "val_rows", "pixels"])
 def test_a_question_about_no_rows_is_damaged(study: Folder, number: str) -> None:
-    write_spec(study, question(data=question().data | {number: 0}))
+    write_spec(study, make_spec(data=DATA | {number: 0}))
     with pytest.raises(DamagedError, match="damaged"):
         read_spec(study)
 
@@ -282,7 +256,7 @@ def test_a_model_that_is_not_described_as_it_should_be_is_absent(
 
 def test_only_a_trial_of_the_question_that_has_no_result_can_have_failed(study: Folder) -> None:
     result = finished((0.1,), [[record(1, 0.7)]])
-    asked = question(
+    asked = make_spec(
         space={"lr": [0.1, 0.2], "batch_size": [32], "seed": [result.stack.members[0].seed]},
         epochs=1,
     )
@@ -309,11 +283,11 @@ def test_failures_read_back_until_they_are_cleared(study: Folder) -> None:
 
 def test_validation_labels_read_back_for_their_question_only(study: Folder) -> None:
     labels = np.array([3, 1, 4], np.uint8)
-    write_labels(study, question(), labels, np.arange(3))
-    there = read_labels(study, question())
+    write_labels(study, make_spec(), labels, np.arange(3))
+    there = read_labels(study, make_spec())
     assert there is not None
     assert there.tolist() == [3, 1, 4]
-    assert read_labels(study, question(val_fraction=0.5)) is None
+    assert read_labels(study, make_spec(val_fraction=0.5)) is None
 
 
 def test_results_need_neither_ray_nor_torch() -> None:

@@ -17,7 +17,7 @@ from digitrec.results.outcome import StudyResult
 from digitrec.space.points import Space
 from digitrec.tuning.rounds import fresh_seeds
 from digitrec.winner.classifier import load_classifier
-from tests.test_study import folder, run
+from tests.studies import folder, run
 
 LEADERS = Space.of(lr=(0.001, 0.1, 0.5), batch_size=(256,))
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
+from digitrec.errors import visible
 from digitrec.results.analysis.evidence import Evidence
 from digitrec.results.analysis.finding import Finding
 from digitrec.results.analysis.naming import named_hyperparameters, write_value
@@ -16,6 +17,7 @@ from digitrec.results.analysis.ranking import rank
 from digitrec.results.analysis.rules.winner import name_winner
 from digitrec.results.text import count, join_words, percent
 from digitrec.space.hyperparameters import HYPERPARAMETERS
+from digitrec.store.directory import list_damage
 from digitrec.store.record import StudyRecord
 from digitrec.store.spec import StudySpec
 
@@ -72,20 +74,6 @@ class Summary:
 
 
 LINES = "\n\t"  # the control characters that a text of several lines may have
-
-
-def visible(text: str, kept: str = "") -> str:
-    r"""Return text with an escape, such as \x1b, for every character that is not visible.
-
-    A file name may hold control sequences for a terminal, or characters that reverse text.
-
-    Args:
-        text: any text.
-        kept: characters to keep as they are.
-    """
-    return "".join(
-        each if each.isprintable() or each in kept else ascii(each)[1:-1] for each in text
-    )
 
 
 def make_visible(finding: Finding) -> Finding:
@@ -160,7 +148,7 @@ def summarise(record: StudyRecord, findings: Sequence[Finding]) -> Summary:
         columns=columns,
         rows=_rows(trials, rank_trials(record), columns),
         failures=_failures(record.failures),
-        damaged=[visible(str(each)) for each in record.damaged],
+        damaged=list_damage(record.damaged),
         version=importlib.metadata.version("digitrec"),
     )
 

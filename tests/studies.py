@@ -1,14 +1,20 @@
-"""Records of studies that nobody trained, with outcomes that a test chooses."""
+"""Studies for tests: real ones of the sample, and made ones whose outcome a test chooses."""
 
+import io
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+from rich.console import Console
 
+from digitrec.request import Request
 from digitrec.results.analysis.ranking import rank
+from digitrec.results.outcome import StudyResult
 from digitrec.space.hyperparameters import Configuration, Trial
+from digitrec.space.points import Space
 from digitrec.space.records import EpochRecord
 from digitrec.space.stacks import Stack
 from digitrec.store.folder import Folder
@@ -17,11 +23,58 @@ from digitrec.store.spec import StudySpec
 from digitrec.store.stacks import Run, StackResult
 from digitrec.store.tables import make_tables
 from digitrec.store.validation import WinnerValidation
+from digitrec.study import run_study
+from digitrec.tuning.in_process import InProcess
+from digitrec.tuning.runner import MakeRunner
 
 LRS, BATCH_SIZES = (0.01, 0.1, 1.0), (32, 128)
 TRAIN_ROWS, VAL_ROWS, PIXELS = 400, 100, 16
 LABELS = (np.arange(VAL_ROWS) % 10).astype(np.uint8)
 STARTED = 1_700_000_000.0
+DATA = {
+    "source": "digits.csv",
+    "fingerprint": "0123456789abcdef",
+    "rows": TRAIN_ROWS + VAL_ROWS,
+    "train_rows": TRAIN_ROWS,
+    "val_rows": VAL_ROWS,
+    "pixels": PIXELS,
+}
+SMALL = Space.of(lr=(0.1, 0.5), batch_size=(256, 512))
+
+
+def run(
+    out: Path,
+    space: Space = SMALL,
+    epochs: int = 2,
+    *,
+    runner: MakeRunner = InProcess,
+    console: Console | None = None,
+    pictures: bool = False,
+    **options: object,
+) -> StudyResult:
+    """Run a real study of the sample, in this process unless a test asks for Ray.
+
+    Args:
+        out: the study directory.
+        space: what to search.
+        epochs: of each trial.
+        runner: makes what trains the stacks.
+        console: gets what is said.
+        pictures: whether figures and report are drawn, which takes longer than all else.
+        options: further fields of the request.
+    """
+    request = Request(space=space, epochs=epochs, out=str(out), **options)  # type: ignore[arg-type]
+    with pytest.MonkeyPatch.context() as patched:
+        if not pictures:
+            patched.setattr("digitrec.results.figures.plots.draw_all", lambda *_: None)
+            patched.setattr("digitrec.results.outcome.write_report", lambda *_: None)
+        return run_study(request, console or Console(file=io.StringIO()), runner)
+
+
+def folder(result: StudyResult) -> Path:
+    """The directory of a study as a path."""
+    assert result.directory.path is not None
+    return result.directory.path
 
 
 def make_record(
@@ -53,12 +106,19 @@ def make_record(
         confirmed: rates that are trained again with the fresh seed 7 and the first batch size.
         best: more of the winner's `model.json`.
     """
-    question = _question(lrs, batch_sizes, epochs, source, confirmed)
+    question = make_spec(
+        data=DATA | {"source": source},
+        space={"lr": list(lrs), "batch_size": list(batch_sizes), "seed": [0]},
+        epochs=epochs,
+        confirmed=[{"lr": lr, "batch_size": batch_sizes[0], "seed": 7} for lr in confirmed],
+        versions={"digitrec": "0.1.0"},
+    )
     trials = question.trials()
     trained = [t for t in trials if t.configuration.lr not in {*untrained, *failed}]
+    histories = [_history(t.configuration, epochs, t.configuration.lr in diverged) for t in trained]
     results = [
-        _result(trial, place, epochs, trial.configuration.lr in diverged)
-        for place, trial in enumerate(trained)
+        make_result([trial], [[record] for record in history], place)
+        for place, (trial, history) in enumerate(zip(trained, histories, strict=True))
     ]
     failures = {
         trial.name: "Traceback ...\nRuntimeError: no room"
@@ -82,35 +142,36 @@ def make_record(
     )
 
 
-def _question(
-    lrs: tuple[float, ...],
-    batch_sizes: tuple[int, ...],
-    epochs: int,
-    source: str,
-    confirmed: Collection[float],
-) -> StudySpec:
-    data: dict[str, Any] = {"source": source, "fingerprint": "0123456789abcdef", "pixels": PIXELS}
-    return StudySpec(
-        data=data | {"rows": 500, "train_rows": TRAIN_ROWS, "val_rows": VAL_ROWS},
-        space={"lr": list(lrs), "batch_size": list(batch_sizes), "seed": [0]},
-        epochs=epochs,
-        val_fraction=0.2,
-        split_seed=42,
-        layer_sizes=[PIXELS, 256, 128, 10],
-        precision="float32",
-        confirmed=[{"lr": lr, "batch_size": batch_sizes[0], "seed": 7} for lr in confirmed],
-        versions={"digitrec": "0.1.0"},
-    )
+def make_spec(**changes: Any) -> StudySpec:
+    """The question of a small study; `changes` are fields of `StudySpec`."""
+    fields: dict[str, Any] = {
+        "data": DATA,
+        "space": {"lr": list(LRS), "batch_size": list(BATCH_SIZES), "seed": [0]},
+        "epochs": 3,
+        "val_fraction": 0.2,
+        "split_seed": 42,
+        "layer_sizes": [PIXELS, 256, 128, 10],
+        "precision": "float32",
+    }
+    return StudySpec(**(fields | changes))
 
 
-def _result(trial: Trial, place: int, epochs: int, diverges: bool) -> StackResult:
-    """One worker trains after the other has begun; each stack takes two seconds."""
-    started = STARTED + 2 * (place // 2)
+def make_result(
+    trials: Sequence[Trial], epochs: Sequence[Sequence[EpochRecord]], place: int = 0
+) -> StackResult:
+    """A finished stack, four in five of whose validation images are recognised.
+
+    Args:
+        trials: its members.
+        epochs: for each epoch, a record per member.
+        place: one worker trains after the other has begun; each stack takes two seconds.
+    """
     predictions = np.where(np.arange(VAL_ROWS) < 80, LABELS, (LABELS + 1) % 10).astype(np.uint8)
+    started = STARTED + 2 * (place // 2)
     return StackResult(
-        stack=Stack((trial,)),
-        epochs=[[record] for record in _history(trial.configuration, epochs, diverges)],
-        predictions=predictions[None],
+        stack=Stack(tuple(trials)),
+        epochs=[list(records) for records in epochs],
+        predictions=np.tile(predictions, (len(trials), 1)),
         run=Run(node="127.0.0.1", pid=10 + place % 2, started=started, ended=started + 2),
     )
 
