@@ -1,8 +1,8 @@
-"""A study as a job on a Ray cluster: `make submit`.
+"""Run a study as a job on a Ray cluster: `make submit`.
 
-Checks what can be checked here before anything is uploaded, submits `tune_jobs/mnist_grid.py` to
-the cluster's dashboard, prints the job's log as it comes, and exits as the study does. (`ray job
-submit` exits with 0 for a job that was stopped.)
+Check on this machine whatever can be checked before an upload, submit `tune_jobs/mnist_grid.py` to
+the cluster's dashboard, print the job's log as it comes, and exit with the study's exit code. (`ray
+job submit` exits with 0 for a job that was stopped.)
 """
 
 import argparse
@@ -14,9 +14,7 @@ import re
 import shlex
 import sys
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,15 +35,13 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).parent.parent
 RUNTIME_ENV = PROJECT / "cluster" / "runtime_env.yaml"
-MOST_DATA_BYTES = (
-    10 * 2**20
-)  # of an uploaded file; it passes through the head's memory to each node
+MOST_DATA_BYTES = 10 * 2**20  # of an uploaded file: it goes through the head's memory to each node
 READABLE = "the absolute path of a file that the head node can read, or s3://... or gs://..."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """A job, checked as far as can be done without the cluster."""
+    """A job that has passed all checks that do not need the cluster."""
 
     identifier: str  # as the dashboard shows it
     entrypoint: str
@@ -65,13 +61,13 @@ def make_submission(
 
     Args:
         data: what `digitrec tune --data` takes.
-        out: the study directory; None: below the project, if the cluster is on this machine.
+        out: the study directory; None: in the project, if the cluster is on this machine.
         options: further options of `digitrec tune`.
         test_data: what `digitrec tune --test-data` takes.
-        on_this_machine: whether the head node is this machine, so that it has the same files.
+        on_this_machine: whether the head node is this machine and so has the same files.
 
     Raises:
-        InputError: the head could not read the data or write the study, or an option is wrong.
+        InputError: the head cannot read the data or write the study, or an option is wrong.
     """
     runtime_env = yaml.safe_load(RUNTIME_ENV.read_text()) | {"working_dir": str(PROJECT)}
     data = _data_for_the_head(data, runtime_env, on_this_machine=on_this_machine)
@@ -110,7 +106,7 @@ def _study_directory(data: str, out: str | None, *, on_this_machine: bool) -> st
 
 
 def _data_for_the_head(data: str, runtime_env: dict[str, Any], *, on_this_machine: bool) -> str:
-    """Return the data as the job names it; a small file of the project is added to the upload."""
+    """Return the job's name for the data; add a small file of the project to the upload."""
     if data in {"sample", "openml"} or data.startswith(OBJECT_STORES):
         return data
     if "://" in data:
@@ -124,18 +120,18 @@ def _data_for_the_head(data: str, runtime_env: dict[str, Any], *, on_this_machin
 
 
 def _uploaded(path: Path, data: str, runtime_env: dict[str, Any]) -> str:
-    """Add a file of the project to the upload; returns its path there."""
+    """Add a file of the project to the upload; return its path there."""
     if not path.is_file():
         raise InputError(f"{data}: there is no such file here; DATA is {READABLE}")
     if not path.is_relative_to(PROJECT):
         raise InputError(
-            f"{data}: lies outside the project, so it is not uploaded with the job; name {READABLE}"
+            f"{data}: lies outside the project and is not uploaded with the job; name {READABLE}"
         )
     size = path.stat().st_size
     if size > MOST_DATA_BYTES:
         raise InputError(
-            f"{data}: its {size / 2**20:.0f} MiB are too much to upload with a job (at most "
-            f"{MOST_DATA_BYTES // 2**20}); name {READABLE}"
+            f"{data}: {size / 2**20:.0f} MiB are too much to upload with a job (at most "
+            f"{MOST_DATA_BYTES // 2**20} MiB); name {READABLE}"
         )
     inside = path.relative_to(PROJECT)
     name = inside.as_posix()
@@ -150,7 +146,7 @@ def _uploaded(path: Path, data: str, runtime_env: dict[str, Any]) -> str:
 
 
 def _readmitting(inside: Path) -> list[str]:
-    """Return patterns that bring back this one file of an excluded folder."""
+    """Return patterns that include this one file of an excluded folder again."""
     patterns = []
     for part in [*reversed(inside.parents), inside][1:]:
         escaped = re.sub(r"([\\*?\[\]!# ])", r"\\\1", part.as_posix())
@@ -169,12 +165,12 @@ def connect(address: str) -> "JobSubmissionClient":
     """Return a client of the cluster's dashboard.
 
     Raises:
-        InputError: no dashboard answers there within seconds, or it does not take our token.
+        InputError: no dashboard answers there within seconds, or it rejects the token.
     """
     token = find_token()
     if asks_for_token(address) and token is None:
         raise InputError(f"{address} asks for a token, and there is none here: {HOW_TO_GET_ONE}")
-    # These would silently replace the address that is given.
+    # Ray would silently use these instead of the address.
     os.environ.pop("RAY_ADDRESS", None)
     os.environ.pop("RAY_API_SERVER_ADDRESS", None)
     from ray.exceptions import AuthenticationError
@@ -186,20 +182,20 @@ def connect(address: str) -> "JobSubmissionClient":
         )
     except AuthenticationError as error:
         source = token.source if token else "nobody"
-        raise InputError(f"{address} does not take the token of {source}") from error
+        raise InputError(f"{address} rejects the token from {source}") from error
 
 
 def dashboard_address(named: str | None) -> str:
     """Return the address of the dashboard to submit to, as http://HOST:PORT.
 
     Raises:
-        InputError: none is named and no local cluster runs, or it is no such address.
+        InputError: none is named and no local cluster runs, or the address is malformed.
     """
     head = running_head()
     named = named or os.environ.get("RAY_API_SERVER_ADDRESS") or (head.address if head else None)
     if named is None:
         raise InputError(
-            "there is no cluster to submit to: start one here with `make cluster`, or name one: "
+            "no cluster to submit to: start one here with `make cluster`, or name one: "
             "make submit ADDRESS=http://HEAD:8265"
         )
     address = (named if "://" in named else f"http://{named}").rstrip("/")
@@ -217,7 +213,7 @@ def submit(client: "JobSubmissionClient", submission: Submission) -> None:
     """Upload the code and submit the job.
 
     Raises:
-        InputError: the cluster does not take it.
+        InputError: the cluster rejects it.
     """
     try:
         client.submit_job(
@@ -227,14 +223,14 @@ def submit(client: "JobSubmissionClient", submission: Submission) -> None:
             runtime_env=submission.runtime_env,
         )
     except (OSError, RuntimeError) as error:
-        raise InputError(f"the cluster does not take the job: {error}") from error
+        raise InputError(f"the cluster rejects the job: {error}") from error
 
 
 def follow(client: "JobSubmissionClient", identifier: str) -> "JobDetails":
-    """Print a job's log as it comes until the job ends; returns what became of it."""
+    """Print a job's log as it comes until the job ends; return the job's final state."""
     asyncio.run(_print_log(client, identifier))
     details = client.get_job_info(identifier)
-    while not details.status.is_terminal():  # set a moment after the log ends
+    while not details.status.is_terminal():  # Ray sets it a moment after the log ends
         time.sleep(0.2)
         details = client.get_job_info(identifier)
     return details
@@ -251,7 +247,7 @@ async def _print_log(client: "JobSubmissionClient", identifier: str) -> None:
 
 
 def exit_code(details: "JobDetails") -> int:
-    """Return what to exit with for an ended job: as its entry point did; 1 if it was stopped."""
+    """Return the exit code of an ended job's entry point; 1 if the job was stopped."""
     if details.status == "SUCCEEDED":
         return COMPLETE
     code = details.driver_exit_code
@@ -259,14 +255,14 @@ def exit_code(details: "JobDetails") -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Submit a study and follow it; returns its exit code, 1 if stopped, 2 if not submitted."""
+    """Submit a study and follow it; return its exit code, 1 if stopped, 2 if not submitted."""
     parser = OneLineParser(prog="cluster.submit", description=__doc__, allow_abbrev=False)
     parser.add_argument("--data", default="sample", metavar="DATA")
     parser.add_argument("--test-data", metavar="DATA")
     parser.add_argument("--out", metavar="DIR", help="the study directory, absolute or s3://...")
     parser.add_argument("--address", metavar="http://HOST:PORT", help="of the dashboard")
     options, for_tune = parser.parse_known_args(arguments)
-    logging.disable(logging.WARNING)  # Ray tells of every file and request
+    logging.disable(logging.WARNING)  # Ray logs every file and request
     try:
         return run(options, for_tune)
     except InputError as error:
@@ -275,7 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(options: argparse.Namespace, for_tune: Sequence[str]) -> int:
-    """Submit a study and follow it; returns the exit code."""
+    """Submit a study and follow it; return the exit code."""
     address = dashboard_address(options.address)
     head = running_head()
     here = head is not None and head.address == address
@@ -300,7 +296,9 @@ def run(options: argparse.Namespace, for_tune: Sequence[str]) -> int:
         return UNFINISHED
     except (OSError, RuntimeError) as error:
         print(f"submit: lost the connection: {error}", file=sys.stderr)
-        print(f"If the cluster runs, so does the job: {later.format('logs')}", file=sys.stderr)
+        print(
+            f"If the cluster still runs, so does the job: {later.format('logs')}", file=sys.stderr
+        )
         return UNFINISHED
     print(f"job        {submission.identifier} {details.status.lower()}", flush=True)
     return exit_code(details)

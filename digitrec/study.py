@@ -64,43 +64,43 @@ def run_study(
             works in the directory; nothing was trained.
     """
     timings = Timings()
-    study = request.directory
-    check_free(study)
-    if study.path:  # a bucket is not waited for before it is known to answer
-        check_directory(study)
+    directory = request.directory
+    check_free(directory)
+    if directory.path:  # a bucket is not waited for before it is known to answer
+        check_directory(directory)
     with timings.part("read the data"), console.status(f"Reading {escape(request.data)}"):
         digits = read_digits(request.data)
         split = _split(digits, request.val_fraction)
         _check_batch_sizes(request.space, split)
         test = _read_test(request.test_data, digits)
-        question = ask(request, digits, split)
-        shared = share(digits, split, question)
+        spec = ask(request, digits, split)
+        shared = share(digits, split, spec)
     _warn_of_few(split, console)
-    _prepare(study)
-    check_directory(study)
+    _prepare(directory)
+    check_directory(directory)
     with (
-        locked(study) as lock,
+        locked(directory) as lock,
         StudyRunner(request, shared, console, timings, lock, make_runner) as rounds,
     ):
-        open_study(study, question, console)
-        write_labels(study, question, digits.labels[split.val], split.val)
-        rounds.train(question, question.trials())
+        open_study(directory, spec, console)
+        write_labels(directory, spec, digits.labels[split.val], split.val)
+        rounds.train(spec, spec.trials())
         if request.confirm:
-            question = rounds.confirm(question)
-        refitted = rounds.refit(question) if request.refit else None
+            spec = rounds.confirm(spec)
+        refitted = rounds.refit(spec) if request.refit else None
         with sigint_put_off():  # what is finished gets its tables
             rounds.end()
             from digitrec.results.outcome import conclude
 
-            outcome = conclude(study, WinnerInputs(shared, refitted, test), timings)
-            timings.write(study)
+            outcome = conclude(directory, WinnerInputs(shared, refitted, test), timings)
+            timings.write(directory)
     return outcome
 
 
-def share(digits: Digits, split: Split, question: StudySpec) -> SharedData:
+def share(digits: Digits, split: Split, spec: StudySpec) -> SharedData:
     """Return what all trials of a study share; the scaler is fitted on the training rows."""
     return SharedData(
-        key=question.key,
+        key=spec.key,
         images=digits.images,
         labels=digits.labels,
         split=split,
@@ -109,7 +109,7 @@ def share(digits: Digits, split: Split, question: StudySpec) -> SharedData:
 
 
 def ask(request: Request, digits: Digits, split: Split) -> StudySpec:
-    """Return the question that a request asks of its data."""
+    """Return what a request and its data ask for."""
     rows, pixels = digits.images.shape
     return StudySpec(
         data={
@@ -141,33 +141,33 @@ def absolute(source: str) -> str:
     return str(Path(source).expanduser().absolute())
 
 
-def open_study(study: Folder, question: StudySpec, console: Console) -> None:
-    """Check that a directory can hold the study of a question; set aside what is damaged.
+def open_study(directory: Folder, spec: StudySpec, console: Console) -> None:
+    """Check that a directory can hold a study; set its damaged files aside.
 
     Raises:
         InputError: it holds another study.
     """
     damaged = []
-    if NAME in study.names(NAME):
+    if NAME in directory.names(NAME):
         try:
-            differences = read_spec(study).differences(question)
+            differences = read_spec(directory).differences(spec)
         except DamagedError as error:
             damaged.append(Damage("", NAME, str(error)))
         else:
             if differences:
                 raise InputError(
-                    f"{study} holds another study: {'; '.join(differences)}. "
-                    "Give --out another directory, or ask the same question"
+                    f"{directory} holds another study: {'; '.join(differences)}. "
+                    "Give --out another directory, or ask for the same study"
                 )
-    remove_temporaries(study)
-    damaged += find_damage(study, question.key)
-    for line in list_damage([damage for damage in damaged if set_aside(study, damage)]):
+    remove_temporaries(directory)
+    damaged += find_damage(directory, spec.key)
+    for line in list_damage([damage for damage in damaged if set_aside(directory, damage)]):
         console.print(f"[yellow]set aside[/yellow] {escape(line)}", highlight=False, soft_wrap=True)
 
 
-def _prepare(study: Folder) -> None:
+def _prepare(directory: Folder) -> None:
     try:
-        study.prepare()
+        directory.prepare()
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError(f"{error.filename} is not a directory; give --out another") from error
 

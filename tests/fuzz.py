@@ -53,17 +53,17 @@ class Wrong(Exception):
 def make_study(directory: Path) -> tuple[Folder, StudyRecord]:
     """Write a study with a file of every kind; returns it and what it holds."""
     made = make_record(directory, failed=(1.0,), best={})
-    study, key = Folder.at(directory), made.question.key
+    study, key = Folder.at(directory), made.spec.key
     study.prepare()
-    write_spec(study, made.question)
+    write_spec(study, made.spec)
     for result in made.results:
         weights = {member.name: weights_of(member.name) for member in result.stack.members}
         write_stack(study, key, result, weights)
     write_checkpoint(study, key, "in-training", make_training())
     write_failure(study, "lost", list(made.failures), "RuntimeError: no room")
-    write_labels(study, made.question, LABELS, np.arange(len(LABELS)))
+    write_labels(study, made.spec, LABELS, np.arange(len(LABELS)))
     assert made.validation is not None, "it was asked for"
-    write_validation(study, made.question, made.validation)
+    write_validation(study, made.spec, made.validation)
     about = {"format": 1, "activation": "relu", "layer_sizes": [6, 5, 4, 10]}
     write_model(
         directory / "best", about=json.dumps(about | {"trial": made.validation.trial}).encode()
@@ -165,7 +165,7 @@ def read_all(study: Folder, whole: StudyRecord, *, text: bool, draw: bool) -> st
         check_record(study, whole, draw=draw, text=text),
         check_model(study),
         check_weights(study, whole),
-        check_opening(study, whole.question),
+        check_opening(study, whole.spec),
     ]
     return next((outcome for outcome in told if outcome), "of no consequence")
 
@@ -217,7 +217,7 @@ def check_model(study: Folder) -> str:
 
 def check_weights(study: Folder, whole: StudyRecord) -> str:
     """Read every trial's weights and the checkpoint, as a study that grows does."""
-    key = whole.question.key
+    key = whole.spec.key
     said = ""
     for result in whole.results:
         trials = [member.name for member in result.stack.members]
@@ -240,15 +240,15 @@ def check_weights(study: Folder, whole: StudyRecord) -> str:
     return said
 
 
-def check_opening(study: Folder, question: StudySpec) -> str:
+def check_opening(study: Folder, spec: StudySpec) -> str:
     """Open the study to train what is missing; nothing may be damaged afterwards."""
     before = {str(path) for path in Path(str(study)).rglob("*") if path.is_file()}
     try:
-        open_study(study, question, Console(quiet=True))
+        open_study(study, spec, Console(quiet=True))
     except InputError as error:
         check_line(error)
         return "refused in one line"
-    write_spec(study, question)
+    write_spec(study, spec)
     if left := read_record(study).damaged:
         raise Wrong(f"still damaged after it was opened: {left}")
     after = {str(path) for path in Path(str(study)).rglob("*") if path.is_file()}

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import ray
 
+from digitrec.cli.main import main
 from digitrec.tuning import search, session
-from digitrec.cli import main
-from digitrec.trainable import train_stack
+from digitrec.tuning.trainable import train_stack
 
 
 def change(config, **parts):

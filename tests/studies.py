@@ -106,14 +106,14 @@ def make_record(
         confirmed: rates that are trained again with the fresh seed 7 and the first batch size.
         best: more of the winner's `model.json`.
     """
-    question = make_spec(
+    spec = make_spec(
         data=DATA | {"source": source},
         space={"lr": list(lrs), "batch_size": list(batch_sizes), "seed": [0]},
         epochs=epochs,
         confirmed=[{"lr": lr, "batch_size": batch_sizes[0], "seed": 7} for lr in confirmed],
         versions={"digitrec": "0.1.0"},
     )
-    trials = question.trials()
+    trials = spec.trials()
     trained = [t for t in trials if t.configuration.lr not in {*untrained, *failed}]
     histories = [_history(t.configuration, epochs, t.configuration.lr in diverged) for t in trained]
     results = [
@@ -126,10 +126,10 @@ def make_record(
         if trial.configuration.lr in failed
     }
     tables = make_tables(trials, epochs, results, failures)
-    winners = rank(tables.trials, question.confirmed_trials)["trial"].head(1)
+    winners = rank(tables.trials, spec.confirmed_trials)["trial"].head(1)
     return StudyRecord(
         directory=Folder.at(directory),
-        question=question,
+        spec=spec,
         results=results,
         tables=tables,
         failures=failures,

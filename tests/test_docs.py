@@ -15,6 +15,7 @@ from digitrec.store import tables
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 COMMANDS = [
     line.split("  #")[0].strip()
     for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
@@ -84,6 +85,18 @@ def test_the_readme_describes_every_column() -> None:
     columns = [*tables.TRIAL_COLUMNS, *tables.EPOCH_COLUMNS]
     missing = {column for column in columns if f"`{column}`" not in README}
     assert missing == set()
+
+
+def test_the_files_that_contributing_names_exist() -> None:
+    named = re.findall(r"`((?:digitrec|tests|cluster)/[\w/.]+)`", CONTRIBUTING)
+    assert len(named) > 12
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_contributing_names_the_make_commands_that_exist() -> None:
+    named = re.findall(r"(?:^|`)make ([a-z-]+)", CONTRIBUTING, re.MULTILINE)
+    assert {"check", "test", "test-fast"} <= set(named)
+    assert set(named) <= targets()
 
 
 def test_the_files_that_the_readme_shows_exist() -> None:

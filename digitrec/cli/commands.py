@@ -58,7 +58,7 @@ def run_predict(options: argparse.Namespace) -> int:
         load_classifier(options.directory / "best"),
         options.images,
         options.to,
-        study=options.directory.path,
+        directory=options.directory.path,
         probabilities=options.probabilities,
         console=console,
     )

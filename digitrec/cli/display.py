@@ -29,7 +29,7 @@ def print_result(result: "StudyResult", console: Console) -> None:
     named = named_hyperparameters(result.tables.trials)
     means = result.configurations.head(MOST_RANKED).to_dict("records")
     if means:
-        fresh = bool(result.record.question.confirmed)
+        fresh = bool(result.record.spec.confirmed)
         console.print(f"\n{'The leaders with fresh seeds' if fresh else 'Means over the seeds'}")
         console.print(_rank_means(means, named), soft_wrap=True)
     leaders = result.ranked.head(MOST_RANKED).to_dict("records")

@@ -201,10 +201,10 @@ def judge_rays_disk(directory: Path, total: int, used: int, free: int) -> Diagno
     )
 
 
-def judge_study_disk(study: Path, free: int, configurations: int) -> Diagnosis:
+def judge_study_disk(directory: Path, free: int, configurations: int) -> Diagnosis:
     """Return whether the disk has room for the results of so many configurations."""
     needed = configurations * CONFIGURATION_BYTES
-    message = f"{format_bytes(free)} free for {study}, which needs about {format_bytes(needed)}"
+    message = f"{format_bytes(free)} free for {directory}, which needs about {format_bytes(needed)}"
     if free >= needed:
         return ok("study's disk", message)
     return amiss(
@@ -252,11 +252,11 @@ def judge_object_store(capacity: float, data: int | None) -> Diagnosis:
     )
 
 
-def judge_sharing(study: str, blind: Sequence[str]) -> Diagnosis:
+def judge_sharing(directory: str, blind: Sequence[str]) -> Diagnosis:
     """Return whether every node sees what the driver writes; `blind` are those that do not."""
     if not blind:
-        return ok("shared storage", f"all nodes see what is written to {study}")
-    message = f"{study} is another directory on {', '.join(blind)}"
+        return ok("shared storage", f"all nodes see what is written to {directory}")
+    message = f"{directory} is another directory on {', '.join(blind)}"
     return amiss("shared storage", message, SHARED, "problem")
 
 
@@ -304,13 +304,13 @@ def judge_data(data: str, *, readable: bool) -> Diagnosis:
     )
 
 
-def judge_storage(study: str, reason: str | None) -> Diagnosis:
+def judge_storage(directory: str, reason: str | None) -> Diagnosis:
     """Return whether the study directory is writable; `reason` says why it is not."""
     if reason is None:
-        return ok("study directory", f"{study} can be written to")
+        return ok("study directory", f"{directory} can be written to")
     return amiss(
         "study directory",
-        f"{study} cannot be written to: {reason}",
+        f"{directory} cannot be written to: {reason}",
         "give --out a directory that you may write to, or a URI such as s3://bucket/study with "
         "credentials for it",
         "problem",

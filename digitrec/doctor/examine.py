@@ -71,9 +71,9 @@ def examine(request: Request, console: Console) -> Iterator[Diagnosis]:
         elif "://" in address:
             yield examine_dashboard(address)
         else:
-            study = request.directory if writable.level == "ok" else None
+            directory = request.directory if writable.level == "ok" else None
             with console.status(f"Asking the nodes of {address}"):
-                yield from examine_cluster(request, address, study, machine)
+                yield from examine_cluster(request, address, directory, machine)
 
 
 def cluster_address(request: Request) -> str | None:
@@ -101,12 +101,12 @@ def examine_machine(request: Request, machine: Machine) -> list[Diagnosis]:
         checks.judge_memory(machine, estimate_bytes(request.data), trials),
         checks.judge_rays_disk(ray, *shutil.disk_usage(ray)),
     ]
-    study = request.directory.path
-    if study is not None:
-        there = next(path for path in (study, *study.parents) if path.exists())
+    directory = request.directory.path
+    if directory is not None:
+        there = next(path for path in (directory, *directory.parents) if path.exists())
         free = shutil.disk_usage(there).free
         configurations = len(request.space.trials())
-        found.append(checks.judge_study_disk(study, free, configurations))
+        found.append(checks.judge_study_disk(directory, free, configurations))
     return found
 
 
@@ -137,13 +137,13 @@ def left_as_found(directory: Path | None) -> Iterator[None]:
                 place.rmdir()
 
 
-def examine_storage(study: Folder) -> Diagnosis:
+def examine_storage(directory: Folder) -> Diagnosis:
     """Return whether this machine can write to the study directory."""
     try:
-        study.prepare()
+        directory.prepare()
     except OSError as error:
-        return checks.judge_storage(str(study), error.strerror or brief(error))
-    return checks.judge_storage(str(study), None)
+        return checks.judge_storage(str(directory), error.strerror or brief(error))
+    return checks.judge_storage(str(directory), None)
 
 
 def examine_upload(directory: Path, data: str) -> Diagnosis:
@@ -158,14 +158,14 @@ def examine_upload(directory: Path, data: str) -> Diagnosis:
 
 
 def examine_cluster(
-    request: Request, address: str, study: Folder | None, here: Machine
+    request: Request, address: str, directory: Folder | None, here: Machine
 ) -> Iterator[Diagnosis]:
     """Yield the diagnoses of a cluster.
 
     Args:
         request: the study to examine for.
         address: HOST:PORT of its GCS, or `auto`.
-        study: where to leave a file that the nodes look for; None: nowhere.
+        directory: where to leave a file that the nodes look for; None: nowhere.
         here: the driver's machine.
     """
     from ray.exceptions import RayError
@@ -177,7 +177,7 @@ def examine_cluster(
     yield examine_authentication()
     try:
         with Session(address, Console(quiet=True), Timings()) as session:
-            nodes = inspect_nodes(study)
+            nodes = inspect_nodes(directory)
             if session.dashboard_url:
                 yield examine_own_dashboard(session.dashboard_url)
     except (InputError, RuntimeError, RayError) as error:
@@ -185,9 +185,9 @@ def examine_cluster(
         return
     for node in nodes:
         yield from judge_node(node, here, request)
-    if study is not None:
+    if directory is not None:
         yield checks.judge_sharing(
-            str(study), [node.address for node in nodes if node.sees_study is False]
+            str(directory), [node.address for node in nodes if node.sees_study is False]
         )
 
 

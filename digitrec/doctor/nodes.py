@@ -25,16 +25,16 @@ class Node:
     sees_study: bool | None  # whether it sees the driver's file; None: unknown
 
 
-def inspect_nodes(study: Folder | None) -> list[Node]:
+def inspect_nodes(directory: Folder | None) -> list[Node]:
     """Return what every node that is alive reports about itself.
 
     Args:
-        study: the folder in which to leave a file meanwhile that the nodes look for; None: nowhere.
+        directory: where to leave a file that the nodes look for; None: nowhere.
 
     Raises:
         InputError: a node cannot run this package.
     """
-    with marked(study) if study else nullcontext() as sees:
+    with marked(directory) if directory else nullcontext() as sees:
 
         def report(node: Fields) -> tuple[Machine, bool | None]:
             machine = inspect_machine(ask_torch=node["Resources"].get("GPU", 0) > 0)

@@ -32,12 +32,12 @@ Value = TypeVar("Value")
 INTERVAL = 30.0  # seconds of training, the most that is lost but for the batches of a pause
 
 
-def write_checkpoint(study: Folder, question: str, key: str, training: Training) -> None:
+def write_checkpoint(directory: Folder, spec: str, key: str, training: Training) -> None:
     """Keep the state of a stack in training; a later one takes its place.
 
     Args:
-        study: the study directory.
-        question: the key of the study's question.
+        directory: the study directory.
+        spec: the key of the study's spec.
         key: of the result to come.
         training: paused where `train` yields.
     """
@@ -51,23 +51,23 @@ def write_checkpoint(study: Folder, question: str, key: str, training: Training)
         arrays[f"weight{layer}"] = weight.cpu().numpy()
         arrays[f"bias{layer}"] = bias.cpu().numpy()
     progress = {"images": totals.images, "seconds": training.seconds}
-    about = {"question": question, "stack": key} | progress
-    (study / "checkpoints").write(key + SUFFIX, pack("checkpoint", about, arrays))
+    about = {"question": spec, "stack": key} | progress
+    (directory / "checkpoints").write(key + SUFFIX, pack("checkpoint", about, arrays))
 
 
-def read_checkpoint(study: Folder, question: str, key: str, model: StackedMLP) -> Training:
+def read_checkpoint(directory: Folder, spec: str, key: str, model: StackedMLP) -> Training:
     """Return the state of a stack where it was kept last.
 
     Args:
-        study: the study directory.
-        question: the key of the study's question.
+        directory: the study directory.
+        spec: the key of the study's spec.
         key: of the result to come.
         model: gets the weights.
 
     Raises:
         DamagedError: there is none, or it is not what it should be.
     """
-    about, arrays = read_arrays(study, "checkpoint", question, key + SUFFIX)
+    about, arrays = read_arrays(directory, "checkpoint", spec, key + SUFFIX)
     totals = Totals(model)
     state = {"loss": totals.loss, "correct": totals.correct}
     for layer, (weight, bias) in enumerate(zip(model.weights, model.biases, strict=True)):
@@ -83,19 +83,19 @@ def read_checkpoint(study: Folder, question: str, key: str, model: StackedMLP) -
     return Training(model=model, history=history, totals=totals, seconds=seconds)
 
 
-def remove_checkpoint(study: Folder, key: str) -> None:
+def remove_checkpoint(directory: Folder, key: str) -> None:
     """Remove the state of a stack that is finished; there need not be one."""
-    (study / "checkpoints").remove(key + SUFFIX)
+    (directory / "checkpoints").remove(key + SUFFIX)
 
 
 def read_finished(
-    study: Folder, question: str, key: str, stack: Stack, model: StackedMLP
+    directory: Folder, spec: str, key: str, stack: Stack, model: StackedMLP
 ) -> Training:
     """Return the state in which a finished stack, of fewer epochs, left some of its members.
 
     Args:
-        study: the study directory.
-        question: the key of the study's question.
+        directory: the study directory.
+        spec: the key of the study's spec.
         key: of the finished stack.
         stack: its members that are to go on.
         model: gets their weights.
@@ -103,8 +103,8 @@ def read_finished(
     Raises:
         DamagedError: a file of the finished stack is not what it should be.
     """
-    result: StackResult = read_stack(study, question, key + SUFFIX)
-    parameters = read_weights(study, question, key, [member.name for member in stack.members])
+    result: StackResult = read_stack(directory, spec, key + SUFFIX)
+    parameters = read_weights(directory, spec, key, [member.name for member in stack.members])
     try:
         places = [result.stack.members.index(member) for member in stack.members]
         members = [model.member(k) for k in range(len(model))]

@@ -57,7 +57,7 @@ class StudyResult:
 
         See `ranking.rank_confirmed`.
         """
-        confirmed = self.record.question.confirmed_trials
+        confirmed = self.record.spec.confirmed_trials
         ranked = ranking.rank_confirmed(self.tables.trials, confirmed)
         several = bool((ranked["seeds"] > 1).any() or confirmed)
         return ranked[ranked["compared"] & several]

@@ -81,7 +81,7 @@ def remove_temporaries(directory: Folder) -> None:
             place.remove_temporaries()
 
 
-def find_damage(directory: Folder, question: str) -> list[Damage]:
+def find_damage(directory: Folder, spec: str) -> list[Damage]:
     """Return the damaged files of a study's stacks.
 
     Weights are checked on a local file system only: from an object store, all of them would have
@@ -89,18 +89,18 @@ def find_damage(directory: Folder, question: str) -> list[Damage]:
 
     Args:
         directory: the study directory.
-        question: the key of its question.
+        spec: the key of the study's spec.
     """
-    results, damaged = read_stacks(directory, question)
+    results, damaged = read_stacks(directory, spec)
     weights = set((directory / FOLDERS["weights"]).names(SUFFIX))
     for name in (result.key + SUFFIX for result in results):
         if name not in weights:
             damaged.append(Damage(FOLDERS["stack"], name, "the file of its weights is missing"))
-        elif directory.path and (reason := _damage_of(directory, "weights", question, name)):
+        elif directory.path and (reason := _damage_of(directory, "weights", spec, name)):
             damaged.append(Damage(FOLDERS["weights"], name, reason))
             damaged.append(Damage(FOLDERS["stack"], name, "its weights are damaged"))
     for name in (directory / FOLDERS["checkpoint"]).names(SUFFIX):
-        if reason := _damage_of(directory, "checkpoint", question, name):
+        if reason := _damage_of(directory, "checkpoint", spec, name):
             damaged.append(Damage(FOLDERS["checkpoint"], name, reason))
     return damaged
 
@@ -122,9 +122,9 @@ def _holds_spec(directory: Folder) -> bool:
     return isinstance(values, dict) and {"format", "data", "space"} <= values.keys()
 
 
-def _damage_of(directory: Folder, kind: str, question: str, name: str) -> str | None:
+def _damage_of(directory: Folder, kind: str, spec: str, name: str) -> str | None:
     try:
-        read_arrays(directory, kind, question, name)
+        read_arrays(directory, kind, spec, name)
     except DamagedError as error:
         return str(error)
     return None

@@ -26,7 +26,7 @@ class StudyRecord:
     """The content of a study directory."""
 
     directory: Folder
-    question: StudySpec
+    spec: StudySpec
     results: list[StackResult]
     tables: Tables
     failures: dict[str, str]  # trial -> error
@@ -51,32 +51,32 @@ def read_record(directory: Folder) -> StudyRecord:
     """
     check_folders(directory)
     try:
-        question = read_spec(directory)
+        spec = read_spec(directory)
     except DamagedError as error:
         raise InputError(
             f"{directory / NAME}: {error}. The `digitrec tune` command of this study writes it "
             "again"
         ) from error
-    results, damaged = read_stacks(directory, question.key)
-    found = list(results_after(question.epochs, results))
+    results, damaged = read_stacks(directory, spec.key)
+    found = list(results_after(spec.epochs, results))
     done = {trial.name for trial, _, _ in found}  # by a worker that was lost just afterwards
-    wanted = set(question.trials())
+    wanted = set(spec.trials())
     missing = {trial.name for trial in wanted} - done
     failures = {
         trial: error for trial, error in read_failures(directory).items() if trial in missing
     }
     return StudyRecord(
         directory=directory,
-        question=question,
+        spec=spec,
         results=results,
-        tables=make_tables(question.trials(), question.epochs, results, failures),
+        tables=make_tables(spec.trials(), spec.epochs, results, failures),
         failures=failures,
         predictions={
             trial.name: result.predictions[k] for trial, result, k in found if trial in wanted
         },
-        labels=read_labels(directory, question),
+        labels=read_labels(directory, spec),
         best=read_best(directory),
-        validation=read_validation(directory, question),
+        validation=read_validation(directory, spec),
         timings=read_timings(directory),
         damaged=damaged,
     )

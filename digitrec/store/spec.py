@@ -1,4 +1,4 @@
-"""The question that a study asks: `study.json`."""
+"""What a study is asked for: `study.json`."""
 
 import hashlib
 import json
@@ -54,7 +54,7 @@ class StudySpec:
         return grid + tuple(Trial.of(values) for values in self.confirmed)
 
     def differences(self, other: "StudySpec") -> list[str]:
-        """Return in words in what `other` cannot share a directory with this question."""
+        """Return in words why `other` cannot share a directory with this spec."""
         pairs = [
             ("val_fraction", self.val_fraction, other.val_fraction),
             ("split_seed", self.split_seed, other.split_seed),
@@ -68,57 +68,55 @@ class StudySpec:
         ]
 
 
-def write_spec(study: Folder, question: StudySpec) -> None:
+def write_spec(directory: Folder, spec: StudySpec) -> None:
     """Write `study.json`."""
-    text = json.dumps(asdict(question), indent=2, ensure_ascii=False) + "\n"
-    study.write(NAME, text.encode())
+    text = json.dumps(asdict(spec), indent=2, ensure_ascii=False) + "\n"
+    directory.write(NAME, text.encode())
 
 
-def read_spec(study: Folder) -> StudySpec:
-    """Return the question of a study directory.
+def read_spec(directory: Folder) -> StudySpec:
+    """Return the spec of a study directory.
 
     Raises:
         InputError: there is none.
         DamagedError: `study.json` is not one that this digitrec can read.
     """
     try:
-        values = study.read_json(NAME)
+        values = directory.read_json(NAME)
     except FileNotFoundError as error:
-        raise InputError(f"{study} holds no study (no {NAME})") from error
+        raise InputError(f"{directory} holds no study (no {NAME})") from error
     try:
         version = values.pop("format")
         if version != FORMAT:
             raise DamagedError(f"it has format {version}; this digitrec reads {FORMAT}")
-        question = StudySpec(**values)
-        _check(question)
+        spec = StudySpec(**values)
+        _check(spec)
     except InputError as error:
         raise DamagedError(f"it does not describe a study: {error}") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DamagedError("it is cut short, damaged or not a file of digitrec") from error
-    return question
+    return spec
 
 
-def _check(question: StudySpec) -> None:
+def _check(spec: StudySpec) -> None:
     """Touch everything that the rest of the code relies on.
 
     Raises:
         ValueError, TypeError, KeyError: something is missing or of another kind.
     """
-    check_count(len(Space.from_json(question.space)) + len(question.confirmed))
-    question.trials()
-    counts = [question.data[name] for name in ("rows", "train_rows", "val_rows", "pixels")]
-    if not all(type(count) is int and count >= 1 for count in [*counts, *question.layer_sizes]):
+    check_count(len(Space.from_json(spec.space)) + len(spec.confirmed))
+    spec.trials()
+    counts = [spec.data[name] for name in ("rows", "train_rows", "val_rows", "pixels")]
+    if not all(type(count) is int and count >= 1 for count in [*counts, *spec.layer_sizes]):
         raise ValueError("a count is not a whole number above 0")
-    texts = [question.data["source"], question.data["fingerprint"], question.precision]
-    texts += [*question.versions.keys(), *question.versions.values()]
-    texts += [
-        text for text in (question.test_data, question.data.get("location")) if text is not None
-    ]
+    texts = [spec.data["source"], spec.data["fingerprint"], spec.precision]
+    texts += [*spec.versions.keys(), *spec.versions.values()]
+    texts += [text for text in (spec.test_data, spec.data.get("location")) if text is not None]
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("a text is none")
-    if not isinstance(question.refit, bool) or type(question.epochs) is not int:
+    if not isinstance(spec.refit, bool) or type(spec.epochs) is not int:
         raise TypeError("a value of another kind")
-    if not (question.key and question.epochs >= 1 and 0 < question.val_fraction < 1):
+    if not (spec.key and spec.epochs >= 1 and 0 < spec.val_fraction < 1):
         raise ValueError("values out of their range")
 
 

@@ -9,7 +9,7 @@ Letters: K trials of a stack, E epochs, N' validation images.
     checkpoints/<key>.safetensors   the state of a stack in training, where that takes long
     stacks/<key>.failed.json        a stack that failed, and why
 
-Each file carries the key of its question (data, split, model), so that a file that strayed here
+Each file carries the key of its study (data, split, model), so that a file that strayed here
 from another study is never taken for this one's.
 """
 
@@ -78,13 +78,13 @@ def result_key(stack: Stack, epochs: int) -> str:
 
 
 def write_stack(
-    study: Folder, question: str, result: StackResult, weights: Mapping[str, Parameters]
+    directory: Folder, spec: str, result: StackResult, weights: Mapping[str, Parameters]
 ) -> None:
     """Write a finished stack: its weights first, since the other file says that it is finished.
 
     Args:
-        study: the study directory.
-        question: the key of the study's question.
+        directory: the study directory.
+        spec: the key of the study's spec.
         result: what the trials measured and predicted.
         weights: trial -> parameters.
     """
@@ -94,23 +94,23 @@ def write_stack(
         for name, values in parameters.items()
     }
     name = result.key + SUFFIX
-    (study / "weights").write(name, pack("weights", {"question": question}, arrays))
+    (directory / "weights").write(name, pack("weights", {"question": spec}, arrays))
     about = {
-        "question": question,
+        "question": spec,
         "members": [member.values() for member in result.stack.members],
         "run": asdict(result.run),
     }
     arrays = {"records": as_array(result.epochs), "predictions": result.predictions}
-    (study / "stacks").write(name, pack("stack", about, arrays))
+    (directory / "stacks").write(name, pack("stack", about, arrays))
 
 
-def read_stack(study: Folder, question: str, name: str) -> StackResult:
+def read_stack(directory: Folder, spec: str, name: str) -> StackResult:
     """Return what `write_stack` wrote, but for the weights (see `read_weights`).
 
     Raises:
         DamagedError: the file is not one of this study.
     """
-    about, arrays = read_arrays(study, "stack", question, name)
+    about, arrays = read_arrays(directory, "stack", spec, name)
     try:
         result = StackResult(
             stack=Stack(tuple(Trial.of(values) for values in about["members"])),
@@ -125,32 +125,32 @@ def read_stack(study: Folder, question: str, name: str) -> StackResult:
     return result
 
 
-def read_stacks(study: Folder, question: str) -> tuple[list[StackResult], list[Damage]]:
+def read_stacks(directory: Folder, spec: str) -> tuple[list[StackResult], list[Damage]]:
     """Return the finished stacks of a study in the order of their file names, and what is damaged.
 
     Args:
-        study: the study directory.
-        question: the key of its question.
+        directory: the study directory.
+        spec: the key of the study's spec.
     """
     results, damaged = [], []
-    for name in (study / "stacks").names(SUFFIX):
+    for name in (directory / "stacks").names(SUFFIX):
         try:
-            results.append(read_stack(study, question, name))
+            results.append(read_stack(directory, spec, name))
         except DamagedError as error:
             damaged.append(Damage("stacks", name, str(error)))
     return results, damaged
 
 
-def set_aside(study: Folder, damage: Damage) -> bool:
+def set_aside(directory: Folder, damage: Damage) -> bool:
     """Move a damaged file to `damaged/`, where nothing reads it.
 
     Returns:
         Whether it was there: a worker of a run that was killed just now may have removed it.
     """
-    folder = study / damage.folder if damage.folder else study
+    folder = directory / damage.folder if damage.folder else directory
     name = f"{damage.folder}-{damage.name}".removeprefix("-")
     try:
-        folder.move(damage.name, study / "damaged", name)
+        folder.move(damage.name, directory / "damaged", name)
     except FileNotFoundError:
         return False
     return True
@@ -170,13 +170,13 @@ def results_after(
                 yield member, result, k
 
 
-def read_weights(study: Folder, question: str, key: str, trials: Sequence[str]) -> list[Parameters]:
+def read_weights(directory: Folder, spec: str, key: str, trials: Sequence[str]) -> list[Parameters]:
     """Return the parameters of some trials of a finished stack.
 
     Raises:
         DamagedError: the file of the weights is not what it should be, or there is none.
     """
-    _, arrays = read_arrays(study, "weights", question, key + SUFFIX)
+    _, arrays = read_arrays(directory, "weights", spec, key + SUFFIX)
     found: list[Parameters] = []
     for trial in trials:
         prefix = f"{trial}/"
@@ -188,55 +188,55 @@ def read_weights(study: Folder, question: str, key: str, trials: Sequence[str]) 
 
 
 def read_arrays(
-    study: Folder, kind: str, question: str, name: str
+    directory: Folder, kind: str, spec: str, name: str
 ) -> tuple[dict[str, Any], Arrays]:
     """Return `about` and the arrays of one of a study's files.
 
     Args:
-        study: the study directory.
+        directory: the study directory.
         kind: stack, weights or checkpoint, which also names the folder.
-        question: the key of the study's question.
+        spec: the key of the study's spec.
         name: of the file.
 
     Raises:
         DamagedError: it is damaged, missing, or of another study.
     """
     try:
-        about, arrays = unpack(kind, (study / FOLDERS[kind]).read(name))
+        about, arrays = unpack(kind, (directory / FOLDERS[kind]).read(name))
     except FileNotFoundError as error:
         raise DamagedError("there is no such file") from error
-    if about.get("question") != question:
+    if about.get("question") != spec:
         raise DamagedError("it belongs to a study of other data, split or model")
     return about, arrays
 
 
-def write_failure(study: Folder, stack_key: str, trials: Sequence[str], error: str) -> None:
+def write_failure(directory: Folder, stack_key: str, trials: Sequence[str], error: str) -> None:
     """Record that a stack failed, so that its trials keep their rows."""
     text = json.dumps({"trials": list(trials), "error": error}, indent=2) + "\n"
-    (study / "stacks").write(f"{stack_key}{FAILED}", text.encode())
+    (directory / "stacks").write(f"{stack_key}{FAILED}", text.encode())
 
 
-def read_failures(study: Folder) -> dict[str, str]:
+def read_failures(directory: Folder) -> dict[str, str]:
     """Return trial -> error for the trials whose stack failed when it was last tried."""
     failures: dict[str, str] = {}
-    for name in (study / "stacks").names(FAILED):
-        failures |= _read_failure(study, name)
+    for name in (directory / "stacks").names(FAILED):
+        failures |= _read_failure(directory, name)
     return failures
 
 
-def clear_failures(study: Folder, trials: Set[str]) -> None:
+def clear_failures(directory: Folder, trials: Set[str]) -> None:
     """Forget the failures of these trials, because they are about to be tried again."""
-    folder = study / "stacks"
+    folder = directory / "stacks"
     for name in folder.names(FAILED):
-        failed = _read_failure(study, name)
+        failed = _read_failure(directory, name)
         if not failed or not trials.isdisjoint(failed):
             folder.remove(name)
 
 
-def _read_failure(study: Folder, name: str) -> dict[str, str]:
+def _read_failure(directory: Folder, name: str) -> dict[str, str]:
     """Return trial -> error of one note; nothing if it is damaged or was removed."""
     try:
-        failure = (study / "stacks").read_json(name)
+        failure = (directory / "stacks").read_json(name)
     except (FileNotFoundError, DamagedError):
         return {}
     try:

@@ -74,11 +74,11 @@ def make_tables(
     )
 
 
-def write_tables(study: Folder, tables: Tables) -> None:
+def write_tables(directory: Folder, tables: Tables) -> None:
     """Write `trials.csv`, `epochs.csv`, `runs.csv`; an empty cell is a value that there is not."""
     frames = {"trials": tables.trials, "epochs": tables.epochs, "runs": tables.runs}
     for name, frame in frames.items():
-        study.write(f"{name}.csv", frame.to_csv(index=False, lineterminator="\n").encode())
+        directory.write(f"{name}.csv", frame.to_csv(index=False, lineterminator="\n").encode())
 
 
 def _identity(trial: Trial) -> dict[str, Any]:

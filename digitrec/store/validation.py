@@ -29,29 +29,29 @@ class WinnerValidation:
 
 
 def write_labels(
-    directory: Folder, question: StudySpec, labels: NDArray[np.uint8], rows: NDArray[np.int64]
+    directory: Folder, spec: StudySpec, labels: NDArray[np.uint8], rows: NDArray[np.int64]
 ) -> None:
     """Keep the labels of the validation images, so that the verdict does not need the data.
 
     Args:
         directory: the study directory.
-        question: of the study.
+        spec: the study's.
         labels: (N',).
         rows: row numbers in the data, (N',).
     """
-    about = {"question": question.key}
+    about = {"question": spec.key}
     directory.write(NAME, pack("validation labels", about, {"labels": labels, "rows": rows}))
 
 
-def read_labels(directory: Folder, question: StudySpec) -> NDArray[np.uint8] | None:
+def read_labels(directory: Folder, spec: StudySpec) -> NDArray[np.uint8] | None:
     """Return the labels of the validation images; None if they are missing or damaged."""
-    found = _read(directory, "validation labels", question)
+    found = _read(directory, "validation labels", spec)
     return None if found is None else found[1]["labels"]
 
 
-def write_validation(directory: Folder, question: StudySpec, validation: WinnerValidation) -> None:
+def write_validation(directory: Folder, spec: StudySpec, validation: WinnerValidation) -> None:
     """Keep what the winner predicts for the validation images."""
-    about = {"question": question.key, "trial": validation.trial}
+    about = {"question": spec.key, "trial": validation.trial}
     arrays: Arrays = {
         "probabilities": validation.probabilities,
         "mistakes": validation.mistakes,
@@ -61,16 +61,16 @@ def write_validation(directory: Folder, question: StudySpec, validation: WinnerV
     (directory / "best").write(NAME, pack("winner's validation", about, arrays))
 
 
-def read_validation(directory: Folder, question: StudySpec) -> WinnerValidation | None:
+def read_validation(directory: Folder, spec: StudySpec) -> WinnerValidation | None:
     """Return what the winner predicts for the validation images; None if missing or damaged."""
-    found = _read(directory / "best", "winner's validation", question)
+    found = _read(directory / "best", "winner's validation", spec)
     return None if found is None else WinnerValidation(trial=found[0]["trial"], **found[1])
 
 
-def _read(folder: Folder, kind: str, question: StudySpec) -> tuple[dict[str, Any], Arrays] | None:
+def _read(folder: Folder, kind: str, spec: StudySpec) -> tuple[dict[str, Any], Arrays] | None:
     """Return the content of a file; None if it is missing, damaged or of another study."""
     try:
         about, arrays = unpack(kind, folder.read(NAME))
     except (FileNotFoundError, DamagedError):
         return None
-    return (about, arrays) if about.get("question") == question.key else None
+    return (about, arrays) if about.get("question") == spec.key else None

@@ -17,9 +17,9 @@ def asks_for_token(url: str) -> bool:
     import urllib.error
     import urllib.request
 
-    question = f"{url.rstrip('/')}/api/authentication_mode"
+    spec = f"{url.rstrip('/')}/api/authentication_mode"
     try:
-        with urllib.request.urlopen(question, timeout=CONNECT_SECONDS) as answer:
+        with urllib.request.urlopen(spec, timeout=CONNECT_SECONDS) as answer:
             return str(json.load(answer)["authentication_mode"]) == "token"
     except urllib.error.HTTPError as error:
         reason = f" ({error.code})"

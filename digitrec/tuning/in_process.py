@@ -42,7 +42,7 @@ class InProcess:
         """Return the one node that the stacks are planned for."""
         return [NODE]
 
-    def check_shared(self, study: Folder) -> None:
+    def check_shared(self, directory: Folder) -> None:
         """Do nothing: this process sees its own files."""
 
     def end(self) -> None:
@@ -50,7 +50,7 @@ class InProcess:
 
     def train(self, assignment: Assignment) -> bool:
         """Train stacks in their order; see `Runner`."""
-        progress = make_progress(assignment.question, [task.stack for task in assignment.tasks])
+        progress = make_progress(assignment.spec, [task.stack for task in assignment.tasks])
         with sigint_noted() as interruption:
 
             def check() -> None:
@@ -61,7 +61,7 @@ class InProcess:
                 progress,
                 assignment.console,
                 check=check,
-                keep_failure=partial(keep_failure, assignment.study),
+                keep_failure=partial(keep_failure, assignment.directory),
             ) as display:
                 try:
                     for task in assignment.tasks:
@@ -90,15 +90,15 @@ def _train(assignment: Assignment, task: Task, display: ProgressDisplay) -> None
 
 def _attempt(assignment: Assignment, task: Task, display: ProgressDisplay) -> Exception | None:
     """Train a stack once and return why it failed, as Ray would; None: it did not fail."""
-    question, request = assignment.question, assignment.request
+    spec, request = assignment.spec, assignment.request
     metrics = reports(
         task,
         assignment.shared,
-        tuple(question.layer_sizes),
-        question.epochs,
-        cast(Precision, question.precision),
-        assignment.study,
-        question.key,
+        tuple(spec.layer_sizes),
+        spec.epochs,
+        cast(Precision, spec.precision),
+        assignment.directory,
+        spec.key,
         Place(request.cpus_per_stack, request.gpus_per_stack, node=ADDRESS, node_id=""),
     )
     while True:

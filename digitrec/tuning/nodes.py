@@ -66,30 +66,30 @@ def _answer(task: "ray.ObjectRef[Answer]") -> Answer | None:
 
 
 @contextmanager
-def marked(study: Folder) -> Iterator[Callable[[], bool]]:
+def marked(directory: Folder) -> Iterator[Callable[[], bool]]:
     """Leave a file in a folder for this block; yield a function that looks for it, on any node."""
     name = f".seen-by-all-{uuid.uuid4().hex}"
 
     def sees() -> bool:
         try:
-            study.read(name)
+            directory.read(name)
         except OSError:
             return False
         return True
 
-    study.write(name, b"")
+    directory.write(name, b"")
     try:
         yield sees
     finally:
-        study.remove(name)
+        directory.remove(name)
 
 
-def nodes_without(study: Folder) -> list[str]:
+def nodes_without(directory: Folder) -> list[str]:
     """Return the addresses of the nodes that do not see what this process writes to a folder.
 
     Raises:
         InputError: a node cannot run digitrec.
     """
-    with marked(study) as sees:
+    with marked(directory) as sees:
         answers = ask_nodes(lambda _: sees())
     return [node["NodeManagerAddress"] for node, seen in answers if seen is False]

@@ -315,17 +315,17 @@ def error_of(trial: Any) -> Exception:
     return trial.get_pickled_error() or RuntimeError(str(text))
 
 
-def make_progress(question: StudySpec, stacks: Sequence[Stack]) -> Progress:
+def make_progress(spec: StudySpec, stacks: Sequence[Stack]) -> Progress:
     """Return the progress of a study in which these stacks are still to be trained."""
-    configurations = len(question.trials())
+    configurations = len(spec.trials())
     to_train = sum(len(stack.members) for stack in stacks)
-    images = question.epochs * question.data["train_rows"]
+    images = spec.epochs * spec.data["train_rows"]
     return Progress(
         configurations=configurations,
         configurations_done=configurations - to_train,
-        epochs_wanted=question.epochs * to_train,
-        epochs=question.epochs,
-        images_per_epoch=question.data["train_rows"],
+        epochs_wanted=spec.epochs * to_train,
+        epochs=spec.epochs,
+        images_per_epoch=spec.data["train_rows"],
         work={stack.key: CPU_COST.of_stack(stack, images) for stack in stacks},
     )
 

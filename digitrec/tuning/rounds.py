@@ -63,67 +63,67 @@ class StudyRunner:
     def __exit__(self, *error: object) -> None:
         self._closing.close()
 
-    def train(self, question: StudySpec, trials: Sequence[Trial]) -> None:
+    def train(self, spec: StudySpec, trials: Sequence[Trial]) -> None:
         """Train those trials of a study that the study directory has no result of.
 
         Raises:
             InputError: no node can train a stack, or not all nodes share the study directory.
         """
-        study = self.request.directory
-        results, _ = read_stacks(study, question.key)
-        missing = missing_trials(question, results).intersection(trials)
+        directory = self.request.directory
+        results, _ = read_stacks(directory, spec.key)
+        missing = missing_trials(spec, results).intersection(trials)
         if not missing:
-            write_spec(study, question)
+            write_spec(directory, spec)
             return
         runner = self._start(len(missing))
-        tasks = plan(self.request, runner.nodes(), question, trials, missing, results)
-        self.console.print(describe_plan(question, tasks), highlight=False, soft_wrap=True)
-        clear_failures(study, {trial.name for trial in missing})
-        write_spec(study, question)
+        tasks = plan(self.request, runner.nodes(), spec, trials, missing, results)
+        self.console.print(describe_plan(spec, tasks), highlight=False, soft_wrap=True)
+        clear_failures(directory, {trial.name for trial in missing})
+        write_spec(directory, spec)
         with self.timings.part("train"):
-            self._search(runner, study, question, self.shared, tasks, self.console)
+            self._search(runner, directory, spec, self.shared, tasks, self.console)
 
-    def confirm(self, question: StudySpec) -> StudySpec:
+    def confirm(self, spec: StudySpec) -> StudySpec:
         """Train the leaders of a study again with fresh seeds, the same for all of them.
 
         Returns:
-            The question with what was trained; as it is when the grid was stopped.
+            The spec with the trials that confirm; unchanged if the search was stopped.
         """
-        trials = self._trials(question)
+        trials = self._trials(spec)
         if self.stopped or (trials["status"] == "stopped").any():
-            return question
+            return spec
         from digitrec.results.analysis.ranking import rank_configurations
 
         ranked = rank_configurations(trials)
         leaders = ranked[ranked["compared"]].head(self.request.confirm)
-        best = {trial.name: trial.configuration for trial in question.trials()}
+        best = {trial.name: trial.configuration for trial in spec.trials()}
         seeds = fresh_seeds(self.request.space.seeds, self.request.confirm_seeds)
         confirmed = [Trial(best[names[0]], seed) for names in leaders["trials"] for seed in seeds]
-        question = replace(question, confirmed=[trial.values() for trial in confirmed])
-        self.train(question, confirmed)
-        return question
+        spec = replace(spec, confirmed=[trial.values() for trial in confirmed])
+        self.train(spec, confirmed)
+        return spec
 
-    def refit(self, question: StudySpec) -> Refit | None:
+    def refit(self, spec: StudySpec) -> Refit | None:
         """Train the winner on all rows.
 
         Returns:
             None where there is no winner, or the grid or this training is not finished.
         """
-        trials = self._trials(question)
+        trials = self._trials(spec)
         from digitrec.results.analysis.ranking import rank
 
-        ranked = rank(trials, question.confirmed_trials)
+        ranked = rank(trials, spec.confirmed_trials)
         if self.stopped or ranked.empty or (trials["status"] == "stopped").any():
             return None
         best = ranked["trial"].iloc[0]
-        winner = next(trial for trial in question.trials() if trial.name == best)
-        study = self.request.directory / "refit"
-        whole = question_of_refit(question, winner)
+        winner = next(trial for trial in spec.trials() if trial.name == best)
+        directory = self.request.directory / "refit"
+        whole = spec_of_refit(spec, winner)
         shared = share_all_rows(self.shared, whole)
-        study.prepare()
-        for damage in find_damage(study, whole.key):
-            set_aside(study, damage)
-        results, _ = read_stacks(study, whole.key)
+        directory.prepare()
+        for damage in find_damage(directory, whole.key):
+            set_aside(directory, damage)
+        results, _ = read_stacks(directory, whole.key)
         if missing_trials(whole, results):
             runner = self._start(1)
             rows = f"{whole.data['rows']:,}"
@@ -131,20 +131,20 @@ class StudyRunner:
             quiet = Console(quiet=True)  # its accuracies are on rows that it has seen
             tasks = [Task(Stack((winner,)))]
             with self.timings.part("train"), self.console.status("Training the winner"):
-                self._search(runner, study, whole, shared, tasks, quiet)
-            results, _ = read_stacks(study, whole.key)
+                self._search(runner, directory, whole, shared, tasks, quiet)
+            results, _ = read_stacks(directory, whole.key)
         trained = [result.epochs[-1][k] for _, result, k in results_after(whole.epochs, results)]
         if not trained or trained[0].diverged:
-            for reason in dict.fromkeys(read_failures(study).values()):
+            for reason in dict.fromkeys(read_failures(directory).values()):
                 self.console.print(f"failed: {reason}", style="red", markup=False, soft_wrap=True)
             return None
-        return Refit(study=study, question=whole, trial=winner.name, scaler=shared.scaler)
+        return Refit(directory=directory, spec=whole, trial=winner.name, scaler=shared.scaler)
 
     def _search(
         self,
         runner: Runner,
-        study: Folder,
-        question: StudySpec,
+        directory: Folder,
+        spec: StudySpec,
         shared: SharedData,
         tasks: Sequence[Task],
         console: Console,
@@ -152,8 +152,8 @@ class StudyRunner:
         finished = runner.train(
             Assignment(
                 request=self.request,
-                study=study,
-                question=question,
+                directory=directory,
+                spec=spec,
                 shared=shared,
                 tasks=tasks,
                 console=console,
@@ -164,13 +164,13 @@ class StudyRunner:
             self.console.print("Stopped. The same `digitrec tune` command goes on with the rest.")
         self.stopped = self.stopped or not finished
 
-    def _trials(self, question: StudySpec) -> "pd.DataFrame":
+    def _trials(self, spec: StudySpec) -> "pd.DataFrame":
         from digitrec.store.tables import make_tables
 
-        study = self.request.directory
-        results, _ = read_stacks(study, question.key)
-        failures = read_failures(study)
-        return make_tables(question.trials(), question.epochs, results, failures).trials
+        directory = self.request.directory
+        results, _ = read_stacks(directory, spec.key)
+        failures = read_failures(directory)
+        return make_tables(spec.trials(), spec.epochs, results, failures).trials
 
     def end(self) -> None:
         """Begin to end what was started; leaving the block waits for it."""
@@ -190,29 +190,28 @@ class StudyRunner:
         return self._runner
 
 
-def describe_plan(question: StudySpec, tasks: Sequence[Task]) -> str:
+def describe_plan(spec: StudySpec, tasks: Sequence[Task]) -> str:
     """Return one line: what is trained on what."""
-    data = question.data
+    data = spec.data
     configurations = sum(len(task.stack.members) for task in tasks)
     going_on = sum(len(task.stack.members) for task in tasks if task.continues)
     grown = f"; {going_on} of them go on from fewer epochs" if going_on else ""
     return (
         f"{data['train_rows']:,} digits to train on, {data['val_rows']:,} to validate on; "
-        f"{configurations} configurations in {len(tasks)} stacks, {question.epochs} epochs each"
-        + grown
+        f"{configurations} configurations in {len(tasks)} stacks, {spec.epochs} epochs each" + grown
     )
 
 
-def missing_trials(question: StudySpec, results: Iterable[StackResult]) -> set[Trial]:
+def missing_trials(spec: StudySpec, results: Iterable[StackResult]) -> set[Trial]:
     """Return the trials of a study that no finished stack holds."""
-    there = {trial for trial, _, _ in results_after(question.epochs, results)}
-    return set(question.trials()) - there
+    there = {trial for trial, _, _ in results_after(spec.epochs, results)}
+    return set(spec.trials()) - there
 
 
 def plan(
     request: Request,
     nodes: Sequence[Node],
-    question: StudySpec,
+    spec: StudySpec,
     trials: Sequence[Trial],
     missing: set[Trial],
     results: Sequence[StackResult],
@@ -226,7 +225,7 @@ def plan(
     Args:
         request: what the study asks for.
         nodes: resources of each.
-        question: the study's.
+        spec: the study's.
         trials: the whole grid.
         missing: those of them to train.
         results: the finished stacks of the study, of any number of epochs.
@@ -239,12 +238,12 @@ def plan(
     whole = plan_stacks(
         trials,
         workers=workers,
-        images=question.data["train_rows"] * question.epochs,
+        images=spec.data["train_rows"] * spec.epochs,
         stack_size=size,
     )
     earlier = {
         member: result.key
-        for epochs in range(1, question.epochs)
+        for epochs in range(1, spec.epochs)
         for member, result, _ in results_after(epochs, results)
     }
     tasks = []
@@ -263,23 +262,23 @@ def fresh_seeds(taken: Sequence[int], how_many: int) -> list[int]:
     return list(itertools.islice((seed for seed in following if seed not in taken), how_many))
 
 
-def question_of_refit(question: StudySpec, winner: Trial) -> StudySpec:
-    """Return the question that training a winner on all rows answers."""
+def spec_of_refit(spec: StudySpec, winner: Trial) -> StudySpec:
+    """Return the spec of training a winner on all rows."""
     return replace(
-        question,
-        data=question.data | {"train_rows": question.data["rows"]},
+        spec,
+        data=spec.data | {"train_rows": spec.data["rows"]},
         space={name: [value] for name, value in winner.values().items()},
         val_fraction=0.0,
         confirmed=[],
     )
 
 
-def share_all_rows(shared: SharedData, question: StudySpec) -> SharedData:
+def share_all_rows(shared: SharedData, spec: StudySpec) -> SharedData:
     """Return the data with every row to train on, and a scaler fitted on every row."""
     train, val = shared.split
     return replace(
         shared,
-        key=question.key,
+        key=spec.key,
         split=Split(train=np.concatenate([train, val]), val=val),
         scaler=fit_scaler(shared.images),
     )

@@ -22,8 +22,8 @@ class Assignment:
     """Stacks to train, and what that takes."""
 
     request: Request
-    study: Folder  # gets the files
-    question: StudySpec
+    directory: Folder  # gets the files
+    spec: StudySpec
     shared: SharedData
     tasks: Sequence[Task]  # in this order, as workers become free
     console: Console  # shows the progress
@@ -42,7 +42,7 @@ class Runner(Protocol):
     def nodes(self) -> list[Node]:
         """Return the resources of each node."""
 
-    def check_shared(self, study: Folder) -> None:
+    def check_shared(self, directory: Folder) -> None:
         """Check that every node sees the study directory.
 
         Raises:

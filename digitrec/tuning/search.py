@@ -31,8 +31,8 @@ def search(assignment: Assignment) -> bool:
     Raises:
         OSError: the study directory can no longer be used.
     """
-    study = assignment.study
-    progress = make_progress(assignment.question, [task.stack for task in assignment.tasks])
+    directory = assignment.directory
+    progress = make_progress(assignment.spec, [task.stack for task in assignment.tasks])
     ray_internals.keep_environment()
     for name in ray_internals.WORDY:
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -40,13 +40,13 @@ def search(assignment: Assignment) -> bool:
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     with (
         sigint_noted() as interruption,
-        tune_storage(study) as storage_path,
+        tune_storage(directory) as storage_path,
         ProgressDisplay(
             progress,
             assignment.console,
-            Metrics(study.name),
+            Metrics(directory.name),
             check=functools.partial(check, assignment, progress, interruption),
-            keep_failure=functools.partial(keep_failure, study),
+            keep_failure=functools.partial(keep_failure, directory),
         ) as display,
     ):
         try:
@@ -87,15 +87,15 @@ def make_tuner(assignment: Assignment, storage_path: str, callback: ProgressCall
 
 def trainable_of(assignment: Assignment) -> Any:
     """Return what Ray Tune runs in a worker; the data cross Ray's object store once."""
-    question, request = assignment.question, assignment.request
+    spec, request = assignment.spec, assignment.request
     function = tune.with_parameters(
         train_stack,
         shared=assignment.shared,
-        layer_sizes=tuple(question.layer_sizes),
-        epochs_wanted=question.epochs,
-        precision=question.precision,
-        study=assignment.study,
-        question=question.key,
+        layer_sizes=tuple(spec.layer_sizes),
+        epochs_wanted=spec.epochs,
+        precision=spec.precision,
+        directory=assignment.directory,
+        spec=spec.key,
     )
     resources = {"cpu": request.cpus_per_stack, "gpu": request.gpus_per_stack}
     return tune.with_resources(ray_internals.named_trainable(function, "Stack"), resources)
@@ -109,15 +109,15 @@ def import_ahead() -> None:
 
 
 @contextmanager
-def tune_storage(study: Folder) -> Iterator[str]:
+def tune_storage(directory: Folder) -> Iterator[str]:
     """Yield where Ray Tune is to keep its own files: in the study, where that is a directory.
 
     They are logs, which nothing of a study relies on. On an object store they would be a third of
     the requests, and, since Ray Tune does not try again, a store that is away for some seconds
     would end the search; there they are kept while the search lasts.
     """
-    if study.path is not None:
-        yield str(study.path / "ray")
+    if directory.path is not None:
+        yield str(directory.path / "ray")
         return
-    with tempfile.TemporaryDirectory(prefix="digitrec-") as directory:
-        yield directory
+    with tempfile.TemporaryDirectory(prefix="digitrec-") as temporary:
+        yield temporary

@@ -93,21 +93,21 @@ class Session:
         """Return the resources of each node that is alive."""
         return [node["Resources"] for node in alive_nodes()]
 
-    def check_shared(self, study: Folder) -> None:
+    def check_shared(self, directory: Folder) -> None:
         """Check that every node sees the study directory.
 
         Raises:
             InputError: it is a directory of this node alone, or not open to all.
         """
         count = len(alive_nodes())
-        if count > 1 and (blind := nodes_without(study)):
+        if count > 1 and (blind := nodes_without(directory)):
             remedy = (
                 "give --out a directory that all nodes share, or a URI such as s3://bucket/study"
-                if study.path
+                if directory.path
                 else "give those nodes a role or credentials that may read and write it"
             )
             raise InputError(
-                f"{study} is not there on {len(blind)} of {count} nodes "
+                f"{directory} is not there on {len(blind)} of {count} nodes "
                 f"({', '.join(blind)}); {remedy}"
             )
 

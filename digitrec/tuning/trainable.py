@@ -60,8 +60,8 @@ def train_stack(
     layer_sizes: tuple[int, ...],
     epochs_wanted: int,
     precision: Precision,
-    study: Folder,
-    question: str,
+    directory: Folder,
+    spec: str,
 ) -> None:
     """Train one stack; the function that Ray Tune runs in a worker.
 
@@ -76,13 +76,13 @@ def train_stack(
         layer_sizes: widths of the MLP, from input to output.
         epochs_wanted: how many to train.
         precision: of the factors of the matrix products.
-        study: the study directory.
-        question: the key of the study's question.
+        directory: the study directory.
+        spec: the key of the study's spec.
     """
     task = task_of(config)
     try:
         for metrics in reports(
-            task, shared, layer_sizes, epochs_wanted, precision, study, question, rays_place()
+            task, shared, layer_sizes, epochs_wanted, precision, directory, spec, rays_place()
         ):
             tune.report(metrics)
     except OSError as error:
@@ -95,8 +95,8 @@ def reports(
     layer_sizes: tuple[int, ...],
     epochs_wanted: int,
     precision: Precision,
-    study: Folder,
-    question: str,
+    directory: Folder,
+    spec: str,
     place: Place,
 ) -> Iterator[dict[str, Any]]:
     """Train a stack and yield what to report of each epoch; see `train_stack`.
@@ -106,7 +106,7 @@ def reports(
     """
     stack, key = task.stack, result_key(task.stack, epochs_wanted)
     try:
-        last = read_stack(study, question, key + SUFFIX).epochs[-1]
+        last = read_stack(directory, spec, key + SUFFIX).epochs[-1]
     except DamagedError:  # there is none, as a rule
         pass
     else:
@@ -128,7 +128,7 @@ def reports(
     kept = time.monotonic()
     epochs_reported = 0
     for training in train(
-        resume(study, question, task, key, model),
+        resume(directory, spec, task, key, model),
         stack,
         data,
         epochs=epochs_wanted,
@@ -139,10 +139,10 @@ def reports(
         if len(history) == epochs_wanted:
             labels, run = predictions.cpu().numpy(), describe_run(place, started)
             result = StackResult(stack=stack, epochs=history, predictions=labels, run=run)
-            write_stack(study, question, result, weights_of(stack, model))
-            remove_checkpoint(study, key)
+            write_stack(directory, spec, result, weights_of(stack, model))
+            remove_checkpoint(directory, key)
         elif time.monotonic() - kept >= INTERVAL:
-            write_checkpoint(study, question, key, training)
+            write_checkpoint(directory, spec, key, training)
             kept = time.monotonic()
         if training.totals.images == 0 and len(history) > epochs_reported:
             epochs_reported = len(history)
@@ -150,12 +150,12 @@ def reports(
             yield epoch_metrics(stack, history[-1]) | {"slow_precision": slow}
 
 
-def resume(study: Folder, question: str, task: Task, key: str, model: "StackedMLP") -> "Training":
+def resume(directory: Folder, spec: str, task: Task, key: str, model: "StackedMLP") -> "Training":
     """Return a task's training where it was kept last, or else at its beginning.
 
     Args:
-        study: the study directory.
-        question: the key of the study's question.
+        directory: the study directory.
+        spec: the key of the study's spec.
         task: what to train.
         key: of its result.
         model: initial weights; gets the kept ones.
@@ -164,12 +164,12 @@ def resume(study: Folder, question: str, task: Task, key: str, model: "StackedML
     from digitrec.engine.train import Training
 
     try:
-        training = read_checkpoint(study, question, key, model)
+        training = read_checkpoint(directory, spec, key, model)
     except DamagedError:  # the driver has set aside what was damaged: there is none
         if task.continues is None:
             return Training.of(model)
         try:
-            return read_finished(study, question, task.continues, task.stack, model)
+            return read_finished(directory, spec, task.continues, task.stack, model)
         except DamagedError as error:  # which the driver sees on a local file system only
             log(f"{task.stack.name} begins anew: {task.continues}: {error}")
             return Training.of(model)
@@ -224,10 +224,10 @@ def failure_text(error: Exception) -> str:
     return text if text.endswith(line) else f"{text}\n{line}"
 
 
-def keep_failure(study: Folder, stack: Stack, error: Exception) -> None:
+def keep_failure(directory: Folder, stack: Stack, error: Exception) -> None:
     """Write why a stack failed for good."""
     trials = [member.name for member in stack.members]
-    write_failure(study, stack.key, trials, failure_text(error))
+    write_failure(directory, stack.key, trials, failure_text(error))
 
 
 def task_config(task: Task) -> dict[str, Any]:

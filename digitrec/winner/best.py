@@ -41,15 +41,15 @@ def write_best(record: StudyRecord, winner: str | None, holdings: WinnerInputs) 
         for name in best.names():
             best.remove(name)
         return replace(record, best=None, validation=None)
-    weights = weights_of(record.directory, record.question, record.results, winner)
+    weights = weights_of(record.directory, record.spec, record.results, winner)
     validated = Classifier.from_parameters(weights, shared.scaler)
     validation = validate(winner, validated, shared)
-    write_validation(record.directory, record.question, validation)
+    write_validation(record.directory, record.spec, validation)
     about, scaler = describe_best(record, winner), shared.scaler
     refit = holdings.refit
     if refit is not None and refit.trial == winner:
         weights, scaler = _weights_of_refit(refit), refit.scaler
-        about["refit"] = {"rows": refit.question.data["train_rows"]}
+        about["refit"] = {"rows": refit.spec.data["train_rows"]}
     if holdings.test is not None:
         about["test"] = score(Classifier.from_parameters(weights, scaler), holdings.test)
     tensors = weights | {f"scaler.{name}": values for name, values in asdict(scaler).items()}
@@ -88,41 +88,41 @@ def score(classifier: Classifier, test: Digits) -> dict[str, Any]:
 
 
 def weights_of(
-    study: Folder, question: StudySpec, results: list[StackResult], name: str
+    directory: Folder, spec: StudySpec, results: list[StackResult], name: str
 ) -> Parameters:
     """Return the parameters of a trial after its last epoch.
 
     Raises:
         DamagedError: the file that holds them is not what it should be.
     """
-    found = results_after(question.epochs, results)
+    found = results_after(spec.epochs, results)
     keys = {trial.name: result.key for trial, result, _ in found}
-    return read_weights(study, question.key, keys[name], [name])[0]
+    return read_weights(directory, spec.key, keys[name], [name])[0]
 
 
 def describe_best(record: StudyRecord, winner: str) -> dict[str, Any]:
     """Return what `model.json` says of a model."""
-    question, trials = record.question, record.tables.trials
+    spec, trials = record.spec, record.tables.trials
     row = trials[trials["trial"] == winner].to_dict("records")[0]
     return {
         "format": 1,
         "trial": winner,
-        "layer_sizes": question.layer_sizes,
+        "layer_sizes": spec.layer_sizes,
         "activation": "relu",
         "configuration": {
-            **next(trial.values() for trial in question.trials() if trial.name == winner),
-            "epochs": question.epochs,
-            "precision": question.precision,
+            **next(trial.values() for trial in spec.trials() if trial.name == winner),
+            "epochs": spec.epochs,
+            "precision": spec.precision,
             "optimizer": "SGD",
         },
         "metrics": {name: float(row[name]) for name in METRICS},
-        "data": question.data,
-        "val_fraction": question.val_fraction,
-        "split_seed": question.split_seed,
-        "versions": question.versions,
+        "data": spec.data,
+        "val_fraction": spec.val_fraction,
+        "split_seed": spec.split_seed,
+        "versions": spec.versions,
     }
 
 
 def _weights_of_refit(refit: Refit) -> Parameters:
-    results, _ = read_stacks(refit.study, refit.question.key)
-    return weights_of(refit.study, refit.question, results, refit.trial)
+    results, _ = read_stacks(refit.directory, refit.spec.key)
+    return weights_of(refit.directory, refit.spec, results, refit.trial)

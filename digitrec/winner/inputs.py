@@ -11,8 +11,8 @@ from digitrec.store.spec import StudySpec
 class Refit:
     """The winner, trained again on all rows."""
 
-    study: Folder  # a study of one trial
-    question: StudySpec
+    directory: Folder  # a study of one trial
+    spec: StudySpec
     trial: str
     scaler: Scaler  # fitted on all rows
 

@@ -53,7 +53,7 @@ def write_predictions(
     source: str,
     target: str,
     *,
-    study: Path | None,
+    directory: Path | None,
     probabilities: bool,
     console: Console,
 ) -> Predictions:
@@ -66,7 +66,7 @@ def write_predictions(
         classifier: the model.
         source: what `blocks.read_blocks` reads.
         target: the file to write, whole or not at all.
-        study: the directory of the model's study, which is not written to; None: it is elsewhere.
+        directory: of the study, which is not written to; None: it is elsewhere.
         probabilities: whether to add columns `probability0` to `probability9`.
         console: for the progress bar, shown in a terminal only.
 
@@ -76,7 +76,7 @@ def write_predictions(
     """
     path = check_target(target)
     _check_is_another_file(source, path, target)
-    if study is not None and path.is_relative_to(study.resolve()):
+    if directory is not None and path.is_relative_to(directory.resolve()):
         raise InputError(
             f"{target}: this lies in the study directory, whose files are the study's own; give "
             "--to a name elsewhere"

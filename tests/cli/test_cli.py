@@ -262,16 +262,16 @@ def test_options_reach_the_request() -> None:
 @pytest.fixture
 def half_a_study(tmp_path: Path) -> Path:
     """One of two trials is finished."""
-    question = make_spec(
+    spec = make_spec(
         data=DATA | {"source": "sample"},
         space={"lr": [0.1, 0.5], "batch_size": [32], "seed": [0]},
         epochs=1,
     )
     study = Folder.at(tmp_path)
-    write_spec(study, question)
+    write_spec(study, spec)
     trials = Space.of(lr=(0.5,), batch_size=(32,)).trials()
     result = make_result(trials, [[EpochRecord(1, 10, 0.5, 0.8, 0.4, 0.9, 0.1)]])
-    write_stack(study, question.key, result, {})
+    write_stack(study, spec.key, result, {})
     return tmp_path
 
 

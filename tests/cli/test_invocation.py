@@ -93,7 +93,7 @@ def test_the_commands_of_a_verdict_run_where_they_are_printed(
 ) -> None:
     study = tmp_path / "study"
     study.mkdir()
-    write_spec(Folder.at(study), make_record(study).question)
+    write_spec(Folder.at(study), make_record(study).spec)
     ran = subprocess.run(
         [*words, "report", "study"],
         cwd=tmp_path,

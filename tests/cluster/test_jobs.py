@@ -69,8 +69,8 @@ class Cluster:
     def ask(self, path: str, method: str = "GET", token: str = TOKEN) -> Any:
         """Ask the dashboard."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        question = urllib.request.Request(self.address + path, method=method, headers=headers)
-        with urllib.request.urlopen(question, timeout=10) as answer:
+        spec = urllib.request.Request(self.address + path, method=method, headers=headers)
+        with urllib.request.urlopen(spec, timeout=10) as answer:
             return json.load(answer)
 
     @property
@@ -177,7 +177,7 @@ WRONG = [
     (["--address", "http://h:x"], {}, "http://h:x is not the address of a dashboard"),
     ([], {"RAY_AUTH_TOKEN_PATH": ""}, "asks for a token, and there is none here"),
     ([], {"RAY_AUTH_TOKEN_PATH": "/no/file"}, "RAY_AUTH_TOKEN_PATH: there is no token in /no/file"),
-    ([], {"RAY_AUTH_TOKEN": "wrong"}, "does not take the token of RAY_AUTH_TOKEN"),
+    ([], {"RAY_AUTH_TOKEN": "wrong"}, "rejects the token from RAY_AUTH_TOKEN"),
     (["--data", "/no/file.csv"], {}, "/no/file.csv: there is no such file"),
 ]
 
@@ -400,8 +400,8 @@ def test_test_data_goes_to_the_head_as_data_does(project: Path) -> None:
     [
         ("results/old.csv", "results/old.csv: is git-ignored, so Ray would not upload it; name"),
         ("no.csv", "no.csv: there is no such file here"),
-        ("../outside.csv", "../outside.csv: lies outside the project"),
-        ("large.csv", "large.csv: its 11 MiB are too much to upload with a job"),
+        ("../outside.csv", "../outside.csv: lies outside the project and"),
+        ("large.csv", "large.csv: 11 MiB are too much to upload with a job"),
         ("https://host/train.csv", "https://host/train.csv: cannot be read; DATA is"),
     ],
 )

@@ -246,7 +246,7 @@ def test_the_command_asks_the_question_again(source: str, tmp_path: Path) -> Non
     words = shlex.split(summarise(record, []).command)
     assert words[0] == "digitrec"
     request = make_request(make_parser().parse_args(words[1:]))
-    asked = record.question
+    asked = record.spec
     assert request.space.trials() == asked.trials()
     assert (request.data, request.epochs, request.val_fraction, request.precision) == (
         *(source, asked.epochs, asked.val_fraction, asked.precision),

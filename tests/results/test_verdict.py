@@ -75,7 +75,7 @@ def study(
             predictions[trial][wrong] += 1
     return StudyRecord(
         directory=Folder.at("results/made"),
-        question=_question([point for point in fates if point not in confirmed], epochs, confirmed),
+        spec=_spec([point for point in fates if point not in confirmed], epochs, confirmed),
         results=[],
         tables=Tables(
             pd.DataFrame(trial_rows, columns=[*names, *(set(TRIAL_COLUMNS) - set(names))]),
@@ -114,7 +114,7 @@ def _epochs(
     ]
 
 
-def _question(grid: list[Point], epochs: int, confirmed: Sequence[Point]) -> StudySpec:
+def _spec(grid: list[Point], epochs: int, confirmed: Sequence[Point]) -> StudySpec:
     names = [*HYPERPARAMETERS, "seed"]
     values = (sorted(set(values)) for values in zip(*grid, strict=True))
     return StudySpec(
@@ -704,7 +704,7 @@ def timed(record: StudyRecord, stacks: Stacks) -> StudyRecord:
         members = tuple(
             Trial(Configuration(lr=lr, batch_size=size), seed) for lr, size, seed in points
         )
-        epochs = record.question.epochs
+        epochs = record.spec.epochs
         history = [EpochRecord(e, e, 0.1, 0.9, 0.1, 0.9, seconds / epochs) for e in (1, 2, 3)]
         run = Run(
             node="node",
@@ -796,7 +796,7 @@ def test_one_validation_image_is_one_image() -> None:
         record,
         labels=record.labels[:1],
         predictions={trial: labels[:1] for trial, labels in record.predictions.items()},
-        question=replace(record.question, data=record.question.data | {"val_rows": 1}),
+        spec=replace(record.spec, data=record.spec.data | {"val_rows": 1}),
     )
     findings = found(one)
     assert "of the 1 validation image (" in findings["winner"].sentence
@@ -843,8 +843,8 @@ def test_the_saved_models_seed_need_not_be_one_that_confirmed_its_configuration(
 
 def test_a_command_asks_the_question_of_its_study_again() -> None:
     record = study(PLAIN, epochs=5)
-    question = replace(record.question, val_fraction=0.25, precision="bf16")
-    words = shlex.split(tune_command(replace(record, question=question)))
+    spec = replace(record.spec, val_fraction=0.25, precision="bf16")
+    words = shlex.split(tune_command(replace(record, spec=spec)))
     request = cli.make_request(cli.make_parser().parse_args(words[1:]))
     assert request == Request(
         data="my digits.csv",
@@ -859,15 +859,15 @@ def test_a_command_asks_the_question_of_its_study_again() -> None:
 def test_options_at_their_defaults_are_left_out() -> None:
     record = study(PLAIN)
     default = Request()
-    question = replace(
-        record.question,
-        data=record.question.data | {"source": default.data},
+    spec = replace(
+        record.spec,
+        data=record.spec.data | {"source": default.data},
         space=default.space.to_json(),
         epochs=default.epochs,
         val_fraction=default.val_fraction,
         precision=default.precision,
     )
-    command = tune_command(replace(record, question=question))
+    command = tune_command(replace(record, spec=spec))
     assert shlex.split(command) == ["digitrec", "tune", "--out", str(record.directory)]
 
 

@@ -202,10 +202,10 @@ def test_temporary_files_are_removed_by_our_names_in_our_folders_only(study: Pat
 
 def test_no_temporary_file_is_removed_before_another_study_is_refused(study: Path) -> None:
     (study / f".{HEX}.tmp").write_text("x")
-    question = read_spec(Folder.at(study))
-    question.data["fingerprint"] = "another"
+    spec = read_spec(Folder.at(study))
+    spec.data["fingerprint"] = "another"
     with pytest.raises(InputError, match="holds another study"):
-        open_study(Folder.at(study), question, Console(quiet=True))
+        open_study(Folder.at(study), spec, Console(quiet=True))
     assert (study / f".{HEX}.tmp").exists()
 
 
@@ -216,7 +216,7 @@ def test_no_temporary_file_is_removed_before_another_study_is_refused(study: Pat
 def test_a_special_file_is_damage_and_is_not_waited_for(
     name: str, kind: str, study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    question = read_spec(Folder.at(study))
+    spec = read_spec(Folder.at(study))
     name = "validation.safetensors" if name == "validation" else name
     put(kind, study / name)
     if name == "study.json":
@@ -230,18 +230,18 @@ def test_a_special_file_is_damage_and_is_not_waited_for(
         assert name.endswith(MODEL) or read_best(Folder.at(study)) is None
         with pytest.raises(InputError, match=r"best/model.*: it is a .*, not a regular file"):
             load_classifier(Folder.at(study) / "best")
-    open_study(Folder.at(study), question, Console(quiet=True))
+    open_study(Folder.at(study), spec, Console(quiet=True))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["stacks/*.safetensors", "weights/*", "checkpoints/*"])
 def test_a_special_file_among_the_stacks_is_set_aside(kind: str, name: str, study: Path) -> None:
-    place, question = Folder.at(study), read_spec(Folder.at(study))
+    place, spec = Folder.at(study), read_spec(Folder.at(study))
     put(kind, sorted(study.glob(name))[0])
     said = io.StringIO()
-    open_study(place, question, Console(file=said, width=300))
+    open_study(place, spec, Console(file=said, width=300))
     assert "not a regular file" in said.getvalue() or "are damaged" in said.getvalue()
-    assert find_damage(place, question.key) == []
+    assert find_damage(place, spec.key) == []
     assert read_record(place).damaged == []
 
 
@@ -325,11 +325,11 @@ def test_a_hundred_damaged_files_are_named_and_the_others_are_counted(study: Pat
     for number in range(250):
         (study / "stacks" / f"stray-{number:03}.safetensors").write_bytes(b"")
     place = Folder.at(study)
-    question, said = read_spec(place), io.StringIO()
+    spec, said = read_spec(place), io.StringIO()
     listed = summarise(read_record(place), []).damaged
     assert len(listed) == 101
     assert listed[-1] == "and 150 more files"
-    open_study(place, question, Console(file=said, width=200))
+    open_study(place, spec, Console(file=said, width=200))
     assert said.getvalue().count("set aside") == 101
     assert "set aside and 150 more files" in said.getvalue()
     assert len(list((study / "damaged").iterdir())) == 250
@@ -339,8 +339,8 @@ def test_the_name_of_a_damaged_file_gives_no_orders_to_the_terminal(study: Path)
     for name in ("[red]", "[bold]", "\x1b]0;title\x07", "\udcff", "a\nb"):
         (study / "stacks" / f"{name}.safetensors").write_bytes(b"")
     place, said = Folder.at(study), io.StringIO()
-    question = read_spec(place)
-    open_study(place, question, Console(file=said, width=200))
+    spec = read_spec(place)
+    open_study(place, spec, Console(file=said, width=200))
     lines = said.getvalue().splitlines()
     assert len(lines) == 5
     assert "set aside stacks/[red].safetensors: " in said.getvalue()

@@ -185,7 +185,7 @@ def test_a_model_that_is_not_there_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path) == f"model.json: {missing}"
     (tmp_path / "model.safetensors").unlink()
     (tmp_path / "model.safetensors").mkdir()
-    assert refusal(tmp_path) == "model.safetensors: Is a directory"
+    assert refusal(tmp_path) == "model.safetensors: it is a directory, not a regular file"
 
 
 class Trap:

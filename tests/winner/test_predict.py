@@ -66,7 +66,7 @@ def refusal(source: str, to: str = "submission.csv") -> str:
             make_classifier(),
             source,
             to,
-            study=Path("study"),
+            directory=Path("study"),
             probabilities=False,
             console=console,
         )
@@ -118,7 +118,7 @@ def test_the_score_counts_labels_by_row_and_predictions_by_column() -> None:
         make_classifier(),
         source,
         "s.csv",
-        study=None,
+        directory=None,
         probabilities=False,
         console=Console(quiet=True),
     )
@@ -252,7 +252,7 @@ def test_a_terminal_shows_the_progress_and_a_log_does_not() -> None:
     for is_terminal in (True, False):
         console = Console(file=io.StringIO(), force_terminal=is_terminal)
         write_predictions(
-            make_classifier(), source, "s.csv", study=None, probabilities=False, console=console
+            make_classifier(), source, "s.csv", directory=None, probabilities=False, console=console
         )
         assert isinstance(console.file, io.StringIO)
         assert ("10,000 images" in console.file.getvalue()) == is_terminal

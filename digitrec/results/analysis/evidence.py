@@ -47,7 +47,7 @@ class Evidence:
     """A record and what follows from it, computed when a rule first asks for it."""
 
     def __init__(self, record: StudyRecord) -> None:
-        self.record, self.spec = record, record.question
+        self.record, self.spec = record, record.spec
         self.trials = record.tables.trials
         self.named = named_hyperparameters(self.trials)
 

@@ -18,7 +18,7 @@ def tune_command(record: StudyRecord, changes: dict[str, Any] | None = None) -> 
         record: of the study.
         changes: hyperparameters and seed (lists), epochs, confirm, confirm_seeds.
     """
-    spec = record.question
+    spec = record.spec
     seeds = {int(point["seed"]) for point in spec.confirmed}
     asked = {
         **spec.space,

@@ -21,7 +21,7 @@ MOST_LINEAR = 30  # trials; above, the steps that matter are the first ones
 
 def make_best_of_n(inputs: FigureInputs) -> Chart | Omission:
     """Return the figure of the best of n trials of a study."""
-    confirmed = inputs.trials["trial"].isin(inputs.record.question.confirmed_trials)
+    confirmed = inputs.trials["trial"].isin(inputs.record.spec.confirmed_trials)
     frame = summarise_best_of_n(inputs.trials[~confirmed])  # those of leaders are no random draws
     if len(frame) < 2:
         return Omission(title=TITLE, reason="it takes two trials that completed")

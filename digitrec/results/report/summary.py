@@ -132,7 +132,7 @@ def _column_of(name: str) -> Column:
 
 def summarise(record: StudyRecord, findings: Sequence[Finding]) -> Summary:
     """Return what a report says about a study."""
-    trials, spec = record.tables.trials, record.question
+    trials, spec = record.tables.trials, record.spec
     evidence, columns = Evidence(record), choose_columns(trials)
     return Summary(
         name=visible(PurePath(str(spec.data["source"])).name),
@@ -155,7 +155,7 @@ def summarise(record: StudyRecord, findings: Sequence[Finding]) -> Summary:
 
 def rank_trials(record: StudyRecord) -> pd.DataFrame:
     """Return the completed trials of a study, the winner first."""
-    return rank(record.tables.trials, record.question.confirmed_trials)
+    return rank(record.tables.trials, record.spec.confirmed_trials)
 
 
 def describe_model(record: StudyRecord) -> str:
