@@ -27,7 +27,7 @@ OBJECT_STORES = ("s3://", "gs://", "gcs://")
 
 MIB = 2**20
 MOST_BYTES = 4096 * MIB  # read at once; the weights of a stack of 4,000 trials take as much
-MOST_JSON_BYTES = 32 * MIB  # study.json of the largest study takes a fraction; parsing takes 20 x
+MOST_JSON_BYTES = 8 * MIB  # study.json of the largest study takes 1; parsing takes 30 times as much
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp")
 
@@ -207,7 +207,11 @@ class LocalFolder(Folder):
     def entries(self) -> list[str]:
         """Return the names of files and folders, sorted, without hidden ones."""
         try:
-            with self._opened() as directory, os.scandir(directory) as found:
+            with (
+                _named(self.path),
+                self._opened() as directory,
+                os.scandir(directory) as found,
+            ):
                 names = [
                     entry.name + ("/" if entry.is_dir(follow_symlinks=False) else "")
                     for entry in found
@@ -233,7 +237,7 @@ class LocalFolder(Folder):
 
     def remove_temporaries(self) -> None:
         """Remove the temporary files of writers that were killed; nobody else may be writing."""
-        with suppress(FileNotFoundError), self._opened() as directory:
+        with suppress(FileNotFoundError), _named(self.path), self._opened() as directory:
             with os.scandir(directory) as found:
                 left = [
                     entry.name
