@@ -1,4 +1,4 @@
-"""Studies for tests: real ones of the sample, and made ones whose outcome a test chooses."""
+"""Studies for tests: real ones of the sample, and artificial ones whose results a test chooses."""
 
 import io
 import math
