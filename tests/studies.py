@@ -66,8 +66,8 @@ def run(
     request = Request(space=space, epochs=epochs, out=str(out), **options)  # type: ignore[arg-type]
     with pytest.MonkeyPatch.context() as patched:
         if not pictures:
-            patched.setattr("digitrec.results.figures.plots.draw_all", lambda *_: None)
-            patched.setattr("digitrec.results.outcome.write_report", lambda *_: None)
+            for name in ("draw_sections", "write_plots", "write_report"):
+                patched.setattr(f"digitrec.results.outcome.{name}", lambda *_: None)
         return run_study(request, console or Console(file=io.StringIO()), runner)
 
 

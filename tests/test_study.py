@@ -26,7 +26,7 @@ from rich.console import Console
 from safetensors.numpy import load_file
 
 from digitrec.cli import main as cli
-from digitrec.cli.display import describe
+from digitrec.cli.display import describe, describe_verdict
 from digitrec.data.digits import fit_scaler, read_digits, split_rows
 from digitrec.errors import InputError
 from digitrec.request import Request
@@ -283,9 +283,9 @@ def test_a_study_of_which_every_trial_diverged_says_what_to_try(tmp_path: Path) 
     assert pd.read_csv(tmp_path / "trials.csv")["status"].to_list() == ["diverged"] * 2
     assert len(pd.read_csv(tmp_path / "epochs.csv")) == 2
     assert not (tmp_path / "best").exists()
-    said = "\n".join(describe(result))
+    said = "\n".join(describe_verdict(result.findings) + describe(result))
     assert "2 of 2 trials diverged." in said
-    assert "No trial has completed, so there is no winner." in said
+    assert "There is no winner. All 2 trials diverged" in said
     assert "--lr 0.1,1.0 " in str(result.findings[0].command)
 
 
@@ -438,7 +438,7 @@ def test_workers_are_counted_node_by_node(cpus: float, gpus: float, workers: int
 def test_a_request_says_what_is_wrong_with_it() -> None:
     for options, message in (
         ({"epochs": 0}, "epochs 0 is not a whole number above 0"),
-        ({"val_fraction": 1.0}, "val-fraction 1.0 is not within 0 and 1"),
+        ({"val_fraction": 1.0}, "val-fraction 1.0 is not between 0 and 1"),
         ({"stack_size": 0}, "stack-size 0 is neither 'auto' nor a whole number above 0"),
         ({"cpus_per_stack": 0}, "cpus-per-stack 0 is neither a fraction up to 1 nor a whole"),
         ({"gpus_per_stack": 1.5}, "gpus-per-stack 1.5 is neither a fraction up to 1 nor a whole"),

@@ -27,7 +27,7 @@ OBJECT_STORES = ("s3://", "gs://", "gcs://")
 
 MIB = 2**20
 MOST_BYTES = 4096 * MIB  # of a file; the weights of a stack of 4,000 trials take this much
-MOST_JSON_BYTES = 32 * MIB  # the largest study.json is far smaller; parsing takes 20 x as much
+MOST_JSON_BYTES = 8 * MIB  # the largest study.json has 1 MiB; parsing takes 30 times as much
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp")
 
@@ -207,7 +207,11 @@ class LocalFolder(Folder):
     def entries(self) -> list[str]:
         """Return the names of files and folders, sorted, without hidden ones."""
         try:
-            with self._opened() as directory, os.scandir(directory) as found:
+            with (
+                _named(self.path),
+                self._opened() as directory,
+                os.scandir(directory) as found,
+            ):
                 names = [
                     entry.name + ("/" if entry.is_dir(follow_symlinks=False) else "")
                     for entry in found
@@ -233,7 +237,7 @@ class LocalFolder(Folder):
 
     def remove_temporaries(self) -> None:
         """Remove the temporary files of killed writers; no other process may be writing here."""
-        with suppress(FileNotFoundError), self._opened() as directory:
+        with suppress(FileNotFoundError), _named(self.path), self._opened() as directory:
             with os.scandir(directory) as found:
                 left = [
                     entry.name

@@ -1,5 +1,6 @@
 """A study directory that somebody else may write in: nothing redirected, emptied or waited for."""
 
+import errno
 import io
 import json
 import os
@@ -18,7 +19,7 @@ from digitrec.results.report.summary import summarise
 from digitrec.store import folder as folder_module
 from digitrec.store.best import ABOUT, MODEL, read_best
 from digitrec.store.directory import INNER, check_directory, find_damage, remove_temporaries
-from digitrec.store.folder import BucketFolder, Folder, LocalFolder
+from digitrec.store.folder import BucketFolder, Folder, LocalFolder, describe_error
 from digitrec.store.record import read_record
 from digitrec.store.spec import read_spec
 from digitrec.store.stacks import clear_failures, read_failures
@@ -265,10 +266,10 @@ def test_a_file_that_is_exchanged_after_the_check_is_not_waited_for(
 
 
 def test_a_file_of_no_plausible_size_is_not_read(study: Path) -> None:
-    for name, size in (("study.json", 2**25 + 1), (f"best/{MODEL}", 2**30 + 1)):
+    for name, size in (("study.json", 2**23 + 1), (f"best/{MODEL}", 2**30 + 1)):
         with (study / name).open("r+b") as file:
             file.truncate(size)
-    with pytest.raises(InputError, match=r"study\.json: it has 33,554,433 bytes"):
+    with pytest.raises(InputError, match=r"study\.json: it has 8,388,609 bytes"):
         read_record(Folder.at(study))
     with pytest.raises(InputError, match=r"model\.safetensors: it has 1,073,741,825 bytes"):
         load_classifier(Folder.at(study) / "best")
@@ -363,3 +364,17 @@ def test_a_question_of_more_trials_than_a_study_can_have_is_refused_at_once(
 def test_the_model_of_a_directory_is_still_read_by_its_path(study: Path) -> None:
     assert load_classifier(study / "best").pixels == 6
     assert isinstance(Folder.at(study), LocalFolder)
+
+
+def test_a_folder_that_may_not_be_read_is_named_by_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deny(*_: object, **__: object) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "stacks")
+
+    stacks = Folder.at(tmp_path) / "stacks"
+    monkeypatch.setattr(os, "open", deny)
+    for operation in (stacks.names, lambda: stacks.read("a"), lambda: stacks.remove("a")):
+        with pytest.raises(PermissionError) as caught:
+            operation()
+        assert describe_error(caught.value).startswith(f"{stacks}")
