@@ -143,7 +143,7 @@ def make_record(
 
 
 def make_spec(**changes: Any) -> StudySpec:
-    """The question of a small study; `changes` are fields of `StudySpec`."""
+    """The spec of a small study; `changes` are fields of `StudySpec`."""
     fields: dict[str, Any] = {
         "data": DATA,
         "space": {"lr": list(LRS), "batch_size": list(BATCH_SIZES), "seed": [0]},

@@ -58,7 +58,7 @@ assert set(trials["spice"]) == {1.0, 2.0} and set(trials["flavour"]) == {"plain"
 assert set(trials["status"]) == {"completed"}
 assert len(rank_configurations(trials)) == 8
 
-stacks, damaged = read_stacks(request.directory, result.record.question.key)
+stacks, damaged = read_stacks(request.directory, result.record.spec.key)
 assert not damaged
 assert len({stack.key for stack in stacks}) == len(stacks)
 for stack in stacks:
