@@ -24,7 +24,7 @@ help: ## list the commands
 	@echo
 	@echo "make tune DATA=train.csv OUT=results/kaggle ARGS=\"--epochs 10\" tunes on a file of yours."
 
-# Exact versions come from the lock file; made once, and again when the lock or the project changes.
+# Installs exact versions from the lock file: once, and again when the lock or the project changes.
 $(READY): $(LOCK) pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "digitrec needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.12 ..."; exit 2; }
@@ -39,10 +39,11 @@ tune: $(READY) ## search the grid: DATA=sample|openml|FILE, OUT=directory, ARGS=
 predict: $(READY) ## recognise digits: DIR=study directory, IMAGES=sample|openml|FILE, TO=submission.csv
 	$(if $(IMAGES),,$(error make predict needs IMAGES=FILE, the images to recognise))
 	@$(BIN)/digitrec predict '$(DIR)' '$(IMAGES)' --to '$(TO)' $(ARGS)
-report: $(READY) ## draw the tables, figures and report of a study again: DIR=directory
+
+report: $(READY) ## write the tables, figures and report of a study again: DIR=directory
 	@$(BIN)/digitrec report '$(DIR)' $(ARGS)
 
-cluster: $(READY) ## start a Ray cluster on this machine to practise on: PORT=8265 of its dashboard
+cluster: $(READY) ## start a Ray cluster on this machine for practice: PORT=8265 (dashboard)
 	@$(BIN)/python -m cluster.local start --dashboard-port '$(PORT)' $(ARGS)
 
 submit: $(READY) ## search the grid on a Ray cluster: DATA=..., OUT=..., ADDRESS=http://HEAD:8265, ARGS="..."
@@ -58,16 +59,16 @@ test: $(READY) ## run the tests
 test-fast: $(READY) ## run the tests that need neither Ray nor a browser, within a minute
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not (ray or cluster or browser or slow)' $(ARGS)
 
-coverage: $(READY) ## run the tests and measure which branches they take, in this process
+coverage: $(READY) ## run the tests and measure branch coverage in the test process
 	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
 
-soak: $(READY) ## cut a study at 200 points and compare; an hour or two: ARGS="--cuts 50 --minutes 15"
+soak: $(READY) ## interrupt a study at 200 points and compare results; an hour or two: ARGS="--cuts 50 --minutes 15"
 	@$(BIN)/python -m tests.soak $(ARGS)
 
-fuzz: $(READY) ## damage the files of a study 20,000 times and read them; a quarter of an hour: ARGS="--files 500"
+fuzz: $(READY) ## damage study files 20,000 times and check that readers report it; 15 minutes: ARGS="--files 500"
 	@$(BIN)/python -m tests.fuzz $(ARGS)
 
-bench: $(READY) ## race the plain loop and Ray Tune as usually written: DATA=..., ARGS="--rounds 3"
+bench: $(READY) ## compare speed with the plain loop and usual Ray Tune code: DATA=..., ARGS="--rounds 3"
 	@$(BIN)/python -m tests.benchmarks.bench --data '$(DATA)' $(if $(OUT),--out '$(OUT)') $(ARGS)
 
 check: $(READY) ## check format, lint and types
@@ -75,11 +76,11 @@ check: $(READY) ## check format, lint and types
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 
-format: $(READY) ## format the code and mend what lint can mend
+format: $(READY) ## format the code and apply automatic lint fixes
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --quiet --fix .
 
-lock: ## write the lock file anew with the newest versions that pyproject.toml admits
+lock: ## rewrite the lock file with the newest versions that pyproject.toml allows
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,launch]'

@@ -1,4 +1,4 @@
-"""The errors that digitrec raises itself, exit codes, and the message that follows a Ctrl-C."""
+"""The errors that digitrec raises, the exit codes, and the message after a Ctrl-C."""
 
 COMPLETE, UNFINISHED, WRONG_INPUT = 0, 1, 2  # exit codes
 
@@ -6,23 +6,23 @@ STOPPED = "digitrec: stopped."
 
 
 class InputError(ValueError):
-    """The command or its input is wrong; the message says what, where, and what is accepted."""
+    """The command or its input is wrong; the message names the fault, its place and valid input."""
 
 
 class DamagedError(Exception):
-    """A file does not hold what it should; the message says why.
+    """A file is damaged; the message says how.
 
-    Not a ValueError, and no InputError is one: whoever expects damage does not catch the latter.
+    Not related to InputError, so that code that handles damage does not catch wrong input.
     """
 
 
 def visible(text: str, kept: str = "") -> str:
-    r"""Return text with an escape, such as \x1b, for every character that does not show.
+    r"""Return text with an escape, such as \x1b, for every non-printable character.
 
-    The name of a file may hold control characters that a terminal would obey.
+    The name of a file may contain control characters, which a terminal would execute.
 
     Args:
-        text: any.
+        text: the text to show.
         kept: characters that stay as they are.
     """
     return "".join(

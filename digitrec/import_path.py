@@ -1,8 +1,8 @@
-"""Where modules are imported from: not the working directory.
+"""Keep the working directory off the import path.
 
-People start digitrec in folders of downloaded data. A `pandas.py` there would be imported in place
-of pandas, by the driver and by Ray's workers, so the working directory is kept off their paths,
-unless it is the only place that this package is found in.
+People start digitrec in directories of downloaded data. A `pandas.py` there would be imported
+instead of pandas, by the driver and by Ray's workers. So the working directory is kept off their
+paths, unless this package can be found nowhere else.
 """
 
 import os
@@ -15,14 +15,14 @@ PACKAGE = Path(__file__).resolve().parent
 
 
 def leave_out_working_directory() -> None:
-    """Take the working directory off the path, where `python -m` puts it first."""
+    """Remove the working directory from the import path, where `python -m` puts it first."""
     with suppress(FileNotFoundError):  # the working directory is gone: nothing is imported from it
         if _is_working_directory(sys.path[0]) and not needs_working_directory():
             del sys.path[0]
 
 
 def needs_working_directory() -> bool:
-    """Return whether this package is found in the working directory only."""
+    """Return whether this package can be found in the working directory only."""
     if Path.cwd() != PACKAGE.parent:
         return False
     elsewhere = [entry for entry in sys.path if not _is_working_directory(entry)]

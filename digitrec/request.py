@@ -1,4 +1,4 @@
-"""What a person asks for, checked; light to import, so that a wrong option is said at once.
+"""A checked request for a study; quick to import, so that a wrong option is reported at once.
 
 Each field is declared once: default, help and option. `digitrec.cli.options` makes the options
 of the command line from them, `option_words` the command that asks for a request.
@@ -21,15 +21,15 @@ IN_A_RAY_JOB = JOB_CONFIG in os.environ
 
 
 class Option(NamedTuple):
-    """How the command line asks for a field of `Request`."""
+    """The command-line option of a field of `Request`."""
 
     group: str  # heading in the help
     metavar: str
     help: str
     parse: Callable[[str], Any] = str  # a value from its text; raises ValueError
-    kind: str = "text"  # what the text has to be
+    kind: str = "text"  # the kind of text expected
     choices: tuple[str, ...] = ()
-    former: str | None = None  # an older name of the option, which is still understood
+    former: str | None = None  # an older name of the option, which still works
 
 
 def option_name(name: str) -> str:
@@ -52,7 +52,7 @@ def _option(default: Any, group: str, metavar: str, help: str, **more: Any) -> A
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What a person asks for.
+    """A request for a study; its fields are the options of `digitrec tune`.
 
     Raises:
         InputError: a value is out of its range.
@@ -165,18 +165,18 @@ class Request:
 
     @property
     def directory(self) -> Folder:
-        """The study directory, absolute: workers run elsewhere."""
+        """The study directory; absolute, since workers run in other directories."""
         name = Path(self.data).name.split(".")[0]
         return Folder.at(self.out or Path("results") / name)
 
 
 def options_of_request() -> dict[str, Option]:
-    """Return the options of the fields, by name; the search space has its own."""
+    """Return the options of the fields, by name; those of the search space are not included."""
     return {each.name: each.metadata["option"] for each in fields(Request) if each.metadata}
 
 
 def default_of(name: str) -> Any:
-    """Return the default of a field that has one, which not every place can make a request for."""
+    """Return the default of a field, without making a request."""
     return next(each.default for each in fields(Request) if each.name == name)
 
 
@@ -215,7 +215,7 @@ def check_name(what: str, name: str) -> None:
     """Check the name of a file, a directory or a cluster.
 
     Raises:
-        InputError: it is empty, or not UTF-8, as Ray, Parquet and JSON need it.
+        InputError: it is empty, or not UTF-8, which Ray, Parquet and JSON require.
     """
     _check(bool(name.strip()), f"{what} is empty; give a value")
     try:

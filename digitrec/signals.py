@@ -1,8 +1,7 @@
-"""SIGTERM treated as a person's Ctrl-C, and Ctrl-C put off where it would do harm.
+"""SIGTERM treated like Ctrl-C, and Ctrl-C deferred where it would do harm.
 
-Ray's core has a handler of its own for SIGTERM, which aborts the process, and it is in force for a
-part of Ray's start; any thread may be the one that it runs in. So SIGTERM is blocked in all threads
-and a thread of ours waits for it.
+During part of its start, Ray's core handles SIGTERM itself and aborts the process; any thread may
+run that handler. So SIGTERM is blocked in all threads, and a thread of this module waits for it.
 """
 
 import os
@@ -17,13 +16,13 @@ from types import FrameType
 
 @contextmanager
 def sigterm_as_sigint() -> Iterator[None]:
-    """Let SIGTERM do in this block what Ctrl-C does.
+    """Give SIGTERM the effect of Ctrl-C in this block.
 
-    To be entered before threads are started. Those that there are already do not block SIGTERM: one
-    of them may get it, run whatever handler is in force, and not wake the main thread.
+    Enter this before starting threads: existing threads do not block SIGTERM, so one of them may
+    receive it, run the current handler and not wake the main thread.
 
-    Where Ctrl-C is ignored, as scripts have it for what they start in the background, it no longer
-    is: SIGTERM could not be told from it.
+    If Ctrl-C was ignored, as shells do for background processes of scripts, it no longer is:
+    otherwise SIGTERM would be ignored too.
     """
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -37,7 +36,7 @@ def sigterm_as_sigint() -> Iterator[None]:
         yield
     finally:
         ended.set()
-        assert waiter.ident is not None, "a thread that was started has one"
+        assert waiter.ident is not None, "a started thread has an identifier"
         signal.pthread_kill(waiter.ident, signal.SIGTERM)
         woken.set()
         waiter.join()
@@ -46,12 +45,12 @@ def sigterm_as_sigint() -> Iterator[None]:
 
 
 class Interrupted(Exception):
-    """A Ctrl-C, at a point where it is safe to stop."""
+    """A Ctrl-C that takes effect at a point where it is safe to stop."""
 
 
 @dataclass(slots=True)
 class Interruption:
-    """Whether there was a Ctrl-C that has yet to take effect."""
+    """Whether a Ctrl-C came that has not taken effect yet."""
 
     came: bool = False
 
@@ -67,9 +66,9 @@ class Interruption:
 
 @contextmanager
 def sigint_noted() -> Iterator[Interruption]:
-    """Only note the first Ctrl-C in this block; the second has its effect at once.
+    """Only note the first Ctrl-C in this block; the second takes effect at once.
 
-    Outside the main thread, which is the one that signals interrupt, there is nothing to note.
+    Outside the main thread this does nothing, since signals interrupt the main thread only.
     """
     interruption = Interruption()
     if threading.current_thread() is not threading.main_thread():
@@ -90,7 +89,7 @@ def sigint_noted() -> Iterator[Interruption]:
 
 @contextmanager
 def sigint_put_off() -> Iterator[None]:
-    """Put the first Ctrl-C in this block off until its end; the second has its effect at once."""
+    """Defer the first Ctrl-C in this block until its end; the second takes effect at once."""
     with sigint_noted() as interruption:
         yield
     if interruption.came:
@@ -98,7 +97,7 @@ def sigint_put_off() -> Iterator[None]:
 
 
 def _pass_on(ended: threading.Event, woken: threading.Event) -> None:
-    """Turn every SIGTERM into a SIGINT of the main thread, which its system calls notice."""
+    """Turn every SIGTERM into a SIGINT to the main thread, which interrupts its system calls."""
     main = threading.main_thread().ident
     assert main is not None, "the main thread runs"
     while True:
@@ -111,7 +110,7 @@ def _pass_on(ended: threading.Event, woken: threading.Event) -> None:
 
 @cache
 def _unblock_in_children() -> None:
-    """Let the processes that are forked from this one, as Ray's are, end on SIGTERM."""
+    """Unblock SIGTERM in processes forked from this one, such as Ray's, so that it ends them."""
     os.register_at_fork(
         after_in_child=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     )

@@ -1,4 +1,4 @@
-"""A study: from a request to what it came to."""
+"""A study from its request to its result."""
 
 import importlib.metadata
 import platform
@@ -43,30 +43,30 @@ from digitrec.winner.inputs import WinnerInputs
 if TYPE_CHECKING:
     from digitrec.results.outcome import StudyResult
 
-PACKAGED = ("sample", "openml")  # sources that are no files
-MOST_LEAKED = 0.01  # of the test images: some digits of two collections are the same by chance
+PACKAGED = ("sample", "openml")  # sources that are not files
+MOST_LEAKED = 0.01  # share of the test images; a few digits of two collections can coincide
 FEW_VAL_ROWS = 100  # with fewer, accuracy moves in steps of more than a percentage point
-SPLIT_SEED = 42  # of the plain training loop, whose validation rows these are
+SPLIT_SEED = 42  # that of the plain training loop, so that both use the same validation rows
 
 
 def run_study(
     request: Request, console: Console, make_runner: MakeRunner = Session
 ) -> "StudyResult":
-    """Train what the study directory does not hold yet, then write its tables, model and figures.
+    """Train the missing trials of a study, then write its tables, model and figures.
 
     Args:
-        request: what to search for, and where.
+        request: describes the search.
         console: shows the progress.
-        make_runner: makes what trains the stacks; Ray, unless a test has it otherwise.
+        make_runner: makes the runner that trains the stacks: on Ray, except in tests.
 
     Raises:
         InputError: the data, the directory or the resources do not fit the request, or another run
-            works in the directory; nothing was trained.
+            uses the directory; nothing was trained.
     """
     timings = Timings()
     directory = request.directory
     check_free(directory)
-    if directory.path:  # a bucket is not waited for before it is known to answer
+    if directory.path:  # a bucket is checked once `prepare` has shown that it answers
         check_directory(directory)
     with timings.part("read the data"), console.status(f"Reading {escape(request.data)}"):
         digits = read_digits(request.data)
@@ -88,7 +88,7 @@ def run_study(
         if request.confirm:
             spec = rounds.confirm(spec)
         refitted = rounds.refit(spec) if request.refit else None
-        with sigint_put_off():  # what is finished gets its tables
+        with sigint_put_off():  # so that the finished trials get their tables
             rounds.end()
             from digitrec.results.outcome import conclude
 
@@ -98,7 +98,7 @@ def run_study(
 
 
 def share(digits: Digits, split: Split, spec: StudySpec) -> SharedData:
-    """Return what all trials of a study share; the scaler is fitted on the training rows."""
+    """Return the data that all trials of a study share; the scaler is fitted on training rows."""
     return SharedData(
         key=spec.key,
         images=digits.images,
@@ -109,7 +109,7 @@ def share(digits: Digits, split: Split, spec: StudySpec) -> SharedData:
 
 
 def ask(request: Request, digits: Digits, split: Split) -> StudySpec:
-    """Return what a request and its data ask for."""
+    """Return the spec of the study that a request and its data ask for."""
     rows, pixels = digits.images.shape
     return StudySpec(
         data={
@@ -135,7 +135,7 @@ def ask(request: Request, digits: Digits, split: Split) -> StudySpec:
 
 
 def absolute(source: str) -> str:
-    """Return a source of digits as it is found from any directory."""
+    """Return a source of digits in a form that is valid in any working directory."""
     if source in PACKAGED or "://" in source:
         return source
     return str(Path(source).expanduser().absolute())
@@ -176,7 +176,7 @@ def _read_test(source: str | None, digits: Digits) -> Digits | None:
     """Return the labelled digits to score the winner on.
 
     Raises:
-        InputError: they have other pixels than the digits to learn from, or are some of them.
+        InputError: their images differ in size from the digits of the study, or are among them.
     """
     if source is None:
         return None
@@ -184,14 +184,14 @@ def _read_test(source: str | None, digits: Digits) -> Digits | None:
     if test.images.shape[1] != digits.images.shape[1]:
         raise InputError(
             f"{source}: images of {test.images.shape[1]} pixels; "
-            f"those of {digits.source} have {digits.images.shape[1]}"
+            f"the images of {digits.source} have {digits.images.shape[1]}"
         )
     known = {hash(row.tobytes()) for row in digits.images}
     leaked = sum(hash(row.tobytes()) in known for row in test.images)
     if leaked > MOST_LEAKED * len(test.images):
         raise InputError(
-            f"{source}: {leaked:,} of its {len(test.images):,} images are in {digits.source} as "
-            "well; test data are images that nothing was learned from"
+            f"{source}: {leaked:,} of its {len(test.images):,} images are also in "
+            f"{digits.source}; test data must not contain images of the study's data"
         )
     return test
 
@@ -204,7 +204,7 @@ def _split(digits: Digits, val_fraction: float) -> Split:
 
 
 def _warn_of_few(split: Split, console: Console) -> None:
-    """Say what accuracy can resolve where few images are left to validate on."""
+    """Print how coarse the accuracy is if there are few validation images."""
     rows = len(split.val)
     if rows < FEW_VAL_ROWS:
         console.print(

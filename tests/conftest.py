@@ -1,4 +1,4 @@
-"""Fixtures that several test files share, the marks that follow from them, and the environment."""
+"""Fixtures that several test files share, the marks that they imply, and the environment."""
 
 import logging
 import os
@@ -83,7 +83,7 @@ class S3Server(NamedTuple):
     pid: int | None = None  # of its process, where it is known
 
     def uri(self, key: str) -> str:
-        """Return how pyarrow and digitrec are to be told of an object or folder in the bucket."""
+        """Return the URI of an object or folder in the bucket, for pyarrow and digitrec."""
         return f"s3://{self.bucket}/{key}?endpoint_override={self.endpoint}&scheme=http"
 
 

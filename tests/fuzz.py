@@ -1,12 +1,12 @@
-"""A fuzz run: damages the files of a study one at a time and reads what is left.
+"""A fuzz run: damages the files of a study one at a time and checks how the readers react.
 
     python -m tests.fuzz --files 20000 --seed 0
 
-A damaged file may be refused in one line, named and set aside, or left out. It must never raise
-anything else, and no result may come out changed: what stacks measured, predicted and learned,
-checkpoints, labels and what the winner makes of the images. (The question, notes of failures,
-timings and the saved model are for people and other programs to read and write, and carry no
-digest: another number in them, where one may stand, cannot be seen.)
+A damaged file may be refused in one line, named and set aside, or left out. It must not raise any
+other error, and no result may change: measurements, predictions and weights of stacks, checkpoints,
+labels, and the winner's predictions. (The spec, the records of failures, the timings and the saved
+model are for people and other programs to read and write, and carry no digest: a changed number in
+them that is still valid cannot be detected.)
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""Google Cloud Storage as far as reading an object goes: a bucket is a folder of files.
+"""A stand-in for Google Cloud Storage that can read objects: a bucket is a directory of files.
 
-    python -m tests.google_storage FOLDER
+    python -m tests.google_storage DIRECTORY
 
-prints the port that it serves on. It needs a process of its own: pyarrow's client holds Python's
-lock while it waits for some of the answers.
+prints the port that it serves on. It needs its own process: pyarrow's client holds Python's lock
+while it waits for some of the answers.
 
 Source: https://cloud.google.com/storage/docs/json_api/v1/objects/get
 """

@@ -1,4 +1,4 @@
-"""A real Ray head with its dashboard and metrics, in processes of its own."""
+"""A real Ray head with its dashboard and metrics, in separate processes."""
 
 import os
 import signal

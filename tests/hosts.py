@@ -1,4 +1,4 @@
-"""Two hosts on this machine: network namespaces with their own addresses, and a disk of its own."""
+"""Two hosts on this machine: network namespaces with their own addresses and a separate disk."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on this machine, each in processes of its own, and its studies."""
+"""A Ray cluster of several nodes on this machine, each in its own processes, and its studies."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""A small model as a study directory keeps it, for tests of what is done with models."""
+"""A small model as saved in a study directory, for tests of programs that use models."""
 
 import itertools
 import json

@@ -1,13 +1,13 @@
-"""A crash test: cuts a small study at many points and goes on with it until it completes.
+"""A crash test: interrupts a small study at many points and continues it until it completes.
 
     python -m tests.soak --cuts 200 --seed 0 [--minutes 15]
 
-What it comes to must be what an uninterrupted run comes to: the bytes of the winner's model, and
-the tables but for their times. A run that hangs, prints a traceback or leaves a process behind
+The results must equal those of an uninterrupted run: the bytes of the winner's model, and the
+tables except for their times. A run that hangs, prints a traceback or leaves a process behind
 fails.
 
-Most studies run on one Ray head of this test's own, so that its start is paid once; every fourth
-starts a Ray itself, as `digitrec tune` does by default. Linux only: processes are found in /proc.
+Most studies run on one Ray head that this test starts once; every fourth starts its own Ray, as
+`digitrec tune` does by default. Linux only: processes are found in /proc.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Studies for tests: real ones of the sample, and made ones whose outcome a test chooses."""
+"""Studies for tests: real ones of the sample, and artificial ones whose results a test chooses."""
 
 import io
 import math
@@ -143,7 +143,7 @@ def make_record(
 
 
 def make_spec(**changes: Any) -> StudySpec:
-    """The question of a small study; `changes` are fields of `StudySpec`."""
+    """The spec of a small study; `changes` are fields of `StudySpec`."""
     fields: dict[str, Any] = {
         "data": DATA,
         "space": {"lr": list(LRS), "batch_size": list(BATCH_SIZES), "seed": [0]},

@@ -217,7 +217,7 @@ def test_more_epochs_go_on_from_where_a_study_ended_and_fewer_delete_nothing(
     run(tmp_path, space, epochs=2)
     before = pd.read_csv(tmp_path / "epochs.csv")
     run(tmp_path, space, epochs=3, console=Console(file=said, width=200))
-    assert "1 of them go on from fewer epochs" in said.getvalue()
+    assert "1 of them continue from fewer epochs" in said.getvalue()
     after = pd.read_csv(tmp_path / "epochs.csv")
     assert after["epoch"].to_list() == [1, 2, 3]
     # Times as well: the first two epochs were not trained again.
@@ -241,7 +241,7 @@ def test_growth_without_the_earlier_weights_says_so_and_trains_anew(
     grown = run(tmp_path / "cut", space, epochs=2, console=Console(file=said, width=200))
     reason = {"removed": "its weights is missing", "damaged": "its weights are damaged"}[kind]
     assert re.search(rf"set aside stacks/.*{reason}", said.getvalue())
-    assert "go on from fewer epochs" not in said.getvalue()
+    assert "continue from fewer epochs" not in said.getvalue()
     assert grown.tables.complete
     run(tmp_path / "whole", space, epochs=2)
     pd.testing.assert_frame_equal(
@@ -522,7 +522,7 @@ def test_a_study_that_is_cut_short_goes_on_to_the_same_tables(
     process.send_signal(stop)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1, output
-    assert "goes on" in output
+    assert "trains the rest" in output
     assert "stopped" in set(pd.read_csv(cut / "trials.csv")["status"])
     go_on(cut)
     for name in ("trials.csv", "epochs.csv"):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from digitrec.data.readers import read_blocks
 from digitrec.errors import InputError
 
-PIXELS_AT_ONCE = 16  # float32 in a register of AVX-512; products are fastest at multiples of it
+PIXELS_AT_ONCE = 16  # float32 values in an AVX-512 register; multiples give the fastest products
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ class Scaler:
 
     @property
     def spread(self) -> NDArray[np.float32]:
-        """What each pixel is divided by, (D,): the width of its range, or 1 if that is 0."""
+        """The divisor of each pixel, (D,): the width of its range, or 1 if the width is 0."""
         spread = self.data_max - self.data_min
         spread[spread == 0] = 1
         return spread
@@ -74,15 +74,15 @@ class Scaler:
         return scaled
 
     def of_pixels(self, pixels: NDArray[np.int64]) -> "Scaler":
-        """Return the ranges of these pixels alone."""
+        """Return the scaler of these pixels only."""
         return Scaler(data_min=self.data_min[pixels], data_max=self.data_max[pixels])
 
     def trained_pixels(self) -> NDArray[np.int64]:
         """Return the pixels that training can learn from, ascending.
 
-        A pixel that is constant over the training rows is 0 on all of them, so that its weights
-        never change: 77 of the 784 pixels of MNIST's digits. Some of them are returned as well, to
-        make the number a multiple of PIXELS_AT_ONCE where there are enough, and never 0.
+        A pixel that is constant over the training rows is scaled to 0 on all of them, so its
+        weights never change: 77 of the 784 pixels of MNIST. Some constant pixels are included, to
+        make the number a multiple of PIXELS_AT_ONCE if there are enough of them, and never 0.
         """
         constant = self.data_max == self.data_min
         wanted = PIXELS_AT_ONCE * max(1, math.ceil(np.count_nonzero(~constant) / PIXELS_AT_ONCE))
@@ -91,10 +91,10 @@ class Scaler:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharedData:
-    """What all trials of a study share; it crosses Ray's object store once, as uint8."""
+    """The data that all trials of a study share; Ray's object store transfers it once, as uint8."""
 
     key: str
-    """Names data and split, so that a worker prepares them once."""
+    """Identifies data and split, so that a worker prepares them once."""
     images: NDArray[np.uint8]
     """Pixels, (N, D)."""
     labels: NDArray[np.uint8]
@@ -106,17 +106,17 @@ class SharedData:
 
 
 def read_digits(source: str) -> Digits:
-    """Return the digits of a source that `blocks.read_blocks` reads; all of it has labels.
+    """Return the labelled digits of a source that `readers.read_blocks` reads.
 
-    Memory holds the result, while it grows up to an eighth more, and a few blocks; of a Parquet
-    file, a page of every column as well.
+    Memory holds the result, up to an eighth more while it grows, and a few blocks; for a Parquet
+    file, also a page of every column.
 
     Returns:
         images uint8 (N, D), C-contiguous, pixels in the order of their numbers; labels uint8 (N,).
 
     Raises:
-        InputError: the source cannot be read, or has no labels, or a cell is not what it should
-            be; one line naming the first offending row and column.
+        InputError: the source cannot be read, or has no labels, or a cell is not accepted; one
+            line naming the first offending row and column.
     """
     pixels, digits = bytearray(), bytearray()  # N is not known before the end of a file
     with closing(read_blocks(source, labels_required=True)) as blocks:
@@ -171,7 +171,7 @@ def split_rows(labels: NDArray[np.uint8], val_fraction: float, random_state: int
 
 
 def fit_scaler(images: NDArray[np.uint8]) -> Scaler:
-    """Return the scaler fitted on these rows, which are to be the training rows only.
+    """Return the scaler fitted on these rows; give the training rows only.
 
     Args:
         images: uint8 (N, D), N at least 1.

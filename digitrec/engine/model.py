@@ -27,12 +27,12 @@ class StackedMLP:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.weights[0].device
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the weights are."""
+        """The type of the weights."""
         return self.weights[0].dtype
 
     def layer_inputs(self, images: Tensor, products: Products) -> list[Tensor]:
@@ -47,16 +47,16 @@ class StackedMLP:
         return products.linear(self.weights[-1], self.biases[-1], last_input)
 
     def of_pixels(self, pixels: Tensor) -> "StackedMLP":
-        """Return the MLPs with these inputs, int64 (P,), alone.
+        """Return the MLPs reduced to these input pixels, int64 (P,).
 
-        The weights of the first layer are a copy, to be returned with `take_pixels`; the others
-        are shared.
+        The weights of the first layer are a copy, which `take_pixels` writes back; all other
+        parameters are shared.
         """
         first, *others = self.weights
         return StackedMLP([first.index_select(2, pixels), *others], self.biases)
 
     def take_pixels(self, pixels: Tensor, narrow: "StackedMLP") -> None:
-        """Take over the weights of `narrow`, which `of_pixels(pixels)` returned."""
+        """Copy back the first layer's weights of `narrow`, which `of_pixels(pixels)` returned."""
         self.weights[0].index_copy_(2, pixels, narrow.weights[0])
 
     def member(self, k: int) -> dict[str, Tensor]:
@@ -76,16 +76,16 @@ def init_mlp(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> StackedMLP:
-    """Return `members` MLPs that all start from the weights that `seed` gives.
+    """Return `members` MLPs that all start from the same weights, drawn with `seed`.
 
-    They are the weights that `torch.manual_seed(seed)` followed by `torch.nn.Linear` for each
-    layer in turn would give: uniform in +-1/sqrt(I), weight before bias.
+    `torch.manual_seed(seed)` followed by `torch.nn.Linear` for each layer in turn would draw the
+    same weights: uniform in +-1/sqrt(I), weight before bias.
 
     Args:
         sizes: widths from input to output.
         seed: of the weights.
         members: K.
-        device: where to.
+        device: of the weights.
         dtype: the weights are drawn as float32, then converted.
 
     Source: `torch.nn.Linear.reset_parameters`.

@@ -1,16 +1,16 @@
-"""The matrix products of a stack of MLPs: one interface, two ways to the processor.
+"""The matrix products of a stack of MLPs: one interface, two libraries.
 
 Letters: K trials of a stack, B images of a batch, I inputs and O outputs of a layer.
 
-Activations are kept feature-major, (K, features, B): so the first layer, whose images all trials
-share, is one product over the weights of all of them as they lie in memory, forth and back.
+Activations are kept feature-major, (K, features, B). All trials share the images that the first
+layer takes, so its forward and backward passes are each one product over the weights of all
+trials, without moving them in memory.
 
-`TorchProducts` is PyTorch as it comes, which on x86 processors means Intel's library, MKL.
-`OneDNNProducts` goes through oneDNN, which PyTorch carries as well but uses for float32 only when
-asked. Which is faster depends on the processor. On a core of AMD's Zen 5, MKL leaves half of it
-unused, 95 of 205 GFLOP/s. On one of Zen 4, where both reach about 100, MKL subtracts a product from
-the weights in one pass, and the epochs of the default grid take 0.88 of oneDNN's time. Other
-processors have not been measured.
+`TorchProducts` uses PyTorch's default library, on x86 processors Intel's MKL. `OneDNNProducts`
+uses oneDNN, which PyTorch includes too but uses for float32 only on request. Which is faster
+depends on the processor. On a core of AMD's Zen 5, MKL reaches only 95 of 205 GFLOP/s. On a core
+of Zen 4, both reach about 100, but MKL subtracts a product from the weights in one pass, and the
+epochs of the default grid take 0.88 of oneDNN's time. Other processors have not been measured.
 """
 
 import platform
@@ -21,16 +21,16 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-# Weights of a layer, below which oneDNN's cost of a call outweighs its faster product.
+# In layers with fewer weights, oneDNN's overhead per call outweighs its faster product.
 SMALL_LAYER = 4096
 CPUINFO = Path("/proc/cpuinfo")
-ZEN_5 = 26  # AMD's number of the processor family
+ZEN_5 = 26  # AMD's number for this processor family
 
 
 class Products(Protocol):
-    """What training needs of a layer: weight (K, O, I), bias (K, O), gradient (K, O, B).
+    """The products that training a layer needs: weight (K, O, I), bias (K, O), gradient (K, O, B).
 
-    The input `x` of a layer is (K, I, B), or (B, I) if it is the images that all trials share.
+    The input `x` of a layer is (K, I, B), or (B, I) for the images, which all trials share.
     """
 
     def linear(self, weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
@@ -67,10 +67,9 @@ class TorchProducts:
 
 
 class Bfloat16Products(TorchProducts):
-    """Mixed precision: bfloat16 factors, float32 weights to add the updates up in.
+    """Mixed precision: bfloat16 factors, float32 weights that accumulate the updates.
 
-    A sum of bfloat16 weights would lose updates: those below about 1/256 of a weight round to
-    nothing.
+    bfloat16 weights would lose updates: a change below about 1/256 of a weight is rounded away.
     """
 
     def linear(self, weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
@@ -90,7 +89,7 @@ class Bfloat16Products(TorchProducts):
 
 
 class OneDNNProducts(TorchProducts):
-    """oneDNN's products: the first layer at once, later ones trial by trial, small ones not."""
+    """oneDNN's products: the first layer at once, later ones per trial; small ones by PyTorch."""
 
     def linear(self, weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
         """See `Products`."""
@@ -127,7 +126,7 @@ class OneDNNProducts(TorchProducts):
 def choose_products(device: torch.device, weights: torch.dtype, images: torch.dtype) -> Products:
     """Return the products for weights and images of these types.
 
-    Where there is a choice, it is the faster on the device, and depends on the machine alone.
+    Where there is a choice, it is the faster library; the choice depends on the machine only.
     """
     if images == torch.bfloat16:
         return Bfloat16Products()
@@ -139,7 +138,7 @@ def choose_products(device: torch.device, weights: torch.dtype, images: torch.dt
 def onednn_is_faster() -> bool:
     """Return whether PyTorch has oneDNN's linear layer and the processor is AMD's Zen 5 or newer.
 
-    Elsewhere than on Linux, the processor is not asked, and is taken for another.
+    The processor is identified on Linux only; on other systems the answer is no.
     """
     if not torch.backends.mkldnn.is_available() or platform.machine() != "x86_64":
         return False

@@ -1,13 +1,13 @@
 """The epoch loop of a stack: a generator of per-epoch metrics, in pure torch.
 
-Letters: K trials of a stack, N images, B images of a batch, D = 784 pixels, P of them that training
-can learn from, C = 10 classes.
+Letters: K trials of a stack, N images, B images of a batch, D = 784 pixels, P pixels that training
+uses (see `Scaler.trained_pixels`), C = 10 classes.
 
 Plain SGD on the mean cross-entropy of a batch, with the gradient written out: autograd would keep
 a graph, allocate a gradient for every weight and read each weight once more to apply it. Here the
-gradient of the logits, softmax minus one-hot, is scaled by each trial's own learning rate over B at
-once; everything below is linear in it, so the products that form the weights' gradients can be
-subtracted from the weights as they come.
+gradient of the logits, softmax minus one-hot, is first scaled by each trial's own learning rate
+over B. The gradients of all layers are linear in it, so each product that forms a weight gradient
+is subtracted from the weights directly.
 """
 
 import math
@@ -29,17 +29,17 @@ from digitrec.space.stacks import Stack
 
 Values = Mapping[str, Tensor]  # hyperparameter -> (K, 1, 1)
 
-IMAGES_AT_ONCE = 1024  # of an evaluation; bounds its memory
-SUMS_BETWEEN_PAUSES = 16  # of totals; a stack can pause only where nothing waits to be summed
+IMAGES_AT_ONCE = 1024  # per step of an evaluation; bounds its memory
+SUMS_BETWEEN_PAUSES = 16  # a stack can pause only when all its totals are summed up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingData:
     """Scaled images and their labels, resident on the device that trains."""
 
-    train_images: Tensor  # (N, P): all other pixels of the training images are 0
+    train_images: Tensor  # (N, P); all other pixels of the training images are 0
     train_labels: Tensor  # int64 (N,)
-    pixels: Tensor  # int64 (P,): which those are of the D pixels
+    pixels: Tensor  # int64 (P,), numbers of these pixels among the D pixels
     val_images: Tensor  # (N', D)
     val_labels: Tensor  # int64 (N',)
 
@@ -57,8 +57,8 @@ DIVERGED = Means(math.nan, math.nan)
 class Totals:
     """Loss and correct predictions of K trials, summed over images.
 
-    The sums stay on the device until an epoch is over, and logits are kept until there are enough
-    of them to be worth a pass, which spares small batches several calls each.
+    The sums stay on the device until an epoch is over. Logits are collected and summed together,
+    which saves several calls per small batch.
     """
 
     def __init__(self, model: StackedMLP) -> None:
@@ -95,14 +95,14 @@ class Totals:
 
 @dataclass(slots=True, kw_only=True)
 class Training:
-    """A stack in training: all that it takes to go on, to the last bit.
+    """A stack in training: the complete state, from which training continues bit for bit.
 
-    Plain SGD has no state but the weights.
+    Plain SGD has no state except the weights.
     """
 
     model: StackedMLP
     history: list[list[EpochRecord]] = field(default_factory=list)  # of the finished epochs
-    totals: Totals  # of the epoch in progress; they count the images that it has come to
+    totals: Totals  # of the epoch in progress; their image count is its position
     seconds: float = 0.0  # spent on the epoch in progress
 
     @classmethod
@@ -145,16 +145,17 @@ def train(
     """Train a stack in place and yield it after each epoch, and where a pause is due.
 
     A trial whose training or validation loss is no longer finite has diverged: from that epoch on
-    its metrics are NaN and its updates stand still. The other trials of its stack never notice.
+    its metrics are NaN and its count of updates stops. The other trials of its stack are not
+    affected.
 
     Args:
-        training: K MLPs and how far they have come, changed in place.
-        stack: K trials; a last batch that is shorter is used as well, and the seed and the epoch's
-            number alone give the order of the images.
-        data: what to train on and what to validate on, on the model's device.
+        training: K MLPs and their progress, changed in place.
+        stack: K trials. A shorter last batch is used too; only the seed and the epoch's number
+            determine the order of the images.
+        data: the training and validation images, on the model's device.
         epochs: how many in all.
-        pause_after: seconds of an epoch's training after which to yield within it; whoever goes on
-            from there, now or from a copy, comes to the same numbers.
+        pause_after: seconds of training within an epoch after which to yield; continuing from
+            there, now or from a copy, gives the same numbers.
         predictions: uint8 (K, N'), overwritten with the predicted labels of each validation.
         products: None chooses the fastest for the device.
     """
@@ -194,7 +195,7 @@ def train(
 
 
 def values_of_members(stack: Stack, model: StackedMLP) -> Values:
-    """Return each member's value of every hyperparameter that a stack need not share."""
+    """Return each member's value of every hyperparameter that can differ within a stack."""
     own = [each.name for each in HYPERPARAMETERS.values() if not each.divides]
     columns = {name: torch.tensor(stack.values(name), dtype=model.dtype) for name in own}
     return {name: column.to(model.device).view(-1, 1, 1) for name, column in columns.items()}
@@ -230,7 +231,7 @@ def _train_epoch(
     products: Products,
     pause_after: float,
 ) -> Iterator[None]:
-    """Go on with an epoch to its end, with the model of the training images' pixels.
+    """Train the rest of an epoch with the model reduced to the training images' pixels.
 
     Yields where a pause is due.
     """
@@ -260,11 +261,11 @@ def train_on(
     Args:
         model: K MLPs of P pixels, changed in place.
         members: their hyperparameters; see `values_of_members`.
-        data: what the order indexes.
+        data: the images and labels that the order indexes.
         order: row numbers, int64 (N,).
         batch_size: B; the last batch may be shorter.
         products: how to multiply.
-        totals: get the loss and the correct predictions of each batch, as seen before its update.
+        totals: get the loss and the correct predictions of each batch before its update.
     """
     with torch.inference_mode():
         labels = data.train_labels.index_select(0, order)

@@ -16,22 +16,22 @@ Role = Literal["step size", "batch"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hyperparameter:
-    """What a hyperparameter is called, which values it takes, and what it means to the rest."""
+    """The declaration of a hyperparameter: its names, its values and its role."""
 
     name: str  # of the field, the column and the key in files: batch_size
     label: str  # of axes and legends: batch size
     short: str  # in the names of trials: bs
     help: str  # of the option
     parse: Callable[[str], Any]  # a value from its text; raises ValueError
-    kind: str  # what the text has to be: "a number"
-    accepts: str  # which values are right, in words
-    is_right: Callable[[Any], bool]  # whether a value is
-    values: tuple[Any, ...]  # what is searched when nothing is asked for
+    kind: str  # the kind of text expected: "a number"
+    accepts: str  # the accepted values, in words
+    is_right: Callable[[Any], bool]  # whether a value is accepted
+    values: tuple[Any, ...]  # the default values to search
     scale: Scale  # of axes, colours and ranges
-    divides: bool  # whether trials that are trained together must share it
-    role: Role | None  # what rules of the verdict may ask for
+    divides: bool  # whether trials that are trained together must share its value
+    role: Role | None  # by which the rules of the verdict find it
     beyond: Callable[[Sequence[Any], bool], list[Any]] | None
-    """The next values above (True) or below the ones that were searched; None: there are none."""
+    """The next values above (True) or below the searched ones; None: there are no further ones."""
 
     @property
     def heading(self) -> str:
@@ -45,7 +45,7 @@ class Hyperparameter:
 
     @property
     def has_default(self) -> bool:
-        """Whether a configuration need not name it; names of trials leave it out at its default."""
+        """Whether it has a default, which configurations and names of trials may leave out."""
         return len(self.values) == 1
 
     def write(self, value: Any) -> str:
@@ -90,7 +90,7 @@ def is_seed(seed: int) -> bool:
 
 
 def rates_between(low: float, high: float) -> list[float]:
-    """Return the numbers 1, 2 and 5 times a power of ten that lie between, neither end included."""
+    """Return the numbers between, both ends excluded, that are 1, 2 or 5 times a power of ten."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     series = [float(f"{digit}e{power}") for power in powers for digit in (1, 2, 5)]
     return [rate for rate in series if 1.001 * low < rate < 0.999 * high]
@@ -161,7 +161,7 @@ class Configuration:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Configuration":
-        """Return the configuration of these values; a missing name has its default.
+        """Return the configuration with these values; a missing name gets its default.
 
         Raises:
             ValueError: a name is unknown, or a value is not accepted.
@@ -199,7 +199,7 @@ class Trial:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Trial":
-        """Return the trial of what `values` returned; see `Configuration.of`.
+        """Return the trial that `values` describes, as `Trial.values` returns them.
 
         Raises:
             KeyError: there is no seed.
@@ -226,5 +226,5 @@ def with_role(role: Role) -> Hyperparameter:
 
 
 def in_column(name: str, value: Any) -> Any:
-    """Return a value of a trial as a table holds it: numbers and text."""
+    """Return a trial's value of a hyperparameter as tables hold it: a number or text."""
     return HYPERPARAMETERS[name].write(value) if isinstance(value, tuple) else value

@@ -1,11 +1,11 @@
-"""What a trial measures in an epoch."""
+"""The measurements of a trial in an epoch."""
 
 import math
 from typing import NamedTuple
 
 
 class EpochRecord(NamedTuple):
-    """What one trial measured in one epoch; NaN metrics from the epoch on in which it diverged."""
+    """One trial's measurements in one epoch; the metrics are NaN once the trial has diverged."""
 
     epoch: int  # from 1
     updates: int  # optimizer steps since the start; they stop counting when the trial diverges

@@ -20,7 +20,7 @@ class Stack:
     """Trials that share their batches and the shape of their tensors, trained as one model.
 
     Raises:
-        InputError: no members, or members that differ in what a stack shares.
+        InputError: there are no members, or they differ in a value that a stack shares.
     """
 
     members: tuple[Trial, ...]
@@ -32,7 +32,7 @@ class Stack:
 
     @property
     def configuration(self) -> Configuration:
-        """The first member's; the others share its dividing hyperparameters."""
+        """The first member's configuration; the others share its dividing hyperparameters."""
         return self.members[0].configuration
 
     @property
@@ -46,7 +46,7 @@ class Stack:
 
     @property
     def name(self) -> str:
-        """Readable and short: what the members share, then their own values."""
+        """A short readable name: the shared values, then the members' own values."""
         shared, own = (
             [each.short + ",".join(texts) for each, texts in self._values(divides)]
             for divides in (True, False)
@@ -55,17 +55,17 @@ class Stack:
 
     @property
     def key(self) -> str:
-        """The name made unique, for a file."""
+        """A unique name, for files: a shortened `name` and a digest of the members."""
         members = " ".join(member.name for member in self.members)
         return f"{self.name[:MOST_OF_NAME]}-{hashlib.sha256(members.encode()).hexdigest()[:8]}"
 
     def describe(self, *, divides: bool) -> str:
-        """Return in words what the members share, or their own values."""
+        """Return the values that the members share, or their own values, in words."""
         parts = (f"{each.heading} {', '.join(texts)}" for each, texts in self._values(divides))
         return "; ".join(parts)
 
     def _values(self, divides: bool) -> Iterator[tuple[Hyperparameter, list[str]]]:
-        """Yield each hyperparameter with its values; the first and the last of more than five."""
+        """Yield each hyperparameter with its values; of more than five, the first and the last."""
         for each in HYPERPARAMETERS.values():
             values = list(dict.fromkeys(self.values(each.name)))
             if each.divides is not divides or (each.has_default and values == [*each.values]):
@@ -79,19 +79,19 @@ class Task:
     """A stack to train."""
 
     stack: Stack
-    continues: str | None = None  # key of the finished stack, of fewer epochs, that it goes on from
+    continues: str | None = None  # key of the stack, finished with fewer epochs, to continue from
 
 
 class Cost(NamedTuple):
-    """Seconds that training takes, to plan by; only their proportions matter."""
+    """The training times in seconds that a plan is based on; only their proportions matter."""
 
     per_image: float  # of one trial
     per_update: float  # of one trial
     per_stacked_update: float  # of a stack, however many members it has
-    per_stack: float  # a stack's way through Ray
+    per_stack: float  # Ray's overhead for a stack
 
     def of_stack(self, stack: Stack, images: int) -> float:
-        """Seconds that a stack takes to train on so many images (rows x epochs)."""
+        """Return the seconds that a stack takes to train on so many images (rows x epochs)."""
         updates: float = images / stack.configuration.of_role("batch")
         per_member = images * self.per_image + updates * self.per_update
         stacked = updates * self.per_stacked_update
@@ -113,11 +113,11 @@ def plan_stacks(
     """Group trials into stacks, longest first, so that all workers are busy to the end.
 
     Args:
-        trials: what to train; each ends up in exactly one stack.
-        workers: stacks that can be trained at a time.
-        images: training rows x epochs, to weigh a stack's training against its way through Ray.
-        stack_size: the most members of a stack; None takes the size that ends soonest.
-        cost: what training takes, to plan by.
+        trials: the trials to train; each becomes a member of exactly one stack.
+        workers: the number of stacks that can be trained at a time.
+        images: training rows x epochs, to weigh a stack's training against Ray's overhead.
+        stack_size: the most members of a stack; None chooses the size that ends soonest.
+        cost: the training times that the plan is based on.
     """
     largest = max(map(len, _groups(trials)), default=1)
     sizes = [stack_size] if stack_size else range(min(largest, MAX_STACK_SIZE), 0, -1)
@@ -126,7 +126,7 @@ def plan_stacks(
 
 
 def _shared(trial: Trial) -> tuple[Any, ...]:
-    """Return what the members of a stack have in common."""
+    """Return the values that all members of a stack must share."""
     return (*trial.configuration.shared, trial.seed)
 
 
@@ -153,7 +153,7 @@ def _longest_first(stacks: list[Stack], images: int, cost: Cost) -> list[Stack]:
 
 
 def _makespan(plan: list[Stack], workers: int, images: int, cost: Cost) -> float:
-    """When the last worker ends if each takes the next stack of the plan as it becomes free."""
+    """Return when the last worker ends if each free worker takes the next stack of the plan."""
     busy_until = [0.0] * workers
     for stack in plan:
         heapq.heapreplace(busy_until, busy_until[0] + cost.of_stack(stack, images))

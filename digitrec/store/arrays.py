@@ -1,8 +1,8 @@
 """Files of named arrays that are checked when they are read.
 
-The format is safetensors, which holds arrays and text and cannot execute code when it is read. The
-array `about` is JSON as UTF-8 bytes with the kind of the file, its format and a digest of all the
-rest, so a file that was cut short, edited or made for another purpose is refused.
+The format is safetensors, which holds arrays and text; reading it cannot execute code. The array
+`about` is JSON as UTF-8 bytes with the kind of the file, its format and a digest of everything
+else, so truncated, edited and foreign files are rejected.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ _NOT_OURS = (SafetensorError, KeyError, ValueError, TypeError, AttributeError, R
 
 
 def pack(kind: str, about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """Return the content of a file.
+    """Return the content of a file that holds these values and arrays.
 
     Args:
         kind: of the file.

@@ -1,4 +1,4 @@
-"""A study directory as a whole: whether it is a study's, and which of its files are damaged."""
+"""A study directory as a whole: whether it holds a study, and which files are damaged."""
 
 import re
 import stat
@@ -16,7 +16,7 @@ MOST_NAMED = 100  # damaged files that are named one by one; the others are coun
 _RESULT = re.compile(
     rf".+-[0-9a-f]{{8}}(-[0-9]+epochs{re.escape(SUFFIX)}|{re.escape(FAILED)})", re.DOTALL
 )
-# What a directory may hold if study.json is missing or damaged and no stack has been written.
+# The entries that a study directory may have when no stack has been written yet.
 _BEGUN = {spec.NAME, validation.NAME, "damaged/", "ray/"}
 
 
@@ -47,10 +47,10 @@ def check_directory(directory: Folder) -> None:
 
 
 def check_folders(directory: Folder) -> None:
-    """Check that the folders of a study are directories and no links, which lead elsewhere.
+    """Check that the folders of a study are real directories, not links to other places.
 
     Raises:
-        InputError: one is not, or the study directory is a file.
+        InputError: a folder is not a directory, or the study directory is a file.
     """
     if not isinstance(directory, LocalFolder):
         return
@@ -70,9 +70,9 @@ def check_folders(directory: Folder) -> None:
 
 
 def remove_temporaries(directory: Folder) -> None:
-    """Remove the temporary files that writers left in a study when they were killed.
+    """Remove the temporary files that killed writers left in a study directory.
 
-    Nobody else may be writing in the study directory.
+    No other process may be writing there.
     """
     if isinstance(directory, LocalFolder):
         refit = directory / REFIT
@@ -84,8 +84,8 @@ def remove_temporaries(directory: Folder) -> None:
 def find_damage(directory: Folder, spec: str) -> list[Damage]:
     """Return the damaged files of a study's stacks.
 
-    Weights are checked on a local file system only: from an object store, all of them would have
-    to be fetched.
+    Weights are checked on a local file system only: an object store would have to send all of
+    them.
 
     Args:
         directory: the study directory.
@@ -114,7 +114,7 @@ def list_damage(damaged: list[Damage]) -> list[str]:
 
 
 def _holds_spec(directory: Folder) -> bool:
-    """Return whether `study.json` is one of digitrec, whichever version wrote it."""
+    """Return whether any version of digitrec wrote `study.json`."""
     try:
         values = directory.read_json(spec.NAME)
     except (FileNotFoundError, DamagedError):

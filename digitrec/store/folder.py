@@ -1,11 +1,11 @@
 """Folders that hold a study: directories of a file system, or prefixes of an object store.
 
-A file is written whole or not at all. On a file system it gets a temporary name, is forced to the
-disk and renamed; an object store shows an object once all of it has arrived.
+A file is written whole or not at all. On a file system it is written under a temporary name,
+flushed to the disk and renamed; an object store shows an object once all of it has arrived.
 
-Whoever can write into a study directory must not be able to redirect, block or exhaust the program
-that reads it. So below the study directory no symbolic link is followed, only regular files are
-opened, and a file is read only if its size is plausible.
+Someone who can write into a study directory must not be able to redirect, block or exhaust the
+program that reads it. So below the study directory no symbolic link is followed, only regular
+files are opened, and a file is read only if its size is plausible.
 """
 
 import json
@@ -26,26 +26,26 @@ PATIENCE = (0.5, 1, 2, 4, 8, 15, 30)  # seconds between the attempts to reach an
 OBJECT_STORES = ("s3://", "gs://", "gcs://")
 
 MIB = 2**20
-MOST_BYTES = 4096 * MIB  # read at once; the weights of a stack of 4,000 trials take as much
-MOST_JSON_BYTES = 8 * MIB  # study.json of the largest study takes 1; parsing takes 30 times as much
+MOST_BYTES = 4096 * MIB  # of a file; the weights of a stack of 4,000 trials take this much
+MOST_JSON_BYTES = 8 * MIB  # the largest study.json has 1 MiB; parsing takes 30 times as much
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp")
 
-# What an object store says when another attempt would fail as well.
+# Words of an object store's errors that another attempt would not resolve.
 _FINAL = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY", "SIGNATURE", "HTTP status 403")
 
 Result = TypeVar("Result")
 
 
 class Folder(ABC):
-    """A folder. Names are of files directly in it; `folder / name` is a folder within."""
+    """A folder. Names refer to files directly in it; `folder / name` is a folder within it."""
 
     @staticmethod
     def at(place: str | Path) -> "Folder":
         """Return the folder at a path or a URI; it need not exist.
 
         Raises:
-            InputError: the URI is malformed or of no object store that pyarrow knows.
+            InputError: the URI is malformed, or pyarrow does not know its object store.
         """
         text = str(place)
         if text.startswith("file://"):
@@ -74,14 +74,14 @@ class Folder(ABC):
 
     @abstractmethod
     def __truediv__(self, name: str) -> "Folder":
-        """Return the folder of this name within."""
+        """Return the folder of this name within this one."""
 
     @abstractmethod
     def prepare(self) -> None:
         """Make the folder, and check that it can be written to.
 
         Raises:
-            OSError: it cannot.
+            OSError: it cannot be made or written to.
         """
 
     @abstractmethod
@@ -141,7 +141,7 @@ class Folder(ABC):
 
 
 class LocalFolder(Folder):
-    """A directory, or a directory within it that is reached without following a link."""
+    """A directory, or a directory below it that is reached without following a link."""
 
     def __init__(self, root: Path, inner: tuple[str, ...] = ()) -> None:
         self._root = root
@@ -180,11 +180,11 @@ class LocalFolder(Folder):
     def write(self, name: str, content: bytes) -> None:
         """Write a file, whole or not at all.
 
-        Missing directories are made, but not the one that holds the study directory: if the disk
-        of a study is gone, the study is not begun anew in its place.
+        Missing directories are made, but not the parent of the study directory: if a study's disk
+        disappears, the study must not start again on another one.
         """
         with _named(self.path / name), self._opened(make=True) as directory:
-            temporary = _temporary_name()  # short, and of this writer alone
+            temporary = _temporary_name()  # short, and unique to this writer
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
             try:
                 with open(open_regular(temporary, flags, directory), "wb") as file:
@@ -236,7 +236,7 @@ class LocalFolder(Folder):
             os.replace(name, to, src_dir_fd=here, dst_dir_fd=there)
 
     def remove_temporaries(self) -> None:
-        """Remove the temporary files of writers that were killed; nobody else may be writing."""
+        """Remove the temporary files of killed writers; no other process may be writing here."""
         with suppress(FileNotFoundError), _named(self.path), self._opened() as directory:
             with os.scandir(directory) as found:
                 left = [
@@ -272,8 +272,8 @@ class BucketFolder(Folder):
     """A prefix of a bucket, reached through pyarrow.
 
     Only the URI is pickled: a worker finds the credentials in its own environment. A failed
-    operation is tried again for a minute, so that a study survives a store that does not answer
-    for some seconds.
+    operation is retried for a minute, so that a study survives when the store does not answer for
+    some seconds.
     """
 
     def __init__(self, uri: str) -> None:
@@ -385,7 +385,7 @@ def open_regular(name: str | Path, flags: int, directory: int | None = None) -> 
     """
     with suppress(FileNotFoundError):  # `os.open` makes the file or raises the same
         _check_regular(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
-    flags |= os.O_NOFOLLOW | os.O_NONBLOCK  # for a file that was exchanged since
+    flags |= os.O_NOFOLLOW | os.O_NONBLOCK  # the file may have been replaced since the check
     descriptor = os.open(name, flags, 0o666, dir_fd=directory)
     try:
         _check_regular(os.fstat(descriptor).st_mode)
@@ -396,7 +396,7 @@ def open_regular(name: str | Path, flags: int, directory: int | None = None) -> 
 
 
 def kind_of(mode: int) -> str:
-    """Return in words what a path leads to.
+    """Return the kind of a file in words.
 
     Args:
         mode: of `os.stat`.
@@ -412,7 +412,7 @@ def kind_of(mode: int) -> str:
 
 
 def open_uri(uri: str) -> tuple[Any, str]:
-    """Return pyarrow's file system of a URI, and the path within it.
+    """Return the pyarrow file system of a URI, and the path within it.
 
     Raises:
         InputError: pyarrow does not accept the URI.
@@ -446,7 +446,7 @@ def _put(filesystem: Any, path: str, content: bytes) -> None:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Give an error of the block the whole path, which the operating system was not told."""
+    """Add the whole path to an error of the block, since system calls get relative names."""
     try:
         yield
     except OSError as error:

@@ -1,8 +1,8 @@
-"""One run at a time in a study directory.
+"""A lock that admits one run at a time to a study directory.
 
-On a file system the operating system holds the lock and releases it when the process ends, however
-it ends. An object store has no locks: there a run writes an object again every few seconds, and an
-object that no longer changes belongs to a run that has died.
+On a file system the operating system holds the lock and releases it whenever and however the
+process ends. An object store has no locks: there a run rewrites an object every few seconds, and
+an object that no longer changes belongs to a dead run.
 """
 
 import errno
@@ -24,15 +24,15 @@ from digitrec.store.folder import Folder, open_regular
 
 NAME = ".lock"
 BEAT_SECONDS = 5.0  # between two heartbeats
-STALE_SECONDS = 20.0  # without a heartbeat, after which a run counts as dead
-SETTLING_SECONDS = 1.0  # in which two runs that write at the same moment see each other
+STALE_SECONDS = 20.0  # without a heartbeat until a run counts as dead
+SETTLING_SECONDS = 1.0  # until two runs that write at the same moment see each other
 MOST_BYTES = 4096  # of the file
 MOST_PID = 2**31
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockOwner:
-    """The run that works in a study directory."""
+    """The run that holds the lock on a study directory."""
 
     host: str
     pid: int
@@ -45,14 +45,14 @@ class LockOwner:
 
 
 class Lock(ABC):
-    """The lock on a study directory, held."""
+    """A held lock on a study directory."""
 
     @abstractmethod
     def check(self) -> None:
-        """Check that the directory still exists and the lock is still ours.
+        """Check that the directory still exists and this run still holds the lock.
 
         Raises:
-            OSError: it does not, or it is not.
+            OSError: the directory is gone, or another run holds the lock.
         """
 
 
@@ -84,7 +84,7 @@ def check_free(directory: Folder) -> None:
         return
     try:
         file = _open(directory.path, os.O_RDONLY)
-    except OSError:  # there is none, or the reason is told when the directory is opened
+    except OSError:  # no lock, or an error that is reported when the directory is opened
         return
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -102,7 +102,7 @@ class FileLock(Lock):
         self._file = file
 
     def check(self) -> None:
-        """Check that the file in the directory is the one that is open."""
+        """Check that the lock file in the directory is still the open one."""
         try:
             there = os.path.samestat(os.lstat(self._path / NAME), os.fstat(self._file))
         except FileNotFoundError:
@@ -130,7 +130,7 @@ def _file_lock(directory: Folder, path: Path, me: LockOwner) -> Iterator[Lock]:
 
 
 def _open(path: Path, flags: int) -> int:
-    """Open the file of a directory's lock; return its descriptor.
+    """Open the lock file of a directory; return its descriptor.
 
     Raises:
         InputError: it is a link, a pipe, a device or a directory.
@@ -160,7 +160,7 @@ def _foreign(path: Path, reason: str) -> InputError:
 
 
 class ObjectLock(Lock):
-    """A lock that is an object, written again every few seconds."""
+    """A lock in an object store: an object that is rewritten every few seconds."""
 
     def __init__(self, directory: Folder, me: LockOwner) -> None:
         self._directory = directory
@@ -199,7 +199,7 @@ class ObjectLock(Lock):
                     self._lost = OSError(f"{_held(self._directory, holder)}")
                 else:
                     _write(self._directory, self._me, beat)
-            except OSError as error:  # after a minute's attempts
+            except OSError as error:  # after a minute of attempts
                 self._lost = error
 
 
@@ -237,7 +237,7 @@ def _is_dead(holder: LockOwner) -> bool:
 def _read(directory: Folder) -> LockOwner | None:
     try:
         values = directory.read_json(NAME)
-    except (FileNotFoundError, DamagedError):  # none, or it is being written
+    except (FileNotFoundError, DamagedError):  # no lock, or one that is being written
         return None
     try:
         owner = LockOwner(**values)
@@ -255,6 +255,5 @@ def _write(directory: Folder, me: LockOwner, beat: int) -> None:
 def _held(directory: Folder, holder: LockOwner | None) -> InputError:
     who = holder or "another run"
     return InputError(
-        f"{directory} is in use by {who}. Wait for it to end or stop it, then give the command "
-        "again"
+        f"{directory} is in use by {who}. Wait for it to end or stop it, then run the command again"
     )

@@ -47,7 +47,7 @@ def read_record(directory: Folder) -> StudyRecord:
     """Read a study directory; the study need not be finished.
 
     Raises:
-        InputError: it holds no study, `study.json` is damaged, or a folder of it is a link.
+        InputError: it holds no study, `study.json` is damaged, or one of its folders is a link.
     """
     check_folders(directory)
     try:
@@ -59,7 +59,7 @@ def read_record(directory: Folder) -> StudyRecord:
         ) from error
     results, damaged = read_stacks(directory, spec.key)
     found = list(results_after(spec.epochs, results))
-    done = {trial.name for trial, _, _ in found}  # by a worker that was lost just afterwards
+    done = {trial.name for trial, _, _ in found}  # even if their worker was lost just afterwards
     wanted = set(spec.trials())
     missing = {trial.name for trial in wanted} - done
     failures = {

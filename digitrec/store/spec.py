@@ -1,4 +1,4 @@
-"""What a study is asked for: `study.json`."""
+"""The spec of a study: `study.json`."""
 
 import hashlib
 import json
@@ -16,24 +16,24 @@ NAME = "study.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudySpec:
-    """What a study asks; `study.json`."""
+    """The data, search space and settings of a study: the content of `study.json`."""
 
     data: dict[str, Any]  # source, fingerprint, rows, train_rows, val_rows, pixels
-    space: dict[str, list[Any]]  # of `Space.to_json`
+    space: dict[str, list[Any]]  # as `Space.to_json` returns it
     epochs: int
     val_fraction: float
     split_seed: int  # random_state of the split
     layer_sizes: list[int]  # of the MLP, from input to output
     precision: str  # of the factors of the matrix products
     refit: bool = False  # whether the winner is trained on all rows
-    test_data: str | None = None  # what the winner is scored on
-    confirmed: list[dict[str, Any]] = field(default_factory=list)  # trials beyond the space
-    versions: dict[str, str] = field(default_factory=dict)  # of what computed it
+    test_data: str | None = None  # the source that the winner is scored on
+    confirmed: list[dict[str, Any]] = field(default_factory=list)  # trials outside the space
+    versions: dict[str, str] = field(default_factory=dict)  # of Python and the packages used
     format: int = FORMAT
 
     @property
     def key(self) -> str:
-        """What all results of a directory must share: data, split, model and arithmetic."""
+        """A digest of what all results in a directory share: data, split, model and arithmetic."""
         shared = [
             self.data["fingerprint"],
             self.val_fraction,
@@ -45,16 +45,16 @@ class StudySpec:
 
     @property
     def confirmed_trials(self) -> list[str]:
-        """The trials that train the leaders again."""
+        """The names of the trials that train the leaders again."""
         return [Trial.of(values).name for values in self.confirmed]
 
     def trials(self) -> tuple[Trial, ...]:
-        """Return the trials of the grid, then those that confirm its leaders."""
+        """Return the trials of the grid, then the trials that confirm its leaders."""
         grid = Space.from_json(self.space).trials()
         return grid + tuple(Trial.of(values) for values in self.confirmed)
 
     def differences(self, other: "StudySpec") -> list[str]:
-        """Return in words why `other` cannot share a directory with this spec."""
+        """Return the differences, in words, that keep `other` from sharing this directory."""
         pairs = [
             ("val_fraction", self.val_fraction, other.val_fraction),
             ("split_seed", self.split_seed, other.split_seed),
@@ -78,8 +78,8 @@ def read_spec(directory: Folder) -> StudySpec:
     """Return the spec of a study directory.
 
     Raises:
-        InputError: there is none.
-        DamagedError: `study.json` is not one that this digitrec can read.
+        InputError: the directory has no `study.json`.
+        DamagedError: this version of digitrec cannot read `study.json`.
     """
     try:
         values = directory.read_json(NAME)
@@ -99,10 +99,10 @@ def read_spec(directory: Folder) -> StudySpec:
 
 
 def _check(spec: StudySpec) -> None:
-    """Touch everything that the rest of the code relies on.
+    """Check every value that the rest of the code relies on.
 
     Raises:
-        ValueError, TypeError, KeyError: something is missing or of another kind.
+        ValueError, TypeError, KeyError: a value is missing, of another type or out of its range.
     """
     check_count(len(Space.from_json(spec.space)) + len(spec.confirmed))
     spec.trials()
@@ -113,11 +113,11 @@ def _check(spec: StudySpec) -> None:
     texts += [*spec.versions.keys(), *spec.versions.values()]
     texts += [text for text in (spec.test_data, spec.data.get("location")) if text is not None]
     if not all(isinstance(text, str) for text in texts):
-        raise TypeError("a text is none")
+        raise TypeError("a value is not text")
     if not isinstance(spec.refit, bool) or type(spec.epochs) is not int:
-        raise TypeError("a value of another kind")
+        raise TypeError("a value has another type")
     if not (spec.key and spec.epochs >= 1 and 0 < spec.val_fraction < 1):
-        raise ValueError("values out of their range")
+        raise ValueError("a value is out of its range")
 
 
 def _described(data: dict[str, Any]) -> str:

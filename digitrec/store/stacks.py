@@ -1,16 +1,17 @@
-"""The files of a study's stacks: what their trials measured, predicted and learned.
+"""The files of a study's stacks: measurements, predictions and weights of their trials.
 
 Letters: K trials of a stack, E epochs, N' validation images.
 
-    stacks/<key>.safetensors        a finished stack; immutable, and the mark that it is finished:
+    stacks/<key>.safetensors        a finished stack; it never changes, and its presence means that
+                                    the stack is finished:
                                     `records` float64 (E, K, 7), one `EpochRecord` in the last axis;
                                     `predictions` uint8 (K, N'), labels predicted after epoch E
-    weights/<key>.safetensors       what it learned, `<trial>/<parameter>`; written before the above
-    checkpoints/<key>.safetensors   the state of a stack in training, where that takes long
-    stacks/<key>.failed.json        a stack that failed, and why
+    weights/<key>.safetensors       its weights, `<trial>/<parameter>`; written before that file
+    checkpoints/<key>.safetensors   the state of a stack in training, if training takes long
+    stacks/<key>.failed.json        the error of a failed stack
 
-Each file carries the key of its study (data, split, model), so that a file that strayed here
-from another study is never taken for this one's.
+Each array file carries the key of its study (data, split, model), so that a file of another study
+is never used here.
 """
 
 import json
@@ -30,7 +31,7 @@ from digitrec.store.folder import Folder
 
 FAILED = ".failed.json"
 MOST_OF_ERROR = 100_000  # characters of a traceback that are read
-FOLDERS = {"stack": "stacks", "weights": "weights", "checkpoint": "checkpoints"}  # of each kind
+FOLDERS = {"stack": "stacks", "weights": "weights", "checkpoint": "checkpoints"}  # kind -> folder
 Parameters = dict[str, NDArray[np.float32]]  # parameter -> values
 
 
@@ -62,7 +63,7 @@ class StackResult:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A file that is not what it should be."""
+    """A damaged file."""
 
     folder: str  # within the study directory; empty: directly in it
     name: str
@@ -73,19 +74,19 @@ class Damage:
 
 
 def result_key(stack: Stack, epochs: int) -> str:
-    """Return the name of the files of a stack that was trained for so many epochs."""
+    """Return the name of the files of a stack after this number of epochs."""
     return f"{stack.key}-{epochs}epochs"
 
 
 def write_stack(
     directory: Folder, spec: str, result: StackResult, weights: Mapping[str, Parameters]
 ) -> None:
-    """Write a finished stack: its weights first, since the other file says that it is finished.
+    """Write a finished stack: its weights first, since the other file marks it as finished.
 
     Args:
         directory: the study directory.
         spec: the key of the study's spec.
-        result: what the trials measured and predicted.
+        result: the measurements and predictions of its trials.
         weights: trial -> parameters.
     """
     arrays: Arrays = {
@@ -105,10 +106,10 @@ def write_stack(
 
 
 def read_stack(directory: Folder, spec: str, name: str) -> StackResult:
-    """Return what `write_stack` wrote, but for the weights (see `read_weights`).
+    """Return the result that `write_stack` wrote; `read_weights` returns the weights.
 
     Raises:
-        DamagedError: the file is not one of this study.
+        DamagedError: the file is missing, damaged or of another study.
     """
     about, arrays = read_arrays(directory, "stack", spec, name)
     try:
@@ -121,12 +122,12 @@ def read_stack(directory: Folder, spec: str, name: str) -> StackResult:
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedError(f"it holds no stack: {error}") from error
     if result.key + SUFFIX != name:
-        raise DamagedError(f"it is that of {result.key}")
+        raise DamagedError(f"it belongs to {result.key}")
     return result
 
 
 def read_stacks(directory: Folder, spec: str) -> tuple[list[StackResult], list[Damage]]:
-    """Return the finished stacks of a study in the order of their file names, and what is damaged.
+    """Return the finished stacks of a study in the order of their names, and the damaged files.
 
     Args:
         directory: the study directory.
@@ -145,7 +146,7 @@ def set_aside(directory: Folder, damage: Damage) -> bool:
     """Move a damaged file to `damaged/`, where nothing reads it.
 
     Returns:
-        Whether it was there: a worker of a run that was killed just now may have removed it.
+        Whether the file still existed: a worker of a run that was just killed may have removed it.
     """
     folder = directory / damage.folder if damage.folder else directory
     name = f"{damage.folder}-{damage.name}".removeprefix("-")
@@ -159,7 +160,7 @@ def set_aside(directory: Folder, damage: Damage) -> bool:
 def results_after(
     epochs: int, results: Iterable[StackResult]
 ) -> Iterator[tuple[Trial, StackResult, int]]:
-    """Yield each trial that was trained for exactly so many epochs, its stack and place."""
+    """Yield each trial trained for exactly this number of epochs, its stack and its place there."""
     seen: set[Trial] = set()
     for result in results:
         if len(result.epochs) != epochs:
@@ -174,7 +175,7 @@ def read_weights(directory: Folder, spec: str, key: str, trials: Sequence[str]) 
     """Return the parameters of some trials of a finished stack.
 
     Raises:
-        DamagedError: the file of the weights is not what it should be, or there is none.
+        DamagedError: the file of the weights is missing or damaged.
     """
     _, arrays = read_arrays(directory, "weights", spec, key + SUFFIX)
     found: list[Parameters] = []
@@ -234,7 +235,7 @@ def clear_failures(directory: Folder, trials: Set[str]) -> None:
 
 
 def _read_failure(directory: Folder, name: str) -> dict[str, str]:
-    """Return trial -> error of one note; nothing if it is damaged or was removed."""
+    """Return trial -> error of one file; empty if the file is damaged or was removed."""
     try:
         failure = (directory / "stacks").read_json(name)
     except (FileNotFoundError, DamagedError):

@@ -1,6 +1,6 @@
 """The tables of a study, derived from its finished stacks.
 
-Columns, once released, do not change; `README.md` describes them with their units.
+Released columns do not change; `README.md` describes them with their units.
 """
 
 import math
@@ -29,15 +29,15 @@ METRICS = ["train_loss", "train_accuracy", "val_loss", "val_accuracy"]
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """The study as frames, in the order of the grid."""
+    """The tables of a study as data frames, in the order of the grid."""
 
     trials: pd.DataFrame  # TRIAL_COLUMNS
     epochs: pd.DataFrame  # EPOCH_COLUMNS
-    runs: pd.DataFrame  # RUN_COLUMNS: where and when; a row per trial that has a result
+    runs: pd.DataFrame  # RUN_COLUMNS: where and when each trial that has a result was trained
 
     @property
     def complete(self) -> bool:
-        """Whether every trial was trained to its end (or to its divergence)."""
+        """Whether every trial was trained to its last epoch or diverged."""
         return bool(self.trials["status"].isin(["completed", "diverged"]).all())
 
 
@@ -47,11 +47,11 @@ def make_tables(
     results: Iterable[StackResult],
     failures: dict[str, str],
 ) -> Tables:
-    """Return the tables of a grid; a trial without a result is failed, or else stopped.
+    """Return the tables of a grid; a trial without a result has the status failed or stopped.
 
     Args:
-        trials: the rows, in their order.
-        epochs: how many each is trained for; other results are left out.
+        trials: one per row, in this order.
+        epochs: how many each trial is trained for; results of other numbers are left out.
         results: finished stacks.
         failures: trial -> error.
     """
@@ -75,7 +75,7 @@ def make_tables(
 
 
 def write_tables(directory: Folder, tables: Tables) -> None:
-    """Write `trials.csv`, `epochs.csv`, `runs.csv`; an empty cell is a value that there is not."""
+    """Write `trials.csv`, `epochs.csv` and `runs.csv`; empty cells are missing values."""
     frames = {"trials": tables.trials, "epochs": tables.epochs, "runs": tables.runs}
     for name, frame in frames.items():
         directory.write(f"{name}.csv", frame.to_csv(index=False, lineterminator="\n").encode())

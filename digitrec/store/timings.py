@@ -1,4 +1,4 @@
-"""How long the parts of a run took; kept as `timings.json` in the study directory."""
+"""The durations of the parts of a run, kept as `timings.json` in the study directory."""
 
 import json
 import time
@@ -20,7 +20,7 @@ class Timings:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Add the duration of the block to a part."""
+        """Add the duration of the block to that of a part."""
         start = time.perf_counter()
         try:
             yield

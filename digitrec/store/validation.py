@@ -1,4 +1,4 @@
-"""What a study keeps of its validation images: the labels and the winner's predictions.
+"""The validation images of a study: their labels and the winner's predictions for them.
 
 Letters: N' validation images, D pixels, C = 10 classes, M mistakes.
 """
@@ -19,7 +19,7 @@ NAME = "validation.safetensors"  # in the study directory, and in best/
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WinnerValidation:
-    """What the winner predicts for the validation images."""
+    """The winner's predictions for the validation images."""
 
     trial: str
     probabilities: NDArray[np.float32]  # (N', C)
@@ -31,11 +31,11 @@ class WinnerValidation:
 def write_labels(
     directory: Folder, spec: StudySpec, labels: NDArray[np.uint8], rows: NDArray[np.int64]
 ) -> None:
-    """Keep the labels of the validation images, so that the verdict does not need the data.
+    """Write the labels of the validation images, so that the verdict does not need the data.
 
     Args:
         directory: the study directory.
-        spec: the study's.
+        spec: of the study.
         labels: (N',).
         rows: row numbers in the data, (N',).
     """
@@ -50,7 +50,7 @@ def read_labels(directory: Folder, spec: StudySpec) -> NDArray[np.uint8] | None:
 
 
 def write_validation(directory: Folder, spec: StudySpec, validation: WinnerValidation) -> None:
-    """Keep what the winner predicts for the validation images."""
+    """Write the winner's predictions for the validation images."""
     about = {"question": spec.key, "trial": validation.trial}
     arrays: Arrays = {
         "probabilities": validation.probabilities,
@@ -62,7 +62,7 @@ def write_validation(directory: Folder, spec: StudySpec, validation: WinnerValid
 
 
 def read_validation(directory: Folder, spec: StudySpec) -> WinnerValidation | None:
-    """Return what the winner predicts for the validation images; None if missing or damaged."""
+    """Return the winner's predictions for the validation images; None if missing or damaged."""
     found = _read(directory / "best", "winner's validation", spec)
     return None if found is None else WinnerValidation(trial=found[0]["trial"], **found[1])
 

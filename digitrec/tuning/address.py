@@ -1,6 +1,6 @@
-"""Whether a Ray cluster answers at an address, found out at once.
+"""Quick checks that a Ray cluster answers at an address.
 
-Ray itself tries for 20 seconds where it has no token or a wrong one, for minutes where nobody is,
+Ray itself tries for 20 seconds with a missing or wrong token, and for minutes if nothing answers,
 and then gives no reason.
 """
 
@@ -17,13 +17,13 @@ Metadata = tuple[tuple[str, str], ...]
 
 
 def check_address(address: str) -> None:
-    """Check that the head of a Ray cluster is there and would accept this process.
+    """Check that the head of a Ray cluster answers and would accept this process.
 
     Args:
-        address: HOST:PORT of the head's GCS, or "auto"; "local" is always right.
+        address: HOST:PORT of the head's GCS, or "auto"; "local" is always accepted.
 
     Raises:
-        InputError: it is no address of a Ray cluster, nobody answers, or the token is not right.
+        InputError: it is not the address of a Ray cluster, nothing answers, or the token is wrong.
     """
     if address == "local":
         return
@@ -46,10 +46,10 @@ def check_address(address: str) -> None:
 def find_head() -> str | None:
     """Return the address of the Ray cluster that this machine is part of.
 
-    None: this version of Ray finds it on the way to it only.
+    None: with this version of Ray, only connecting finds it.
 
     Raises:
-        InputError: there is none, or more than one.
+        InputError: the machine is part of no cluster, or of more than one.
     """
     try:
         return ray_internals.find_head()
@@ -58,17 +58,17 @@ def find_head() -> str | None:
 
 
 def connect(address: str) -> None:
-    """Check that somebody listens at HOST:PORT.
+    """Check that a program listens at HOST:PORT.
 
     Raises:
-        OSError, OverflowError: nobody does.
+        OSError, OverflowError: none does.
     """
     host, _, port = address.rpartition(":")
     socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
 
 
 def answers(address: str) -> bool:
-    """Return whether somebody listens at HOST:PORT."""
+    """Return whether a program listens at HOST:PORT."""
     try:
         connect(address)
     except OSError:
@@ -77,13 +77,13 @@ def answers(address: str) -> bool:
 
 
 def token_to_show(*, found: bool) -> Metadata:
-    """Return the token that Ray would show to a head, as metadata of a call; empty: none.
+    """Return the token that Ray would send to a head, as metadata of a call; empty: none.
 
     Args:
-        found: the address was found, not given; Ray then shows a token without being told to.
+        found: whether the address was found, not given; Ray then sends a token by default.
 
     Raises:
-        InputError: Ray is told to show a token, and there is none.
+        InputError: Ray is told to send a token, but there is none.
     """
     mode = os.environ.get("RAY_AUTH_MODE", "").lower()
     token = find_token()
@@ -98,10 +98,10 @@ def check_token(address: str, metadata: Metadata) -> None:
     """Check that a head accepts a token, or asks for none.
 
     Raises:
-        InputError: it does not, or it is no head of a Ray cluster.
+        InputError: it refuses the token, or it is not the head of a Ray cluster.
     """
     if os.environ.get("RAY_USE_TLS", "0").lower() in {"1", "true"}:
-        return  # what Ray itself makes of certificates is not repeated here
+        return  # Ray's handling of certificates is not repeated here
     import grpc  # a tenth of a second, which only clusters need
 
     options = [("grpc.enable_http_proxy", 0)]
@@ -111,7 +111,7 @@ def check_token(address: str, metadata: Metadata) -> None:
         except grpc.RpcError as error:
             if error.code() == grpc.StatusCode.UNAVAILABLE:
                 raise InputError(
-                    f"no Ray cluster answers at {address}: what listens there is no head's GCS"
+                    f"no Ray cluster answers at {address}: another program listens there"
                 ) from error
             if error.code() == grpc.StatusCode.UNAUTHENTICATED:
                 wrong = "does not accept this token" if metadata else "asks for a token"

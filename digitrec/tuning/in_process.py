@@ -1,4 +1,4 @@
-"""A runner without Ray: one stack after the other, in this process."""
+"""A runner without Ray: it trains one stack after the other in this process."""
 
 import traceback
 from functools import partial
@@ -20,7 +20,7 @@ ADDRESS = "127.0.0.1"
 
 
 class InProcess:
-    """Trains what a worker of Ray Tune trains, with the same progress, failures and files."""
+    """Trains stacks like a worker of Ray Tune, with the same progress, failures and files."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class InProcess:
         *,
         preload: bool = False,
     ) -> None:
-        """Take the arguments of `Session`, of which none matters here."""
+        """Take the arguments of `Session` and ignore them."""
 
     def __enter__(self) -> "InProcess":
         return self
@@ -39,7 +39,7 @@ class InProcess:
         """Do nothing: nothing was started."""
 
     def nodes(self) -> list[Node]:
-        """Return the one node that the stacks are planned for."""
+        """Return the single node that the stacks are planned for."""
         return [NODE]
 
     def check_shared(self, directory: Folder) -> None:
@@ -72,7 +72,7 @@ class InProcess:
 
 
 def _train(assignment: Assignment, task: Task, display: ProgressDisplay) -> None:
-    """Train a stack, as often as Ray Tune would try.
+    """Train a stack, with as many retries as Ray Tune would make.
 
     Raises:
         OSError: the study directory can no longer be used.
@@ -89,7 +89,7 @@ def _train(assignment: Assignment, task: Task, display: ProgressDisplay) -> None
 
 
 def _attempt(assignment: Assignment, task: Task, display: ProgressDisplay) -> Exception | None:
-    """Train a stack once and return why it failed, as Ray would; None: it did not fail."""
+    """Train a stack once and return its error, as Ray would; None if it did not fail."""
     spec, request = assignment.spec, assignment.request
     metrics = reports(
         task,

@@ -1,9 +1,9 @@
 """A study's metrics for Prometheus, published through Ray.
 
 The metrics agent of the driver's node exports each as `ray_digitrec_...`, tagged with the study's
-name. All are gauges, since Ray forgets a gauge that is not set again within some 20 seconds: the
-metrics of a study end with its driver, where a counter would stay until the node does. Whoever
-publishes has to do so at least every PUBLISH_INTERVAL, therefore.
+name. All are gauges: Ray drops a gauge that is not set again within about 20 seconds, so the
+metrics of a study end with its driver, while a counter would stay as long as the node. Therefore
+publish at least every PUBLISH_INTERVAL seconds.
 
 Publishing takes 0.03 ms and starts no thread; without a metrics agent it has no effect.
 """
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ray.util.metrics import Gauge
 
-PUBLISH_INTERVAL = 5.0  # seconds; Ray exports every 10, and forgets what was not set meanwhile
+PUBLISH_INTERVAL = 5.0  # seconds; Ray exports every 10 and drops gauges not set in between
 PREFIX = "digitrec_"
 DESCRIPTIONS = {
     "configurations": "Configurations of the study",
@@ -25,7 +25,7 @@ DESCRIPTIONS = {
 
 
 class Measurements(NamedTuple):
-    """How far a study has come, in numbers; DESCRIPTIONS says what each is. NaN: not known yet."""
+    """The progress of a study in numbers; DESCRIPTIONS explains each. NaN: not known yet."""
 
     configurations: float
     configurations_done: float
@@ -39,7 +39,7 @@ class Metrics:
     """The metrics of one study.
 
     Args:
-        study: its name, the only tag. What is not ASCII is escaped, since Ray takes nothing else.
+        study: its name, the only tag; other characters than ASCII, which Ray refuses, are escaped.
     """
 
     def __init__(self, study: str) -> None:
@@ -50,6 +50,6 @@ class Metrics:
         }
 
     def publish(self, measurements: Measurements) -> None:
-        """Set the metrics; Ray exports them within 10 seconds, and leaves out what is NaN."""
+        """Set the metrics; Ray exports them within 10 seconds and leaves out NaN."""
         for name, value in measurements._asdict().items():
             self._gauges[name].set(value, self.tags)

@@ -1,4 +1,4 @@
-"""What a person sees while a study runs: a live display in a terminal, plain lines in a log."""
+"""The progress of a running study: a live display in a terminal, plain lines in a log."""
 
 import math
 import time
@@ -23,32 +23,32 @@ from digitrec.tuning.metrics import PUBLISH_INTERVAL, Measurements, Metrics
 from digitrec.tuning.trainable import STORAGE_ERROR, describe_failure, stack_of
 
 CHECK_INTERVAL = 1.0  # seconds
-LOG_INTERVAL = 10.0  # seconds between two plain lines, at least
+LOG_INTERVAL = 10.0  # least seconds between two plain lines
 MOST_STACKS_SHOWN = 8
-PACE_REPORTS = 32  # reports that the pace of training is taken over
+PACE_REPORTS = 32  # reports over which the pace of training is measured
 SLOW_PRECISION = "this machine has no bfloat16 in hardware; --precision float32 is faster here"
 
 
 @dataclass(slots=True)
 class Progress:
-    """How far a study has come."""
+    """The progress of a study."""
 
-    configurations: int  # of the study, those of earlier runs included
-    configurations_done: int  # now, those of earlier runs included
+    configurations: int  # of the study, including those of earlier runs
+    configurations_done: int  # so far, including those of earlier runs
     epochs_wanted: int  # of all configurations of this run
     epochs: int  # per configuration
-    images_per_epoch: int  # of a configuration, trained on
+    images_per_epoch: int  # training images of a configuration
     work: dict[str, float]  # stack key -> its share of this run's training time
     clock: Callable[[], float] = time.monotonic
     epochs_done: int = 0  # of all configurations of this run
     accuracies: dict[str, float] = field(default_factory=dict)  # trial -> last validation accuracy
     running: dict[str, tuple[Stack, int]] = field(default_factory=dict)  # key -> epochs done
-    reported: dict[str, int] = field(default_factory=dict)  # key -> last epoch that is counted
-    failures: int = 0  # stacks that ended with an error, those trained again included
+    reported: dict[str, int] = field(default_factory=dict)  # key -> last counted epoch
+    failures: int = 0  # stacks that ended with an error, including retried ones
     work_done: float = 0.0
     started: float = field(init=False)
     first_report: tuple[float, float] | None = None  # seconds elapsed and work done at that time
-    epochs_trained: int = 0  # epochs_done less those that were kept before
+    epochs_trained: int = 0  # epochs_done without the epochs before a checkpoint
     paces: deque[tuple[float, int]] = field(  # seconds elapsed, epochs trained, at each report
         default_factory=lambda: deque(maxlen=PACE_REPORTS)
     )
@@ -61,10 +61,14 @@ class Progress:
         self.running.setdefault(stack.key, (stack, 0))
 
     def report(self, stack: Stack, metrics: dict[str, Any]) -> None:
-        """Note an epoch of a stack, as `trainable.epoch_metrics` has it.
+        """Note an epoch of a stack.
 
-        An epoch that is trained again, since its worker was lost, counts once. A stack that goes on
-        from a checkpoint has done the epochs before.
+        An epoch that is trained again because its worker was lost counts once. If a stack continues
+        from a checkpoint, the epochs before it count as done.
+
+        Args:
+            stack: the trained stack.
+            metrics: as `trainable.epoch_metrics` returns them.
         """
         epoch = int(metrics["epoch"])
         self.running[stack.key] = (stack, epoch)
@@ -91,7 +95,7 @@ class Progress:
         self.running.pop(stack.key, None)
 
     def best(self) -> tuple[float, str] | None:
-        """Return the highest last validation accuracy and its trial; None: none is finite."""
+        """Return the highest last validation accuracy and its trial; None if none is finite."""
         finite = [(a, trial) for trial, a in self.accuracies.items() if not math.isnan(a)]
         return max(finite, default=None, key=lambda pair: pair[0])
 
@@ -104,9 +108,9 @@ class Progress:
         return self.clock() - self.started
 
     def seconds_left(self) -> float | None:
-        """Return an estimate, or None while there is nothing to go by.
+        """Return an estimate of the remaining seconds; None before the second report.
 
-        The pace is that since the first report, which leaves the start of the workers out.
+        The pace is measured from the first report, so the start of the workers does not count.
         """
         if self.first_report is None or self.work_done == self.first_report[1]:
             return None
@@ -117,7 +121,7 @@ class Progress:
         return (sum(self.work.values()) - self.work_done) * seconds / work
 
     def epochs_per_second(self) -> float:
-        """Return the pace of the last reports, of all configurations; NaN: not known yet."""
+        """Return the pace over the last reports, summed over configurations; NaN: not known yet."""
         if len(self.paces) < 2:
             return math.nan
         elapsed, epochs_trained = self.paces[0]
@@ -138,7 +142,7 @@ class Progress:
     def describe(self) -> str:
         """Return one line: configurations, epochs, time, best so far.
 
-        The best comes last: the dashboard of Ray greys all that follows a per cent sign in a log.
+        The best comes last: Ray's dashboard greys out everything after a percent sign in a log.
         """
         left = self.seconds_left() if self.running else None
         time_left = "" if left is None else f", {format_seconds(left)} left"
@@ -156,11 +160,11 @@ class ProgressDisplay:
     """Shows a study's progress, publishes its metrics and keeps its failures.
 
     Args:
-        progress: is kept up to date.
-        console: shows it.
-        metrics: publish it.
-        check: is called about every second; what it raises ends the search.
-        keep_failure: gets a stack that has failed for good, and its error.
+        progress: the progress to update.
+        console: shows the progress.
+        metrics: publishes the progress.
+        check: called about every second; an error that it raises ends the search.
+        keep_failure: called with a stack that has failed for good and its error.
     """
 
     def __init__(
@@ -202,7 +206,7 @@ class ProgressDisplay:
         self.console.print(self.progress.describe(), highlight=False, soft_wrap=True)
 
     def step(self) -> None:
-        """Do what is due; to be called several times a second.
+        """Check and publish if due; call this several times a second.
 
         Raises:
             OSError: the study directory can no longer be used.
@@ -220,7 +224,7 @@ class ProgressDisplay:
         self.progress.start(stack)
 
     def report(self, stack: Stack, metrics: dict[str, Any]) -> None:
-        """Show an epoch of a stack, or note why its worker cannot keep anything."""
+        """Show an epoch of a stack, or note why its worker cannot save anything."""
         if STORAGE_ERROR in metrics:
             self._storage_error = str(metrics[STORAGE_ERROR])
             return
@@ -235,7 +239,7 @@ class ProgressDisplay:
         self.progress.end(stack)
 
     def fail(self, stack: Stack, error: Exception) -> None:
-        """Print why a stack failed for good when it does, and keep the error."""
+        """Print why a stack has failed for good, and keep the error."""
         self.progress.fail(stack)
         self._tell("[red]failed[/red]", stack, error)
         if self.keep_failure:
@@ -250,7 +254,7 @@ class ProgressDisplay:
         self._tell("[yellow]again[/yellow]", stack, error)
 
     def _tell(self, what: str, stack: Stack, error: Exception) -> None:
-        """Print what became of a stack, and why."""
+        """Print that a stack has failed or is trained again, and why."""
         line = f"{stack.name}: {describe_failure(error)}"
         self.console.print(what, escape(line), highlight=False, soft_wrap=True)
 
@@ -267,7 +271,7 @@ class ProgressDisplay:
 
 
 class ProgressCallback(tune.Callback):
-    """Shows what becomes of Ray Tune's trials; its methods are Ray Tune's hooks."""
+    """Shows the progress of Ray Tune's trials; its methods are Ray Tune's hooks."""
 
     def __init__(self, display: ProgressDisplay) -> None:
         self.display = display
@@ -277,7 +281,7 @@ class ProgressCallback(tune.Callback):
         return {}
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Do what is due, several times a second; what this raises ends the search."""
+        """Check and publish if due, several times a second; an error ends the search."""
         self.display.step()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -287,7 +291,7 @@ class ProgressCallback(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Show what a trial reports."""
+        """Show the metrics that a trial reports."""
         self.display.report(stack_of(trial.config), result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -299,14 +303,14 @@ class ProgressCallback(tune.Callback):
         self.display.fail(stack_of(trial.config), error_of(trial))
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Show that a trial has failed and is tried again."""
+        """Show that a trial has failed and is retried."""
         self.display.retry(stack_of(trial.config), error_of(trial))
 
 
 def error_of(trial: Any) -> Exception:
-    """Return why a trial of Ray Tune ended with an error.
+    """Return the error of a trial of Ray Tune.
 
-    `Trial.get_pickled_error` reads it from Ray Tune's storage, where it is only after the hooks.
+    `Trial.get_pickled_error` reads it from Ray Tune's storage, which gets it only after the hooks.
     """
     if file := getattr(trial, "pickled_error_file", None):
         error: Exception = cloudpickle.loads(Path(file).read_bytes())

@@ -1,7 +1,7 @@
-"""Every name of Ray that is not made for others, in this one file.
+"""Every private name of Ray that digitrec uses.
 
-A Ray that moves one of them must not break a study: each is looked for when it is needed, and each
-function says what happens without it.
+A version of Ray that moves one of them must not break a study: each name is looked up when it is
+needed, and each function says what happens without it.
 """
 
 import functools
@@ -21,15 +21,15 @@ from digitrec.import_path import needs_working_directory
 if TYPE_CHECKING:
     from ray.job_config import JobConfig
 
-# Loggers that print the traceback of every lost worker; the study tells of it in a line. Without
-# these names, the tracebacks are printed as well.
+# Loggers that print the traceback of every lost worker; the study reports it in one line. Without
+# these names, the tracebacks are printed too.
 WORDY = ("ray.tune.execution.tune_controller", "ray.tune.tune")
-CLUSTER_QUESTION = "/ray.rpc.NodeInfoGcsService/GetClusterId"  # which Ray asks a head first as well
-MOST_UPLOADED_BYTES = 512 * 1024**2  # of a job's files, where Ray does not say
+CLUSTER_QUESTION = "/ray.rpc.NodeInfoGcsService/GetClusterId"  # Ray's own first request to a head
+MOST_UPLOADED_BYTES = 512 * 1024**2  # of a job's files, if Ray does not name its limit
 
 
 def module(name: str) -> ModuleType | None:
-    """Return a module of Ray's; None: this Ray has none of this name."""
+    """Return a module of Ray; None if this version of Ray lacks it."""
     try:
         return importlib.import_module(name)
     except ImportError:
@@ -39,11 +39,11 @@ def module(name: str) -> ModuleType | None:
 def find_head() -> str | None:
     """Return the address of the Ray cluster that this machine is part of.
 
-    Without Ray's name for it, None: `ray.init("auto")` finds the cluster, and takes longer to say
-    that there is none.
+    Without Ray's function for it, return None: `ray.init("auto")` finds the cluster, but takes
+    longer to report that there is none.
 
     Raises:
-        ConnectionError, ValueError: there is none, or more than one.
+        ConnectionError, ValueError: the machine is part of no cluster, or of more than one.
     """
     services = module("ray._private.services")
     find = getattr(services, "canonicalize_bootstrap_address_or_die", None)
@@ -53,9 +53,9 @@ def find_head() -> str | None:
 def job_config() -> "JobConfig | None":
     """Return the configuration of a job whose workers import nothing from the working directory.
 
-    Ray appends the driver's working directory to the workers' path, where a file that is called
-    like a package would be imported in its place. Without Ray's names for the path, None: the
-    workers import from the working directory.
+    Ray appends the driver's working directory to the workers' import path, where a file with the
+    name of a package would be imported instead of it. Without Ray's names for the path, return
+    None: the workers import from the working directory.
     """
     config = getattr(module("ray.job_config"), "JobConfig", None)
     if config is None or "_py_driver_sys_path" not in inspect.signature(config).parameters:
@@ -67,7 +67,7 @@ def job_config() -> "JobConfig | None":
 
 
 class _WithoutDirectory(list[str]):
-    """A list of directories that never gets one of them."""
+    """A list of directories that leaves out an unwanted one."""
 
     def __init__(self, unwanted: str) -> None:
         super().__init__()
@@ -81,13 +81,13 @@ class _WithoutDirectory(list[str]):
 def bare_start(preload: Sequence[str]) -> Iterator[None]:
     """Have Ray start only what a study on this machine needs, on the loopback interface alone.
 
-    No autoscaler, since no nodes are added, and no monitor of the logs, since they are not shown:
-    without them, Ray is up a second earlier and ended a second earlier. No dashboard at all, as
-    where only ray[tune] is installed: with include_dashboard=False, Ray still starts a process that
-    sends usage statistics, which are off here, waits for it, and loads what its agent could tell a
-    dashboard. Its address is 127.0.0.1, and then all its processes listen there alone, out of reach
-    of the network; `ray.init(_node_ip_address="127.0.0.1")` does not do that, since Ray replaces it
-    by an address of the network. If this version of Ray lacks these names, it starts normally.
+    Ray starts no autoscaler, since no nodes are added, and no log monitor, since no logs are shown:
+    this saves a second at the start and another at the end. It starts no dashboard process, as if
+    only ray[tune] were installed: with include_dashboard=False, Ray would still start and wait for
+    a process that sends usage statistics, which are off here, and load the dashboard's agent
+    modules. Its address is 127.0.0.1, so all its processes listen there only, out of reach of the
+    network; `ray.init(_node_ip_address="127.0.0.1")` does not achieve this, since Ray replaces it
+    with an address of the network. If this version of Ray lacks these names, it starts normally.
 
     Args:
         preload: modules that Ray's idle workers import while the rest of Ray starts.
@@ -116,7 +116,7 @@ def bare_start(preload: Sequence[str]) -> Iterator[None]:
 
 @contextmanager
 def _changed(mapping: MutableMapping[str, Any], name: str, value: Any) -> Iterator[None]:
-    """Let a name have another value in this block."""
+    """Give a name another value in this block."""
     there, before = name in mapping, mapping.get(name)
     mapping[name] = value
     try:
@@ -129,13 +129,13 @@ def _changed(mapping: MutableMapping[str, Any], name: str, value: Any) -> Iterat
 
 
 def keep_environment() -> None:
-    """Keep Ray Tune from giving its workers an environment of their own.
+    """Keep Ray Tune from passing environment variables to its workers.
 
-    Of the driver's AWS keys: Ray would write them in clear into the logs of every node, which its
-    dashboard shows. Nodes have roles or keys of their own. Of PL_DISABLE_FORK, which only
-    PyTorch Lightning knows: with it, trials would not run in the workers that Ray starts with
-    itself, but in others that take a second or two to start. Without Ray's names for them, the
-    keys are in those logs, and the start takes longer.
+    Ray would write the driver's AWS keys in clear text into the logs of every node, which its
+    dashboard shows; nodes have their own roles or keys. With PL_DISABLE_FORK, which only PyTorch
+    Lightning uses, trials would not run in the workers that Ray starts with itself, but in new
+    ones that take a second or two to start. Without Ray's names for these variables, the keys are
+    in the logs, and trials start later.
     """
     cache = module("ray.tune.execution.class_cache")
     getattr(cache, "DEFAULT_ENV_VARS", {}).pop("PL_DISABLE_FORK", None)
@@ -147,7 +147,7 @@ def keep_environment() -> None:
 def named_trainable(function: Callable[[dict[str, Any]], None], name: str) -> Any:
     """Return a trainable of Ray Tune whose actors have a name in Ray's dashboard.
 
-    Without Ray's wrapper for functions, the function: its actors have the wrapper's name.
+    Without Ray's wrapper for functions, return the function: its actors have the wrapper's name.
     """
     wrap = getattr(module("ray.tune.trainable"), "wrap_function", None)
     if wrap is None:
@@ -158,9 +158,9 @@ def named_trainable(function: Callable[[dict[str, Any]], None], name: str) -> An
 
 
 def most_uploaded_bytes() -> int:
-    """Return how many bytes Ray uploads for a job at most.
+    """Return the most bytes that Ray uploads for a job.
 
-    Without Ray's name for it, the limit of Ray 2.60.
+    Without Ray's name for it, return the limit of Ray 2.60.
     """
     packaging = module("ray._private.runtime_env.packaging")
     return int(getattr(packaging, "GCS_STORAGE_MAX_SIZE", MOST_UPLOADED_BYTES))
@@ -171,12 +171,12 @@ def uploaded_files(
 ) -> dict[str, int] | None:
     """Return the files that Ray would upload with a job, and the bytes of each.
 
-    Without Ray's names for what it leaves out, None.
+    Without Ray's names for its exclusion rules, return None.
 
     Args:
         directory: the working directory of the job.
         excludes: patterns of its runtime environment.
-        most_files: after so many, the rest is left out.
+        most_files: after this number of files, the rest is left out.
     """
     packaging = module("ray._private.runtime_env.packaging")
     constants = module("ray._private.ray_constants")
@@ -186,7 +186,7 @@ def uploaded_files(
         defaults = constants.get_runtime_env_default_excludes()  # type: ignore[union-attr]
     except AttributeError:
         return None
-    silent = logging.getLogger("digitrec.upload")  # otherwise Ray tells of every .gitignore
+    silent = logging.getLogger("digitrec.upload")  # otherwise Ray logs every .gitignore
     silent.setLevel(logging.CRITICAL)
     files: dict[str, int] = {}
     pending = [(directory, [excluded_by(directory, [*defaults, *excludes])])]

@@ -1,4 +1,4 @@
-"""What a study trains: the grid, its leaders with fresh seeds, the winner on all rows."""
+"""The training of a study: the grid, its leaders with fresh seeds, the winner on all rows."""
 
 import itertools
 import os
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class StudyRunner:
-    """Trains what a study misses, by a runner that is started when there is something to train."""
+    """Trains the missing trials of a study; starts a runner only if there are any."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class StudyRunner:
         self.timings = timings
         self.lock = lock
         self.make_runner = make_runner
-        self.stopped = False  # by a Ctrl-C: nothing further is trained
+        self.stopped = False  # whether a Ctrl-C has stopped the training
         self._runner: Runner | None = None
         self._closing = ExitStack()
 
@@ -64,7 +64,7 @@ class StudyRunner:
         self._closing.close()
 
     def train(self, spec: StudySpec, trials: Sequence[Trial]) -> None:
-        """Train those trials of a study that the study directory has no result of.
+        """Train the trials whose results the study directory lacks.
 
         Raises:
             InputError: no node can train a stack, or not all nodes share the study directory.
@@ -84,10 +84,10 @@ class StudyRunner:
             self._search(runner, directory, spec, self.shared, tasks, self.console)
 
     def confirm(self, spec: StudySpec) -> StudySpec:
-        """Train the leaders of a study again with fresh seeds, the same for all of them.
+        """Train the leaders of a study again with fresh seeds, the same for all leaders.
 
         Returns:
-            The spec with the trials that confirm; unchanged if the search was stopped.
+            The spec with the confirming trials; unchanged if the search was stopped.
         """
         trials = self._trials(spec)
         if self.stopped or (trials["status"] == "stopped").any():
@@ -107,7 +107,7 @@ class StudyRunner:
         """Train the winner on all rows.
 
         Returns:
-            None where there is no winner, or the grid or this training is not finished.
+            None if there is no winner, or the grid or this training is not finished.
         """
         trials = self._trials(spec)
         from digitrec.results.analysis.ranking import rank
@@ -128,7 +128,7 @@ class StudyRunner:
             runner = self._start(1)
             rows = f"{whole.data['rows']:,}"
             self.console.print(f"Training {winner.name} on all {rows} rows", highlight=False)
-            quiet = Console(quiet=True)  # its accuracies are on rows that it has seen
+            quiet = Console(quiet=True)  # the refit's accuracies are on rows that it trained on
             tasks = [Task(Stack((winner,)))]
             with self.timings.part("train"), self.console.status("Training the winner"):
                 self._search(runner, directory, whole, shared, tasks, quiet)
@@ -160,8 +160,8 @@ class StudyRunner:
                 lock=self.lock,
             )
         )
-        if not finished:  # said first: of a stopped job, a cluster kills what takes long
-            self.console.print("Stopped. The same `digitrec tune` command goes on with the rest.")
+        if not finished:  # printed now: a cluster may kill a stopped job before it ends
+            self.console.print("Stopped. The same `digitrec tune` command trains the rest.")
         self.stopped = self.stopped or not finished
 
     def _trials(self, spec: StudySpec) -> "pd.DataFrame":
@@ -173,12 +173,12 @@ class StudyRunner:
         return make_tables(spec.trials(), spec.epochs, results, failures).trials
 
     def end(self) -> None:
-        """Begin to end what was started; leaving the block waits for it."""
+        """Begin to end the runner; leaving the block waits for its end."""
         if self._runner:
             self._runner.end()
 
     def _start(self, trials: int) -> Runner:
-        """Return the runner, which is started for so many trials if it is not yet."""
+        """Return the runner; start it, for this number of trials, if it is not running."""
         if self._runner is None:
             one_core_each = not self.request.gpus_per_stack and self.request.cpus_per_stack <= 1
             preload = one_core_each and trials >= (os.cpu_count() or 1)
@@ -191,11 +191,11 @@ class StudyRunner:
 
 
 def describe_plan(spec: StudySpec, tasks: Sequence[Task]) -> str:
-    """Return one line: what is trained on what."""
+    """Return one line: the data, and the number of configurations, stacks and epochs."""
     data = spec.data
     configurations = sum(len(task.stack.members) for task in tasks)
     going_on = sum(len(task.stack.members) for task in tasks if task.continues)
-    grown = f"; {going_on} of them go on from fewer epochs" if going_on else ""
+    grown = f"; {going_on} of them continue from fewer epochs" if going_on else ""
     return (
         f"{data['train_rows']:,} digits to train on, {data['val_rows']:,} to validate on; "
         f"{configurations} configurations in {len(tasks)} stacks, {spec.epochs} epochs each" + grown
@@ -203,7 +203,7 @@ def describe_plan(spec: StudySpec, tasks: Sequence[Task]) -> str:
 
 
 def missing_trials(spec: StudySpec, results: Iterable[StackResult]) -> set[Trial]:
-    """Return the trials of a study that no finished stack holds."""
+    """Return the trials of a study that are in no finished stack."""
     there = {trial for trial, _, _ in results_after(spec.epochs, results)}
     return set(spec.trials()) - there
 
@@ -218,16 +218,16 @@ def plan(
 ) -> list[Task]:
     """Return the stacks to train on the nodes, longest first.
 
-    The whole grid is planned, then what is there already is left out: a study that was cut
-    short so goes on with the same stacks, and ends with the same numbers to the last bit. A
-    trial that was trained for fewer epochs goes on from there.
+    The whole grid is planned, then finished trials are dropped. So an interrupted study continues
+    with the same stacks and ends with the same numbers, bit for bit. A trial that was trained for
+    fewer epochs continues from there.
 
     Args:
-        request: what the study asks for.
-        nodes: resources of each.
-        spec: the study's.
+        request: the resources and the stack size.
+        nodes: resources of each node.
+        spec: of the study.
         trials: the whole grid.
-        missing: those of them to train.
+        missing: the trials of it to train.
         results: the finished stacks of the study, of any number of epochs.
 
     Raises:
@@ -259,7 +259,7 @@ def plan(
 
 
 def fresh_seeds(taken: Sequence[int], how_many: int) -> list[int]:
-    """Return the next seeds after the highest that is taken; after the last comes 0."""
+    """Return the next seeds above the highest taken one, continuing with 0 after the last seed."""
     following = ((max(taken) + step) % 2**32 for step in itertools.count(1))
     return list(itertools.islice((seed for seed in following if seed not in taken), how_many))
 

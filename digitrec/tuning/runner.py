@@ -1,4 +1,4 @@
-"""The interface of what trains the stacks of a study: on Ray, or in this process."""
+"""The interface of a runner, which trains the stacks of a study: on Ray or in this process."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from digitrec.store.lock import Lock
 from digitrec.store.spec import StudySpec
 from digitrec.store.timings import Timings
 
-Node = dict[str, float]  # resource -> how much of it there is
+Node = dict[str, float]  # resource -> amount
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """Stacks to train, and what that takes."""
+    """Stacks to train, with everything that a runner needs for it."""
 
     request: Request
     directory: Folder  # gets the files
@@ -34,10 +34,10 @@ class Runner(Protocol):
     """Trains stacks for the length of a `with` block."""
 
     def __enter__(self) -> "Runner":
-        """Start what the training takes."""
+        """Start the workers."""
 
     def __exit__(self, *error: object) -> None:
-        """Wait for the end of what was started."""
+        """End the workers and wait for their end."""
 
     def nodes(self) -> list[Node]:
         """Return the resources of each node."""
@@ -46,21 +46,21 @@ class Runner(Protocol):
         """Check that every node sees the study directory.
 
         Raises:
-            InputError: one does not.
+            InputError: some nodes cannot see it.
         """
 
     def train(self, assignment: Assignment) -> bool:
         """Train stacks; each writes its own files as it finishes, or its failure.
 
         Returns:
-            Whether it went to its end: a Ctrl-C stops it.
+            Whether the training ended by itself; False: a Ctrl-C stopped it.
 
         Raises:
             OSError: the study directory can no longer be used.
         """
 
     def end(self) -> None:
-        """Begin to end what was started."""
+        """Begin to end the workers."""
 
 
 class MakeRunner(Protocol):

@@ -1,4 +1,4 @@
-"""Stacks through Ray Tune: the grid search itself."""
+"""The search: training stacks with Ray Tune."""
 
 import functools
 import importlib
@@ -26,7 +26,7 @@ def search(assignment: Assignment) -> bool:
     """Train stacks with Ray Tune; each writes its own files as it finishes, or its failure.
 
     Returns:
-        Whether it went to its end: a Ctrl-C stops it.
+        Whether the search ended by itself; False: a Ctrl-C stopped it.
 
     Raises:
         OSError: the study directory can no longer be used.
@@ -36,7 +36,7 @@ def search(assignment: Assignment) -> bool:
     ray_internals.keep_environment()
     for name in ray_internals.WORDY:
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    # Ray Tune's own handler would stay in force after the search, and swallow a Ctrl-C.
+    # Ray Tune's own handler would stay active after the search and swallow a Ctrl-C.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     with (
         sigint_noted() as interruption,
@@ -86,7 +86,7 @@ def make_tuner(assignment: Assignment, storage_path: str, callback: ProgressCall
 
 
 def trainable_of(assignment: Assignment) -> Any:
-    """Return what Ray Tune runs in a worker; the data cross Ray's object store once."""
+    """Return the trainable with its arguments; Ray's object store transfers the data once."""
     spec, request = assignment.spec, assignment.request
     function = tune.with_parameters(
         train_stack,
@@ -103,18 +103,18 @@ def trainable_of(assignment: Assignment) -> Any:
 
 @functools.cache
 def import_ahead() -> None:
-    """Begin to import what a study's end takes, 1.5 seconds, where nothing waits for it."""
+    """Import the modules for the end of a study, 1.5 seconds, in a background thread."""
     module = "digitrec.results.outcome"
     threading.Thread(target=importlib.import_module, args=(module,), daemon=True).start()
 
 
 @contextmanager
 def tune_storage(directory: Folder) -> Iterator[str]:
-    """Yield where Ray Tune is to keep its own files: in the study, where that is a directory.
+    """Yield the directory for Ray Tune's own files: within a local study directory.
 
-    They are logs, which nothing of a study relies on. On an object store they would be a third of
-    the requests, and, since Ray Tune does not try again, a store that is away for some seconds
-    would end the search; there they are kept while the search lasts.
+    They are logs, which a study does not depend on. On an object store they would cause a third of
+    the requests, and since Ray Tune does not retry, a store that is unavailable for some seconds
+    would end the search. So for an object store they go to a temporary directory.
     """
     if directory.path is not None:
         yield str(directory.path / "ray")

@@ -1,8 +1,7 @@
-"""The connection to Ray: a cluster's, or a fresh Ray on this machine's cores.
+"""The connection to Ray: to a cluster, or to a fresh Ray on this machine's cores.
 
-Starting Ray takes seconds in which the cores are mostly idle, since it waits for one process after
-the other. Meanwhile this process imports what the search needs, and the workers that Ray starts for
-its cores import what a trial needs (see `OF_A_TRIAL`).
+While Ray starts, which takes seconds and leaves the cores mostly idle, this process imports the
+modules of the search, and Ray's idle workers import those of a trial (see `OF_A_TRIAL`).
 """
 
 import importlib
@@ -29,11 +28,11 @@ from digitrec.tuning.nodes import alive_nodes, nodes_without
 from digitrec.tuning.runner import Assignment, Node
 from digitrec.tuning.token import secure_token
 
-LOOK_SECONDS = 2.0  # between two looks at whether the head of the cluster is there
-SILENCE_SECONDS = 50.0  # of the head, after which the study ends; 60 would end Ray, without a word
+LOOK_SECONDS = 2.0  # between two checks whether the head of the cluster answers
+SILENCE_SECONDS = 50.0  # without an answer until the study ends; after 60, Ray ends it silently
 UNFINISHED = 1  # exit code
-# What Ray's idle workers import while Ray itself still starts; the trials run in them, thanks to
-# `ray_internals.keep_environment`.
+# Modules that Ray's idle workers import while Ray still starts. `ray_internals.keep_environment`
+# makes the trials run in these workers.
 OF_A_TRIAL = [
     "torch",
     "ray.tune",
@@ -46,8 +45,9 @@ OF_A_TRIAL = [
 class Session:
     """A connection to Ray for the length of a `with` block.
 
-    An address, or being inside a Ray job, names a cluster; otherwise a fresh Ray is started, and
-    ended afterwards. A Ray that this process is connected to already is used as it is.
+    With an address, or inside a Ray job, it connects to that cluster; otherwise it starts a fresh
+    Ray and ends it afterwards. If this process is already connected to Ray, it uses that connection
+    unchanged.
 
     Raises:
         InputError: there is no cluster at the address.
@@ -60,10 +60,10 @@ class Session:
 
         Args:
             address: of a cluster.
-            console: shows what takes long.
-            timings: gets the time that the start and the end take.
-            preload: whether each core will get a trial, so that a worker for each is worth its
-                memory (about 0.4 GB) before there is something to do.
+            console: shows the start of Ray.
+            timings: gets the durations of the start and the end.
+            preload: whether to preload imports in one worker per core (0.4 GB each), which is
+                worthwhile only if every core gets a trial.
         """
         self.preload = preload
         self.address = address or os.environ.get("RAY_ADDRESS") or "local"
@@ -77,7 +77,7 @@ class Session:
     def __enter__(self) -> "Session":
         if self._ours:
             try:
-                with sigint_put_off():  # half of a Ray, or of an import, is hard to clear away
+                with sigint_put_off():  # a half-started Ray or half-done import is hard to undo
                     self._start_and_import()
             except BaseException:
                 self.__exit__()
@@ -97,7 +97,7 @@ class Session:
         """Check that every node sees the study directory.
 
         Raises:
-            InputError: it is a directory of this node alone, or not open to all.
+            InputError: some nodes cannot see it: it is local to this node, or they lack access.
         """
         count = len(alive_nodes())
         if count > 1 and (blind := nodes_without(directory)):
@@ -107,7 +107,7 @@ class Session:
                 else "give those nodes a role or credentials that may read and write it"
             )
             raise InputError(
-                f"{directory} is not there on {len(blind)} of {count} nodes "
+                f"{directory} is not visible to {len(blind)} of {count} nodes "
                 f"({', '.join(blind)}); {remedy}"
             )
 
@@ -118,7 +118,7 @@ class Session:
         return search(assignment)
 
     def end(self) -> None:
-        """Begin to end a Ray that was started here; leaving the block waits for it."""
+        """Begin to end a Ray that was started here; leaving the block waits for its end."""
         if self._ours and self._ending is None:
             self._ending = threading.Thread(target=self._end)
             self._ending.start()
@@ -136,7 +136,7 @@ class Session:
     def _start(self) -> None:
         check_address(self.address)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints at verbose=0 as well
+        os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new output ignores verbose=0
         logging.getLogger("ray").setLevel(logging.ERROR)
         local = self.address == "local"
         with_token = os.environ.get("RAY_AUTH_MODE", "token").lower() == "token"
@@ -165,10 +165,9 @@ class Session:
             threading.Thread(target=self._watch, args=(address,), daemon=True).start()
 
     def _watch(self, address: str) -> None:
-        """End this process when the head of the cluster stays away.
+        """End this process when the head of the cluster no longer answers.
 
-        There is no other way out: the calls into Ray wait for the head, and nothing but the end of
-        the process interrupts them.
+        Calls into Ray wait for the head, and only the end of the process interrupts them.
         """
         last_seen = time.monotonic()
         while not self._ended.wait(LOOK_SECONDS):
@@ -178,8 +177,8 @@ class Session:
                 self.console.show_cursor()  # which a live display hides
                 print(
                     f"digitrec: the head of the cluster, {address}, has not answered for "
-                    f"{SILENCE_SECONDS:.0f} s. What was finished is kept; on a cluster that "
-                    "answers, the same command goes on.",
+                    f"{SILENCE_SECONDS:.0f} s. Finished stacks are kept; on a cluster that "
+                    "answers, the same command continues.",
                     file=sys.stderr,
                     flush=True,
                 )
@@ -192,19 +191,19 @@ class Session:
 
 
 def local_runtime_env() -> dict[str, str] | None:
-    """Return what Ray needs to start workers with this Python.
+    """Return the runtime environment that Ray needs to start workers with this Python.
 
-    Ray runs its path through a shell unquoted: with a space in it, no worker would ever start.
+    Ray passes the path of Python to a shell unquoted: with a space in it, no worker would start.
     """
     quoted = shlex.quote(sys.executable)
     return None if quoted == sys.executable else {"py_executable": quoted}
 
 
 def count_workers(nodes: Sequence[Node], cpus: float, gpus: float) -> int:
-    """Return how many trials of so many CPUs and GPUs the nodes can train at a time.
+    """Return how many stacks, with these CPUs and GPUs each, the nodes can train at a time.
 
     Raises:
-        InputError: not even one.
+        InputError: the nodes cannot train a single one.
     """
 
     def of_node(node: Node) -> int:
@@ -217,16 +216,16 @@ def count_workers(nodes: Sequence[Node], cpus: float, gpus: float) -> int:
             f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes
         )
         raise InputError(
-            f"a trial asks for {cpus:g} CPUs and {gpus:g} GPUs, which no node has: {have}. "
+            f"a stack needs {cpus:g} CPUs and {gpus:g} GPUs, which no node has: {have}. "
             "Lower --cpus-per-stack or --gpus-per-stack"
         )
     return workers
 
 
 def _import_tensorboardx() -> None:
-    """Import what Ray Tune logs through, without torch.
+    """Import tensorboardX, which Ray Tune logs with, without torch.
 
-    It imports torch wherever there is one, to log models with it; that would cost the driver a
+    tensorboardX imports torch if it is installed, to log models; that would take the driver a
     second.
     """
     if "torch" in sys.modules:

@@ -1,7 +1,7 @@
-"""One Ray Tune trial: trains a stack and reports every epoch of all its members.
+"""The trainable of Ray Tune: it trains a stack and reports every epoch of all its members.
 
-torch is imported in the functions that run in a worker: it takes seconds, and the driver, which
-imports this module as well, has no use for it.
+torch is imported in the functions that run in a worker: the import takes seconds, and the driver,
+which also imports this module, does not need it.
 """
 
 import math
@@ -42,15 +42,15 @@ if TYPE_CHECKING:
 
 
 class Place(NamedTuple):
-    """Where a stack is trained, and what it may use there."""
+    """The node on which a stack is trained, and the resources it may use there."""
 
     cpus: float
     gpus: float
-    node: str  # its address
-    node_id: str  # Ray's; empty: no node of Ray's
+    node: str  # address of the node
+    node_id: str  # Ray's; empty without Ray
 
 
-STORAGE_ERROR = "storage_error"  # reported in place of an epoch: why nothing can be kept
+STORAGE_ERROR = "storage_error"  # reported instead of an epoch: why nothing can be saved
 
 
 def train_stack(
@@ -65,13 +65,13 @@ def train_stack(
 ) -> None:
     """Train one stack; the function that Ray Tune runs in a worker.
 
-    The stack's files are written before the last epoch is reported, so a trial that Ray Tune calls
-    terminated is kept. A trial that Ray Tune tries again, its worker lost, goes on from what was
-    kept last. Where the study directory can no longer be used, trying again would not help: that
-    is reported, and ends the search.
+    The stack's files are written before the last epoch is reported, so they exist for every trial
+    that Ray Tune calls terminated. A trial that Ray Tune retries, because its worker was lost,
+    resumes from its last checkpoint. If the study directory can no longer be used, a retry would
+    not help: the error is reported and ends the search.
 
     Args:
-        config: `stack` is what `task_config` returned.
+        config: its `stack` comes from `task_config`.
         shared: the data.
         layer_sizes: widths of the MLP, from input to output.
         epochs_wanted: how many to train.
@@ -99,7 +99,7 @@ def reports(
     spec: str,
     place: Place,
 ) -> Iterator[dict[str, Any]]:
-    """Train a stack and yield what to report of each epoch; see `train_stack`.
+    """Train a stack and yield the metrics to report for each epoch; see `train_stack`.
 
     Raises:
         OSError: the study directory cannot be read or written.
@@ -107,7 +107,7 @@ def reports(
     stack, key = task.stack, result_key(task.stack, epochs_wanted)
     try:
         last = read_stack(directory, spec, key + SUFFIX).epochs[-1]
-    except DamagedError:  # there is none, as a rule
+    except DamagedError:  # usually: not finished yet
         pass
     else:
         yield epoch_metrics(stack, last)
@@ -151,29 +151,29 @@ def reports(
 
 
 def resume(directory: Folder, spec: str, task: Task, key: str, model: "StackedMLP") -> "Training":
-    """Return a task's training where it was kept last, or else at its beginning.
+    """Return a task's training at its last checkpoint, or else at its beginning.
 
     Args:
         directory: the study directory.
         spec: the key of the study's spec.
-        task: what to train.
+        task: the stack to train.
         key: of its result.
-        model: initial weights; gets the kept ones.
+        model: has the initial weights; gets the saved ones.
     """
     from digitrec.engine.checkpoint import read_checkpoint, read_finished
     from digitrec.engine.train import Training
 
     try:
         training = read_checkpoint(directory, spec, key, model)
-    except DamagedError:  # the driver has set aside what was damaged: there is none
+    except DamagedError:  # missing: the driver has set damaged files aside
         if task.continues is None:
             return Training.of(model)
         try:
             return read_finished(directory, spec, task.continues, task.stack, model)
-        except DamagedError as error:  # which the driver sees on a local file system only
-            log(f"{task.stack.name} begins anew: {task.continues}: {error}")
+        except DamagedError as error:  # the driver checks weights on a local file system only
+            log(f"{task.stack.name} starts again: {task.continues}: {error}")
             return Training.of(model)
-    log(f"{task.stack.name} goes on after epoch {len(training.history)}")
+    log(f"{task.stack.name} continues after epoch {len(training.history)}")
     return training
 
 
@@ -186,10 +186,10 @@ def describe_epoch(stack: Stack, records: Sequence[EpochRecord], epochs: int, im
     """Return an epoch as one line for the worker's log.
 
     Args:
-        stack: what was trained.
+        stack: the trained stack.
         records: one per member.
-        epochs: to train in all.
-        images: trained on in an epoch.
+        epochs: number of epochs to train in all.
+        images: number of training images in an epoch.
     """
     seconds = sum(record.seconds for record in records)
     names = own_names(stack)
@@ -208,7 +208,7 @@ def describe_epoch(stack: Stack, records: Sequence[EpochRecord], epochs: int, im
 
 
 def describe_failure(error: Exception) -> str:
-    """Return in one line why a trial of Ray Tune failed: it raised, or its worker was lost."""
+    """Return in one line why a trial of Ray Tune failed: an error, or the loss of its worker."""
     last = str(error).strip().splitlines()[-1]
     if isinstance(error, ActorUnavailableError):
         return "its worker no longer answers"
@@ -219,7 +219,7 @@ def describe_failure(error: Exception) -> str:
 
 
 def failure_text(error: Exception) -> str:
-    """Return the whole error of a trial of Ray Tune; its last line says why the trial failed."""
+    """Return the whole error of a trial of Ray Tune; the last line says why the trial failed."""
     text, line = str(error).rstrip(), describe_failure(error)
     return text if text.endswith(line) else f"{text}\n{line}"
 
@@ -247,15 +247,15 @@ def stack_of(config: dict[str, Any]) -> Stack:
 
 
 def own_names(stack: Stack) -> list[str]:
-    """Return what tells the members of a stack apart, such as `lr0.1`, in their order."""
+    """Return the members' own names, which differ within a stack, such as `lr0.1`."""
     return [member.configuration.own_name for member in stack.members]
 
 
 def epoch_metrics(stack: Stack, records: list[EpochRecord]) -> dict[str, float]:
     """Return one epoch as flat metrics: `val_accuracy/lr0.1` and so on, and the stack's best.
 
-    TensorBoard draws one chart per name, so members of other stacks (other trials of Ray Tune)
-    that differ only in what a stack shares, such as the batch size, share a chart.
+    TensorBoard draws one chart per name. So members of different stacks (different trials of Ray
+    Tune) share a chart if they differ only in values that a stack shares, such as the batch size.
     """
     accuracies = [record.val_accuracy for record in records if not record.diverged]
     metrics: dict[str, float] = {
@@ -270,7 +270,7 @@ def epoch_metrics(stack: Stack, records: list[EpochRecord]) -> dict[str, float]:
 
 
 def rays_place() -> Place:
-    """Return where this trial of Ray Tune is trained."""
+    """Return the node and the resources of this trial of Ray Tune."""
     resources = tune.get_context().get_trial_resources().required_resources
     return Place(
         cpus=resources.get("CPU", 1),
@@ -281,10 +281,10 @@ def rays_place() -> Place:
 
 
 def claim_resources(place: Place) -> "torch.device":
-    """Set torch's threads from a stack's CPUs and return the device from its GPUs.
+    """Set torch's number of threads from a stack's CPUs; return the device from its GPUs.
 
     Raises:
-        RuntimeError: Ray gave the stack a GPU that this torch cannot use.
+        RuntimeError: Ray assigned the stack a GPU that this torch cannot use.
     """
     import torch
 
@@ -300,7 +300,7 @@ def claim_resources(place: Place) -> "torch.device":
 
 
 def describe_run(place: Place, started: float) -> Run:
-    """Return where and when a stack was trained that was started at that time, in Unix seconds."""
+    """Return where and when a stack was trained; `started` is in Unix seconds."""
     return Run(
         node=place.node,
         node_id=place.node_id,
@@ -310,7 +310,7 @@ def describe_run(place: Place, started: float) -> Run:
     )
 
 
-_prepared: dict[tuple[str, str, str], "TrainingData"] = {}  # at most one entry: the study at work
+_prepared: dict[tuple[str, str, str], "TrainingData"] = {}  # at most one entry: the current study
 
 
 def _resident(shared: SharedData, device: "torch.device", precision: Precision) -> "TrainingData":
@@ -323,7 +323,7 @@ def _resident(shared: SharedData, device: "torch.device", precision: Precision) 
 
 
 def prepare(shared: SharedData, device: "torch.device", precision: Precision) -> "TrainingData":
-    """Return the scaled training and validation images, of the precision, on the device."""
+    """Return the scaled training and validation images on the device, in the precision."""
     import torch
 
     from digitrec.engine.train import TrainingData

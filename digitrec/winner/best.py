@@ -1,4 +1,4 @@
-"""The winner as files: `best/model.safetensors`, weights and scaler, and `best/model.json`.
+"""The files of the winner: `best/model.safetensors`, weights and scaler, and `best/model.json`.
 
 Letters: N' validation images, C = 10 classes.
 """
@@ -25,16 +25,16 @@ MOST_MISTAKES = 30  # that are kept as images
 
 
 def write_best(record: StudyRecord, winner: str | None, holdings: WinnerInputs) -> StudyRecord:
-    """Write the winner of a study, and what it makes of the validation images.
+    """Write the winner of a study and its predictions for the validation images.
 
-    Weights are named as those of `torch.nn.Sequential(Linear, ReLU, ..., Linear)`, the scaler's
-    arrays as scikit-learn's `MinMaxScaler` names them. Without a winner, an earlier model goes.
+    Weights are named as in `torch.nn.Sequential(Linear, ReLU, ..., Linear)`, the scaler's arrays
+    as in scikit-learn's `MinMaxScaler`. Without a winner, an earlier model is removed.
 
     Returns:
-        The record with what was written.
+        The record with the written model and predictions.
 
     Raises:
-        DamagedError: the file of the winner's weights is not what it should be.
+        DamagedError: the file of the winner's weights is missing or damaged.
     """
     best, shared = record.directory / "best", holdings.shared
     if winner is None:
@@ -59,7 +59,7 @@ def write_best(record: StudyRecord, winner: str | None, holdings: WinnerInputs) 
 
 
 def validate(trial: str, classifier: Classifier, shared: SharedData) -> WinnerValidation:
-    """Return what a model makes of the validation images, and its most confident mistakes."""
+    """Return a model's predictions for the validation images and its most confident mistakes."""
     rows = shared.split.val
     probabilities = np.exp(classifier.log_probabilities(shared.images[rows]))  # (N', C)
     labels = shared.labels[rows]
@@ -76,7 +76,7 @@ def validate(trial: str, classifier: Classifier, shared: SharedData) -> WinnerVa
 
 
 def score(classifier: Classifier, test: Digits) -> dict[str, Any]:
-    """Return a model's accuracy and loss on labelled digits that no choice was made by."""
+    """Return a model's accuracy and loss on labelled digits that influenced no choice."""
     log_probabilities = classifier.log_probabilities(test.images)  # (N, C)
     of_label = log_probabilities[np.arange(len(test.labels)), test.labels]
     return {
@@ -93,7 +93,7 @@ def weights_of(
     """Return the parameters of a trial after its last epoch.
 
     Raises:
-        DamagedError: the file that holds them is not what it should be.
+        DamagedError: the file that holds them is missing or damaged.
     """
     found = results_after(spec.epochs, results)
     keys = {trial.name: result.key for trial, result, _ in found}
@@ -101,7 +101,7 @@ def weights_of(
 
 
 def describe_best(record: StudyRecord, winner: str) -> dict[str, Any]:
-    """Return what `model.json` says of a model."""
+    """Return the description of a model for `model.json`."""
     spec, trials = record.spec, record.tables.trials
     row = trials[trials["trial"] == winner].to_dict("records")[0]
     return {

@@ -1,4 +1,4 @@
-"""The saved model, an MLP with the scaling that it was trained on, in plain numpy.
+"""The saved model in plain numpy: an MLP with the scaler that it was trained with.
 
 Letters: N images, B images of a block, D pixels, C = 10 classes, I inputs and O outputs of a layer.
 """
@@ -22,7 +22,7 @@ from digitrec.store.best import ABOUT, MODEL
 from digitrec.store.folder import MOST_JSON_BYTES, Folder
 
 FORMAT = 1  # of model.json
-MOST_MODEL_BYTES = 2**30  # a thousand times an MLP of 256 and 128 hidden units
+MOST_MODEL_BYTES = 2**30  # a thousand times the size of an MLP with 256 and 128 hidden units
 BLOCK_ROWS = 2048  # B: 10 MB of scaled pixels and activations
 
 Parameters = Mapping[str, NDArray[np.float32]]
@@ -38,7 +38,7 @@ class Layer(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Classifier:
-    """A trained MLP, ReLU between its layers, with the scaling that it was trained on."""
+    """A trained MLP, ReLU between its layers, with the scaler that it was trained with."""
 
     layers: tuple[Layer, ...]
     scaler: Scaler
@@ -48,8 +48,8 @@ class Classifier:
         """Return the classifier of these parameters.
 
         Raises:
-            InputError: a parameter is missing or foreign, is not finite float32, or does not fit
-                the layer before it or the scaler.
+            InputError: a parameter is missing, unknown or not finite float32, or does not fit the
+                layer before it or the scaler.
         """
         _check_scaler(scaler)
         numbers = range(0, len(parameters), 2)  # every second entry of the Sequential is a ReLU
@@ -105,10 +105,10 @@ def load_classifier(directory: Folder | Path) -> Classifier:
     """Return the model in a study's `best/` directory; nothing in it is executed.
 
     Args:
-        directory: where `model.safetensors` and `model.json` are.
+        directory: contains `model.safetensors` and `model.json`.
 
     Raises:
-        InputError: there is no such model, or it is damaged or of another program.
+        InputError: there is no such model, or it is damaged or from another program.
     """
     folder = Folder.at(directory) if isinstance(directory, Path) else directory
     path = folder / MODEL
@@ -126,8 +126,8 @@ def load_classifier(directory: Folder | Path) -> Classifier:
         raise InputError(f"{path}: {error}") from error
     if classifier.layer_sizes != layer_sizes:
         raise InputError(
-            f"{path}: layers of {classifier.layer_sizes}, but {ABOUT} tells of "
-            f"{layer_sizes!r:.60}; they are not of one model"
+            f"{path}: layers of {classifier.layer_sizes}, but {ABOUT} says "
+            f"{layer_sizes!r:.60}; they belong to different models"
         )
     return classifier
 
@@ -152,7 +152,7 @@ def _read_layer_sizes(path: Folder, content: bytes) -> Any:
         "relu",
     ):
         raise InputError(
-            f"{path}: not of a model that this digitrec reads: format {FORMAT}, activation relu"
+            f"{path}: not a model that this digitrec reads: format {FORMAT}, activation relu"
         )
     return about.get("layer_sizes")
 

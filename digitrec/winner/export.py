@@ -13,16 +13,16 @@ from digitrec.space.shape import CLASSES
 from digitrec.winner.classifier import Classifier
 from digitrec.winner.output import check_target, written_whole
 
-OPSET, IR_VERSION = 17, 8  # of 2022, so that runtimes of that year on can read the file
+OPSET, IR_VERSION = 17, 8  # of 2022, so that runtimes since that year can read the file
 INPUT, LOG_PROBABILITIES, LABEL = "images", "log_probabilities", "label"
 
-TOLERANCE = 1e-4  # of a log-probability, relative; sums in another order round otherwise
+TOLERANCE = 1e-4  # relative, of a log-probability; the order of a sum changes its rounding
 
 
 def export_onnx(classifier: Classifier, target: str) -> None:
-    """Write a model as an ONNX file, once onnxruntime has given the same with it.
+    """Write a model as an ONNX file after checking that onnxruntime computes the same with it.
 
-    Its input is `images`, uint8 (N, D); its outputs are `log_probabilities`, float32 (N, C), and
+    The input is `images`, uint8 (N, D); the outputs are `log_probabilities`, float32 (N, C), and
     `label`, int64 (N,).
 
     Raises:
@@ -108,7 +108,7 @@ def _check_is_installed() -> None:
 
 
 def _difference(classifier: Classifier, content: bytes) -> float:
-    """Return by what share of 1 + their size onnxruntime's log-probabilities differ, at most."""
+    """Return the largest difference of onnxruntime's log-probabilities, relative to 1 + size."""
     import onnxruntime
 
     pixels = classifier.pixels

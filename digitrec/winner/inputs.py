@@ -1,4 +1,4 @@
-"""What is at hand at the end of a study and is not in its directory."""
+"""The inputs of the winner's model that are not in the study directory."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from digitrec.store.spec import StudySpec
 class Refit:
     """The winner, trained again on all rows."""
 
-    directory: Folder  # a study of one trial
+    directory: Folder  # of a study with one trial
     spec: StudySpec
     trial: str
     scaler: Scaler  # fitted on all rows
@@ -19,7 +19,7 @@ class Refit:
 
 @dataclass(frozen=True, slots=True)
 class WinnerInputs:
-    """What the winner's model is made with and scored on."""
+    """The data and the refit that the winner's model is made from, and its test digits."""
 
     shared: SharedData
     refit: Refit | None = None

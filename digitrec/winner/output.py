@@ -1,4 +1,4 @@
-"""A file that a command writes where its user wants it, whole or not at all."""
+"""An output file at a place that the user names, written whole or not at all."""
 
 import os
 from collections.abc import Generator
@@ -10,19 +10,19 @@ from digitrec.errors import InputError
 
 
 def check_target(name: str) -> Path:
-    """Return the path of a file to write, its folder there, links followed.
+    """Check that a file can be written, before any work; return its path with links resolved.
 
     Args:
         name: as the user named it, `~` allowed.
 
     Raises:
-        InputError: no file of this name can be written; said before any work is done.
+        InputError: no file of this name can be written.
     """
     if "://" in name:
-        raise InputError(f"{name}: a file of this machine is written, not an address")
+        raise InputError(f"{name}: an address; give the name of a file on this machine")
     path = Path(os.path.realpath(os.path.expanduser(name)))
     if path.exists() and not path.is_file():
-        raise InputError(f"{name}: there is a directory or a device of this name already")
+        raise InputError(f"{name}: a directory or a device of this name already exists")
     if not path.parent.is_dir():
         raise InputError(f"{name}: there is no directory {path.parent}; make it first")
     if not os.access(path.parent, os.W_OK):
@@ -32,7 +32,7 @@ def check_target(name: str) -> Path:
 
 @contextmanager
 def written_whole(path: Path) -> Generator[BinaryIO, None, None]:
-    """Open a file that takes its name, and the place of an earlier one, if the block succeeds."""
+    """Open a temporary file that replaces the file at the path if the block succeeds."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -41,7 +41,7 @@ def written_whole(path: Path) -> Generator[BinaryIO, None, None]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        error.filename, error.filename2 = str(path), None  # a full disk names no file
+        error.filename, error.filename2 = str(path), None  # the error of a full disk names no file
         raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Predictions: images through a saved model to a file, and scores where labels are known.
+"""Predictions of a saved model: written to a file, and scored if the labels are known.
 
 Letters: B images of a block, D pixels of an image, C = 10 classes.
 """
@@ -24,25 +24,25 @@ from digitrec.winner.output import check_target, written_whole
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """How predictions compare with labels."""
+    """The comparison of predictions with labels."""
 
     confusion: NDArray[np.int64]
-    """(C, C): how many images of a label, the row, were predicted as what, the column."""
+    """Number of images by label, the row, and predicted label, the column; (C, C)."""
 
     @property
     def right(self) -> int:
-        """How many images were recognised."""
+        """The number of images that were recognised."""
         return int(self.confusion.trace())
 
     @property
     def images(self) -> int:
-        """How many images there were."""
+        """The number of images."""
         return int(self.confusion.sum())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Predictions:
-    """What a file of predictions holds."""
+    """The size and the score of a file of predictions."""
 
     images: int
     score: Score | None  # None: the images have no labels
@@ -64,9 +64,9 @@ def write_predictions(
 
     Args:
         classifier: the model.
-        source: what `blocks.read_blocks` reads.
+        source: a source that `readers.read_blocks` reads.
         target: the file to write, whole or not at all.
-        directory: of the study, which is not written to; None: it is elsewhere.
+        directory: of the study, where the target must not be; None: not on this machine.
         probabilities: whether to add columns `probability0` to `probability9`.
         console: for the progress bar, shown in a terminal only.
 
@@ -115,7 +115,7 @@ def _check_pixels(source: str, block: Block, classifier: Classifier) -> None:
 
 
 def _shown(blocks: Generator[Block, None, None], console: Console) -> Generator[Block, None, None]:
-    """Yield the blocks, and show in a terminal how much of the source is read."""
+    """Yield the blocks; in a terminal, show the share of the source that has been read."""
     columns = (
         TextColumn("{task.fields[images]:,} images"),
         BarColumn(),

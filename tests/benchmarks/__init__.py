@@ -1,1 +1,1 @@
-"""How fast digitrec is, and against what; see `bench.py`, which runs everything here."""
+"""Benchmarks of digitrec against other programs; see `bench.py`, which runs all of them."""

@@ -1,15 +1,15 @@
 """How much faster is `digitrec tune` than the plain loop and than the usual Ray Tune program?
 
-The contenders take turns (A B C A B C ...), each in a fresh process with a fresh folder, and are
-timed from start to exit. The round before the first is not timed: it warms the page cache, and
-the memory of each contender's whole process tree is sampled in it. All read one CSV file.
+The contenders take turns (A B C A B C ...), each in a fresh process with a fresh directory, and
+are timed from start to exit. An extra first round is not timed: it warms the page cache and samples
+the memory of each contender's whole process tree. All contenders read the same CSV file.
 
-On the packaged sample, in about a minute, and in full (three rounds take about 20 minutes):
+A quick run on the packaged sample takes about a minute; three full rounds take about 20 minutes:
 
     python -m tests.benchmarks.bench --quick
     python -m tests.benchmarks.bench --data train.csv --rounds 3
 
-Writes bench.json and bench.md, a table fit for a README, to --out.
+Writes bench.json and bench.md, a table for a README, to the directory of --out.
 """
 
 import argparse

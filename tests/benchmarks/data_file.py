@@ -1,4 +1,4 @@
-"""The one CSV file that all contenders read."""
+"""The CSV file that all contenders read."""
 
 from pathlib import Path
 

@@ -1,10 +1,10 @@
 """How close is the training step to the machine's own matrix products, and which form is fastest?
 
-Measured for each shape of stack that the plan of a grid has, on one thread, in microseconds per
-trial and update: the step in each form (the project's two kinds of products, with the gradient
-written out; autograd; optionally `torch.compile` of that), and the float32 matrix products of the
-same shapes and count with nothing around them. Random digits, alternating rounds, medians.
-The default grid takes about 20 s a round.
+For each shape of stack in the plan of a grid, it measures, on one thread, in microseconds per trial
+and update: the step in each form (the project's two kinds of products, with the gradient written
+out; autograd; optionally `torch.compile` of autograd), and the float32 matrix products of the same
+shapes and count alone. The digits are random, the rounds alternate, and the results are medians.
+The default grid takes about 20 s per round.
 
     python -m tests.benchmarks.engine --rows 42000 --rounds 5 [--stack-sizes auto,1,5] [--compile]
 

@@ -1,4 +1,4 @@
-"""What the benchmarks ran on, and how much memory a process tree takes at its peak."""
+"""The machine that the benchmarks ran on, and the peak memory of a process tree."""
 
 import datetime
 import importlib.metadata

@@ -1,9 +1,8 @@
-"""How long does the plain training loop take, the one that digitrec replaces?
+"""How long does the plain training loop take that digitrec replaces?
 
-It is the loop of the project's starting point, as described there: pandas, scikit-learn, one
-`DataLoader` and one model per configuration, `.item()` at every step, the figure at the end.
-PyTorch uses as many threads as it finds cores. 42,000 rows, the 5 x 5 grid and 3 epochs take about
-90 s on two cores.
+It is the loop that the project started from: pandas, scikit-learn, one `DataLoader` and one model
+per configuration, `.item()` at every step, a figure at the end. PyTorch uses one thread per core.
+42,000 rows, the 5 x 5 grid and 3 epochs take about 90 s on two cores.
 
     python -m tests.benchmarks.plain_loop --data train.csv --out build/plain
 """

@@ -1,8 +1,8 @@
 """How long does the usual Ray Tune program take: one trial per configuration, `DataLoader` inside?
 
-Data, model and loop are those of `plain_loop.py`. Ray Tune runs a trial on each core, hands them
-the arrays through the object store, and is otherwise left as it comes. 42,000 rows, the 5 x 5 grid
-and 3 epochs take about 120 s on two cores.
+Data, model and loop are those of `plain_loop.py`. Ray Tune runs one trial per core, passes the
+arrays through the object store, and otherwise keeps its defaults. 42,000 rows, the 5 x 5 grid and
+3 epochs take about 120 s on two cores.
 
     python -m tests.benchmarks.usual_ray_tune --data train.csv --out build/ray-tune
 """

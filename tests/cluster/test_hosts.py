@@ -43,7 +43,7 @@ def tune(
 def test_a_study_directory_of_one_host_is_refused_before_any_training(hosts: Hosts) -> None:
     done = tune(hosts, hosts.own / "study")
     assert done.returncode == 2
-    assert f"own/study is not there on 1 of 2 nodes ({OTHER}); give --out a" in done.stderr
+    assert f"own/study is not visible to 1 of 2 nodes ({OTHER}); give --out a" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not list(hosts.own.glob("study/stacks/*"))
 

@@ -128,7 +128,7 @@ def test_a_killed_worker_costs_what_came_after_its_last_checkpoint(
     assert f"again {stack}: its worker was lost" in output
     assert "Traceback" not in output
     logs = "\n".join(worker_logs(head).values())
-    went_on = re.search(rf"^{stack} goes on after epoch (\d+)", logs, re.MULTILINE)
+    went_on = re.search(rf"^{stack} continues after epoch (\d+)", logs, re.MULTILINE)
     assert went_on is not None
     assert int(went_on[1]) >= 1
     same_tables(tmp_path / "study", whole)
@@ -223,6 +223,6 @@ def test_a_lost_head_ends_the_study_in_one_line_and_another_cluster_goes_on(
         output = study.finish()
     assert study.process.returncode == 1
     assert output.splitlines()[-1].startswith("digitrec: the head of the cluster, ")
-    assert output.splitlines()[-1].endswith("the same command goes on.")
+    assert output.splitlines()[-1].endswith("the same command continues.")
     run(head, tmp_path, *GRID)
     same_tables(tmp_path / "study", whole)

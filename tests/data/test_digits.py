@@ -150,18 +150,18 @@ def test_blank_lines_are_no_rows() -> None:
         (HEADER.strip(), "no rows; expected one row per image"),
         (b"pixel0\n1\n", f"no 'label' column; {LAYOUT}"),
         (b"label\n1\n", f"no pixel columns; {LAYOUT}"),
-        (b"label,label,pixel0\n1,1,2\n", "column label stands twice; keep one"),
-        (b"pixel0,label,pixel0\n1,1,2\n", "column pixel0 stands twice; keep one"),
+        (b"label,label,pixel0\n1,1,2\n", "column label appears twice; keep one"),
+        (b"pixel0,label,pixel0\n1,1,2\n", "column pixel0 appears twice; keep one"),
         (b"id,label,pixel0\n1,1,2\n", f"column 1 is named 'id'; {LAYOUT}"),
         (b"label,pixel0,\n1,2,\n", f"column 3 is named ''; {LAYOUT}"),
         (b"label,1x1\n1,2\n", f"column 2 is named '1x1'; {LAYOUT}"),
         (
             b"Label,pixel0\n1,2\n",
-            f"column 1 is named 'Label', which is to be spelled 'label'; {LAYOUT}",
+            f"column 1 is named 'Label', which must be spelled 'label'; {LAYOUT}",
         ),
         (
             b"label, PIXEL0\n1,2\n",
-            f"column 2 is named ' PIXEL0', which is to be spelled 'pixel0'; {LAYOUT}",
+            f"column 2 is named ' PIXEL0', which must be spelled 'pixel0'; {LAYOUT}",
         ),
         (b"label,pixel00\n1,2\n", f"column 2 is named 'pixel00'; {LAYOUT}"),
         (
@@ -171,11 +171,11 @@ def test_blank_lines_are_no_rows() -> None:
         (b"label;pixel0\n1;2\n", f"column 1 is named 'label;pixel0'; {LAYOUT}"),
         (
             b"label,pixel0,pixel2\n1,2,3\n",
-            "no column pixel1; 2 pixel columns are to be numbered 0 to 1 without a gap",
+            "no column pixel1; 2 pixel columns must be numbered 0 to 1 without a gap",
         ),
         (
             b"label,pixel1,pixel2\n1,2,3\n",
-            "no column pixel0; 2 pixel columns are to be numbered 0 to 1 without a gap",
+            "no column pixel0; 2 pixel columns must be numbered 0 to 1 without a gap",
         ),
     ],
 )
@@ -263,7 +263,7 @@ def test_the_first_bad_cell_of_a_csv_is_named(rows: bytes, message: str) -> None
         (
             "pixel2",
             [1, 2, 3],
-            "no column pixel1; 2 pixel columns are to be numbered 0 to 1 without a gap",
+            "no column pixel1; 2 pixel columns must be numbered 0 to 1 without a gap",
         ),
     ],
 )

@@ -143,7 +143,7 @@ def test_an_address_of_no_object_store_is_refused() -> None:
 
 def test_keys_in_an_address_are_refused_and_not_repeated() -> None:
     message = refusal("s3://AKIAKEY:secret@bucket/train.csv")
-    assert message.startswith("s3://...@bucket/train.csv: keys do not belong into an address")
+    assert message.startswith("s3://...@bucket/train.csv: keys do not belong in an address")
     assert not {"AKIAKEY", "secret"} & set(message.replace(":", " ").split())
 
 

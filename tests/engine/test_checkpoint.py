@@ -1,4 +1,4 @@
-"""A stack that is paused, kept and gone on with comes to the same numbers, to the last bit."""
+"""A stack that is paused, kept and continued gives the same numbers, bit for bit."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -258,7 +258,7 @@ def test_a_checkpoint_of_another_stack_is_never_used(other: Stack, kept: Folder)
     folder, key = kept / "checkpoints", result_key(other, EPOCHS)
     (name,) = folder.names()
     folder.move(name, folder, key + SUFFIX)
-    with pytest.raises(DamagedError, match=f"does not fit its stack: it is that of {CALM.name}"):
+    with pytest.raises(DamagedError, match=f"does not fit its stack: it belongs to {CALM.name}"):
         read_checkpoint(kept, QUESTION, key, fresh(other))
     begun = resume(kept, QUESTION, Task(other), key, model := fresh(other))
     assert begun.history == []
@@ -294,7 +294,7 @@ def test_a_finished_stack_under_another_name_is_never_used(
     keep_finished(study, CALM, data, epochs=2)
     stacks = study / "stacks"
     stacks.move(result_key(CALM, 2) + SUFFIX, stacks, result_key(WILD, 2) + SUFFIX)
-    with pytest.raises(DamagedError, match=f"it is that of {CALM.name}"):
+    with pytest.raises(DamagedError, match=f"it belongs to {CALM.name}"):
         read_stack(study, QUESTION, result_key(WILD, 2) + SUFFIX)
 
 

@@ -1,14 +1,14 @@
-"""Faults at the file layer, for tests/soak.py; Python imports this by its name when it starts.
+"""Faults at the file layer, for tests/soak.py; Python imports this module by its name at startup.
 
-DIGITREC_FAULTS is a directory. Each `armed-*.json` in it is a fault, which fires once, in whichever
-process comes to it first, and is renamed to `fired-*.json`:
+DIGITREC_FAULTS is a directory. Each `armed-*.json` in it is a fault, which fires once, in the first
+process that reaches it, and is renamed to `fired-*.json`:
 
-    file     regular expression: which writes, by their path
+    file     regular expression that the path of the write must match
     phase    before the write, within it (half of the bytes are in the temporary file), or after it
-    chance   that a write that fits sets it off
+    chance   probability that a matching write triggers the fault
     action   KILL, or the name of an error such as ENOSPC
 
-Training is paused and kept far more often than usual, and each epoch of a trial adds a line to
+Training writes checkpoints far more often than usual, and each epoch of a trial adds a line to
 `epochs`.
 """
 

@@ -68,7 +68,7 @@ def test_a_second_run_is_refused_and_told_of_the_first(
     finally:
         end(first)
     who = rf"process {first.pid} on {re.escape(socket.gethostname())} since 20\d\d-"
-    assert re.search(f"is in use by {who}.*stop it, then give the command again", str(caught.value))
+    assert re.search(f"is in use by {who}.*stop it, then run the command again", str(caught.value))
 
 
 def test_the_lock_of_a_process_that_was_killed_does_not_block(study: Folder) -> None:

@@ -32,7 +32,7 @@ from digitrec.store.stacks import (
 from digitrec.store.validation import read_labels, write_labels
 from tests.studies import DATA, make_result, make_spec
 
-KEY = "0123456789abcdef"  # of a question
+KEY = "0123456789abcdef"  # of a spec
 NAN = math.nan
 
 
@@ -114,7 +114,7 @@ def test_a_stack_of_a_newer_version_or_of_another_study_is_never_used(
     study: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_stack(study, KEY, CALM_AND_WILD, {})
-    _, (damage,) = read_stacks(study, "another question")
+    _, (damage,) = read_stacks(study, "another spec")
     assert damage.reason == "it belongs to a study of other data, split or model"
     monkeypatch.setattr(arrays, "FORMAT", 1)
     _, (damage,) = read_stacks(study, KEY)

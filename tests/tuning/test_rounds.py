@@ -152,13 +152,13 @@ def test_without_confirmation_its_rows_are_gone_and_its_files_stay(tmp_path: Pat
 def test_test_data_of_other_pixels_is_refused_before_training(tmp_path: Path) -> None:
     other = tmp_path / "other.csv"
     other.write_text("label,pixel0\n" + "1,0\n2,9\n" * 4)
-    with pytest.raises(InputError, match="images of 1 pixels; those of sample have 784"):
+    with pytest.raises(InputError, match="images of 1 pixels; the images of sample have 784"):
         run(tmp_path / "study", test_data=str(other))
     assert not (tmp_path / "study").exists()
 
 
 def test_test_data_that_were_learned_from_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="5,000 of its 5,000 images are in sample as well"):
+    with pytest.raises(InputError, match="5,000 of its 5,000 images are also in sample"):
         run(tmp_path / "study", test_data="sample")
     assert not (tmp_path / "study").exists()
 

@@ -159,16 +159,16 @@ def test_a_model_that_does_not_fit_together_is_refused(
         (b"\xff", "model.json: not readable JSON; it is damaged or cut short"),
         (
             b"[]",
-            "model.json: not of a model that this digitrec reads: format 1, activation relu",
+            "model.json: not a model that this digitrec reads: format 1, activation relu",
         ),
         (
             b'{"format": 2, "activation": "relu"}',
-            "model.json: not of a model that this digitrec reads: format 1, activation relu",
+            "model.json: not a model that this digitrec reads: format 1, activation relu",
         ),
         (
             b'{"format": 1, "activation": "relu", "layer_sizes": [6, 7, 10]}',
-            "model.safetensors: layers of [6, 5, 4, 10], but model.json tells of [6, 7, 10]; they "
-            "are not of one model",
+            "model.safetensors: layers of [6, 5, 4, 10], but model.json says [6, 7, 10]; they "
+            "belong to different models",
         ),
     ],
 )

@@ -196,9 +196,9 @@ def test_a_target_that_cannot_be_written_is_refused_before_anything_is_read() ->
     here = Path.cwd()
     for target, message in (
         ("none/s.csv", f"none/s.csv: there is no directory {here}/none; make it first"),
-        ("folder", "folder: there is a directory or a device of this name already"),
-        ("/dev/null", "/dev/null: there is a directory or a device of this name already"),
-        ("s3://bucket/s.csv", "s3://bucket/s.csv: a file of this machine is written, not an"),
+        ("folder", "folder: a directory or a device of this name already exists"),
+        ("/dev/null", "/dev/null: a directory or a device of this name already exists"),
+        ("s3://bucket/s.csv", "s3://bucket/s.csv: an address; give the name of a file on this"),
     ):
         assert refusal("none.csv", target).startswith(message)
 
