@@ -88,5 +88,5 @@ lock: ## rewrite the lock file with the newest versions that pyproject.toml allo
 	   $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > $(LOCK)
 
 clean: ## remove the environment, build/ and caches; results/ stays
-	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 	@find digitrec tune_jobs cluster tests -name __pycache__ -type d -prune -exec rm -rf {} +
