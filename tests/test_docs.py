@@ -107,7 +107,7 @@ def test_the_files_that_the_readme_shows_exist() -> None:
 
 def rooms() -> list[str]:
     """The rooms of the README's picture of the house, top to bottom."""
-    picture = README.split("and from the rooms below:")[1].split("##")[0]
+    picture = README.split("rooms below:")[1].split("##")[0]
     return re.findall(r"^    (\w+)(?:\.py|/) ", picture, re.MULTILINE)
 
 

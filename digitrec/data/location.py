@@ -148,7 +148,7 @@ def _address(name: str) -> str:
             f"{hidden}: keys do not belong in an address, which the study keeps; give them in "
             "the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or the store's own files"
         )
-    if scheme != "s3" and "retry_limit_seconds=" not in query:
+    if scheme in ("gs", "gcs") and "retry_limit_seconds=" not in query:
         query = f"{query}&{_RETRY_LIMIT}" if query else _RETRY_LIMIT
     address = f"{scheme}://{quote(path, safe='/%:@!$&()*+,;=~')}"
     return f"{address}?{query}" if query else address

@@ -16,6 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from digitrec.results.text import duration
 from digitrec.space.stacks import CPU_COST, Stack
 from digitrec.store.folder import describe_error
 from digitrec.store.spec import StudySpec
@@ -145,11 +146,11 @@ class Progress:
         The best comes last: Ray's dashboard greys out everything after a percent sign in a log.
         """
         left = self.seconds_left() if self.running else None
-        time_left = "" if left is None else f", {format_seconds(left)} left"
+        time_left = "" if left is None else f", {duration(left)} left"
         parts = [
             f"{self.configurations_done}/{self.configurations} configurations",
             f"{self.epochs_done}/{self.epochs_wanted} epochs",
-            f"{format_seconds(self.elapsed())}{time_left}",
+            f"{duration(self.elapsed())}{time_left}",
         ]
         if best := self.best():
             parts.append(f"best {best[0]:.2%} ({best[1]})")
@@ -349,13 +350,3 @@ def render(progress: Progress) -> Table:
     lines.add_row(Text(progress.describe()))
     lines.add_row(running)
     return lines
-
-
-def format_seconds(seconds: float) -> str:
-    """Return `12 s`, `3 min 05 s` or `2 h 07 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02} min"

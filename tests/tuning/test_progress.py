@@ -16,7 +16,6 @@ from digitrec.tuning.progress import (
     Progress,
     ProgressCallback,
     ProgressDisplay,
-    format_seconds,
     render,
 )
 from digitrec.tuning.trainable import task_config
@@ -228,14 +227,3 @@ def test_metrics_are_published_at_intervals_and_at_the_end() -> None:
         assert len(published.values) == 3
         display.progress.fail(LONG)
     assert [values.failures for values in published.values] == [0, 0, 0, 1]
-
-
-def test_seconds_read_as_a_person_says_them() -> None:
-    assert [format_seconds(s) for s in (0.4, 59.4, 60, 3599, 3600, 7620)] == [
-        "0 s",
-        "59 s",
-        "1 min 00 s",
-        "59 min 59 s",
-        "1 h 00 min",
-        "2 h 07 min",
-    ]
