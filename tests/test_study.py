@@ -302,14 +302,14 @@ def test_a_stack_whose_worker_was_lost_after_its_last_write_has_not_failed(
 
 def test_a_refused_command_leaves_the_study_as_it_is(finished: StudyResult) -> None:
     before = (folder(finished) / "study.json").read_bytes()
-    with pytest.raises(InputError, match="asks for 64 CPUs"):
+    with pytest.raises(InputError, match="needs 64 CPUs"):
         run(folder(finished), Space.of(lr=(0.1, 0.7), batch_size=(256,)), cpus_per_stack=64)
     assert (folder(finished) / "study.json").read_bytes() == before
 
 
 def test_a_file_in_place_of_the_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="is not a directory; give --out another"):
+    with pytest.raises(InputError, match="is not a directory; give "):
         run(tmp_path / "file")
 
 
@@ -421,9 +421,9 @@ def test_more_resources_than_there_are_are_refused_with_the_numbers(
 ) -> None:
     if runner is Session:
         request.getfixturevalue("two_cpus")
-    with pytest.raises(InputError, match=r"asks for 64 CPUs and 0 GPUs.*: 2 CPUs, 0 GPUs"):
+    with pytest.raises(InputError, match=r"needs 64 CPUs and 0 GPUs.*: 2 CPUs, 0 GPUs"):
         run(tmp_path, cpus_per_stack=64, runner=runner)
-    with pytest.raises(InputError, match=r"asks for 1 CPUs and 1 GPUs"):
+    with pytest.raises(InputError, match=r"needs 1 CPUs and 1 GPUs"):
         run(tmp_path, gpus_per_stack=1, runner=runner)
     assert not (tmp_path / "study.json").exists()
 
