@@ -15,10 +15,17 @@ PACKAGE = Path(__file__).resolve().parent
 
 
 def leave_out_working_directory() -> None:
-    """Remove the working directory from the import path, where `python -m` puts it first."""
+    """Remove the working directory from the import path of this process and of its workers.
+
+    `python -m` puts it first, and an empty entry of PYTHONPATH means it as well.
+    """
     with suppress(FileNotFoundError):  # the working directory is gone: nothing is imported from it
-        if _is_working_directory(sys.path[0]) and not needs_working_directory():
-            del sys.path[0]
+        if needs_working_directory():
+            return
+        sys.path[:] = [entry for entry in sys.path if not _is_working_directory(entry)]
+        if named := os.environ.get("PYTHONPATH"):
+            kept = [each for each in named.split(os.pathsep) if not _is_working_directory(each)]
+            os.environ["PYTHONPATH"] = os.pathsep.join(kept)
 
 
 def needs_working_directory() -> bool:

@@ -161,6 +161,7 @@ class Request:
             "on storage that outlives the job",
         )
         check_name("the working directory", os.getcwd())
+        check_name("TMPDIR", os.environ.get("TMPDIR", "/tmp"))  # where Ray keeps its sockets
         check_name("the study directory", str(self.directory))
 
     @property
@@ -221,7 +222,7 @@ def check_name(what: str, name: str) -> None:
     try:
         name.encode()
     except UnicodeEncodeError as error:
-        raise InputError(f"{what}: the name {name!r} is not UTF-8; rename it") from error
+        raise InputError(f"{what}: {name!r} is not UTF-8; rename it") from error
 
 
 def _check_share(name: str, share: float, in_range: bool) -> None:

@@ -1,5 +1,6 @@
 """Files in the folder where digitrec is started are data, not code."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -48,6 +49,14 @@ def test_a_study_imports_nothing_from_the_folder_it_is_started_in(
     assert not (untrusted / "imported").exists(), (untrusted / "imported").read_text()
     assert done.returncode == 0, done.stdout + done.stderr
     assert (untrusted / "study" / "trials.csv").exists()
+
+
+@pytest.mark.ray
+def test_an_empty_entry_of_pythonpath_is_not_the_working_directory(untrusted: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": f"{os.pathsep}{ROOT}"}
+    done = run([str(BIN / "digitrec"), *TUNE], untrusted, **environment)
+    assert not (untrusted / "imported").exists(), (untrusted / "imported").read_text()
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.cluster

@@ -327,8 +327,8 @@ def test_rays_own_logs_carry_each_member_by_name(on_ray: StudyResult) -> None:
     for path in trials.values():
         reports = [json.loads(line) for line in path.read_text().splitlines()]
         assert [report["epoch"] for report in reports] == [1, 2]
-        for lr in reports[0]["config"]["stack"]["lrs"]:
-            assert 0 < reports[0][f"val_accuracy/lr{lr!r}"] < 1
+        for member in reports[0]["config"]["stack"]["members"]:
+            assert 0 < reports[0][f"val_accuracy/lr{member['lr']!r}"] < 1
         assert list(path.parent.glob("events.out.tfevents.*"))
 
 

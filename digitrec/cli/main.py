@@ -1,12 +1,14 @@
 """The command line: arguments in, messages out; nothing else."""
 
+import argparse
 import sys
 from collections.abc import Sequence
 
-from digitrec.cli.options import make_parser
+from digitrec.cli.options import make_parser, make_request
 from digitrec.errors import COMPLETE, STOPPED, UNFINISHED, WRONG_INPUT, InputError
 from digitrec.signals import sigterm_as_sigint
 from digitrec.store.folder import describe_error
+from digitrec.store.spec import NAME
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,14 +27,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"digitrec: {error}", file=sys.stderr)
         return WRONG_INPUT
     except (OSError, KeyboardInterrupt) as error:
-        print(_describe_end(error, options.command), file=sys.stderr)
+        print(_describe_end(error, options), file=sys.stderr)
         return UNFINISHED
 
 
-def _describe_end(error: OSError | KeyboardInterrupt, command: str) -> str:
-    """Return what ended a command; only `tune` can be continued."""
-    again = "the same command continues the study." if command == "tune" else ""
+def _describe_end(error: OSError | KeyboardInterrupt, options: argparse.Namespace) -> str:
+    """Return what ended a command; only a `tune` that has begun can be continued."""
+    again = "the same command continues the study." if _has_begun(options) else ""
     if isinstance(error, KeyboardInterrupt):
         return f"{STOPPED} {again.capitalize()}".rstrip()
     kept = ". What was finished is kept; once this is mended, " if again else ""
     return f"digitrec: {describe_error(error)}{kept}{again}"
+
+
+def _has_begun(options: argparse.Namespace) -> bool:
+    """Return whether a command trains a study that its directory knows of already."""
+    if options.command != "tune":
+        return False
+    path = make_request(options).directory.path
+    return path is None or (path / NAME).exists()

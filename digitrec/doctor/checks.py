@@ -352,7 +352,7 @@ def judge_token_file(token: Path, open_to_others: bool) -> Diagnosis:
     return amiss(
         "token",
         f"{token} and its folder are open to others, who can run code on the cluster with it",
-        f"chmod 600 {token}",
+        f"chmod 700 {token.parent} && chmod 600 {token}",
         "problem",
     )
 

@@ -16,12 +16,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from digitrec.errors import DamagedError
+from digitrec.store.folder import NOT_OURS
 
 FORMAT = 2
 SUFFIX = ".safetensors"
 Arrays = dict[str, NDArray[Any]]
 
-_NOT_OURS = (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError)
+_UNREADABLE = (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError)
 
 
 def pack(kind: str, about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bytes:
@@ -50,8 +51,8 @@ def unpack(kind: str, content: bytes) -> tuple[dict[str, Any], Arrays]:
         about = json.loads(arrays.pop("about").tobytes())
         found, version, digest = about.pop("kind"), about["format"], about.pop("digest")
         whole = digest == _digest({"kind": found, **about}, arrays)
-    except _NOT_OURS as error:
-        raise DamagedError("it is cut short, damaged or not a file of digitrec") from error
+    except _UNREADABLE as error:
+        raise DamagedError(NOT_OURS) from error
     if found != kind:
         raise DamagedError(f"it holds {found}, not {kind}")
     if version != FORMAT:

@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from digitrec.errors import DamagedError, InputError
 
@@ -27,6 +27,8 @@ OBJECT_STORES = ("s3://", "gs://", "gcs://")
 
 MIB = 2**20
 MOST_BYTES = 4096 * MIB  # of a file; the weights of a stack of 4,000 trials take this much
+TENSORS = ".safetensors"  # how the names of files of tensors end
+NOT_OURS = "it is cut short, damaged or not a file of digitrec"
 MOST_JSON_BYTES = 8 * MIB  # the largest study.json has 1 MiB; parsing takes 30 times as much
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp")
@@ -50,6 +52,8 @@ class Folder(ABC):
         text = str(place)
         if text.startswith("file://"):
             text = text.removeprefix("file://")
+            if not text:
+                raise InputError(f"{place}: a path is missing behind file://")
         if text.startswith(OBJECT_STORES):
             return BucketFolder(text)
         if "://" in text:
@@ -175,6 +179,8 @@ class LocalFolder(Folder):
         ):
             size = os.fstat(file.fileno()).st_size
             _check_size(size, most)
+            if name.endswith(TENSORS):
+                _check_tensors(file, size)
             return file.read(size)
 
     def write(self, name: str, content: bytes) -> None:
@@ -461,6 +467,23 @@ def _temporary_name() -> str:
 def _check_regular(mode: int) -> None:
     if not stat.S_ISREG(mode):
         raise DamagedError(f"it is {kind_of(mode)}, not a regular file")
+
+
+def _check_tensors(file: BinaryIO, size: int) -> None:
+    """Check that a file of tensors has as many bytes as its header describes.
+
+    So a file that only pretends to be large is refused before it takes memory.
+    """
+    try:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length if length <= MOST_JSON_BYTES else 0))
+        parts = [part for name, part in header.items() if name != "__metadata__"]
+        described = 8 + length + max((part["data_offsets"][1] for part in parts), default=0)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise DamagedError(NOT_OURS) from error
+    if described != size:
+        raise DamagedError(NOT_OURS)
+    file.seek(0)
 
 
 def _check_size(size: int, most: int) -> None:

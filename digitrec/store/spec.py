@@ -9,7 +9,7 @@ from digitrec.errors import DamagedError, InputError
 from digitrec.space.hyperparameters import Trial
 from digitrec.space.points import Space, check_count
 from digitrec.store.arrays import FORMAT
-from digitrec.store.folder import Folder
+from digitrec.store.folder import NOT_OURS, Folder
 
 NAME = "study.json"
 
@@ -94,7 +94,7 @@ def read_spec(directory: Folder) -> StudySpec:
     except InputError as error:
         raise DamagedError(f"it does not describe a study: {error}") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DamagedError("it is cut short, damaged or not a file of digitrec") from error
+        raise DamagedError(NOT_OURS) from error
     return spec
 
 

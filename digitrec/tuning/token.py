@@ -18,6 +18,8 @@ HOW_TO_GET_ONE = (
     "alone"
 )
 
+MOST_BYTES = 4096  # of a token
+
 
 class Token(NamedTuple):
     """A token and its source."""
@@ -39,10 +41,18 @@ def find_token() -> Token | None:
         return Token(text, "RAY_AUTH_TOKEN")
     path = token_file()
     with suppress(OSError, UnicodeDecodeError):
-        text = path.read_text().strip()
+        text = _read_regular(path).decode().strip()
     if not text and os.environ.get("RAY_AUTH_TOKEN_PATH"):
         raise InputError(f"RAY_AUTH_TOKEN_PATH: there is no token in {path}")
     return Token(text, str(path)) if text else None
+
+
+def _read_regular(path: Path) -> bytes:
+    """Return the start of a regular file, links followed; nothing of a pipe or a device."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        is_regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        return file.read(MOST_BYTES) if is_regular else b""
 
 
 def token_file() -> Path:

@@ -68,8 +68,9 @@ WRONG_OPTIONS = [
     (["--test-data", " "], "digitrec: --test-data is empty; give a value"),
     (["--out", ""], "digitrec: --out is empty; give a value"),
     (["--address", ""], "digitrec: --address is empty; give a value"),
-    (["--data", "\udce9.csv"], "digitrec: --data: the name '\\udce9.csv' is not UTF-8; rename it"),
-    (["--out", "\udce9"], "digitrec: --out: the name '\\udce9' is not UTF-8; rename it"),
+    (["--data", "\udce9.csv"], "digitrec: --data: '\\udce9.csv' is not UTF-8; rename it"),
+    (["--out", "file://"], "digitrec: file://: a path is missing behind file://"),
+    (["--out", "\udce9"], "digitrec: --out: '\\udce9' is not UTF-8; rename it"),
     (["--out", "ftp://host/study"], "digitrec: ftp://host/study: neither a path nor one of s3://"),
     (["--gpus-per-stack", "-1"], "digitrec: gpus-per-stack -1 is neither a fraction up to 1 nor a"),
     (["more"], "digitrec: unrecognized arguments: more"),
@@ -163,7 +164,7 @@ def test_a_working_directory_whose_name_is_not_utf_8_is_refused(
     folder.mkdir()
     monkeypatch.chdir(folder)
     assert cli.main(["tune", "--out", str(tmp_path / "study")]) == 2
-    message = f"digitrec: the working directory: the name {str(folder)!r} is not UTF-8; rename it\n"
+    message = f"digitrec: the working directory: {str(folder)!r} is not UTF-8; rename it\n"
     assert capsys.readouterr().err == message
 
 
@@ -179,9 +180,15 @@ def test_a_file_in_place_of_a_study_directory_is_refused(
         assert said in capsys.readouterr().err
 
 
-def test_only_tune_says_that_the_same_command_continues(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("begun", [True, False])
+def test_only_a_tune_that_has_begun_says_that_the_same_command_continues(
+    begun: bool,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    begin(tmp_path, monkeypatch, begun)
+
     def full(_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/mnt/s.csv")
 
@@ -191,7 +198,16 @@ def test_only_tune_says_that_the_same_command_continues(
         said = capsys.readouterr().err
         assert said.startswith("digitrec: /mnt/s.csv: No space left on device")
         assert said.count("\n") == 1
-        assert ("the same command continues the study" in said) is (command == "tune")
+        continues = begun and command == "tune"
+        assert ("the same command continues the study" in said) is continues
+
+
+def begin(folder: Path, monkeypatch: pytest.MonkeyPatch, begun: bool = True) -> None:
+    """Work in a folder, in which the default study has begun."""
+    monkeypatch.chdir(folder)
+    if begun:
+        (folder / "results" / "sample").mkdir(parents=True)
+        (folder / "results" / "sample" / "study.json").touch()
 
 
 def test_without_a_command_the_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -297,8 +313,10 @@ def test_report_of_no_study_is_one_line_and_exit_code_2(
 
 
 def test_ctrl_c_is_exit_code_1_and_says_how_to_go_on(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    begin(tmp_path, monkeypatch)
+
     def interrupted(_: object) -> int:
         raise KeyboardInterrupt
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from digitrec.errors import InputError
+from digitrec.errors import DamagedError, InputError
 from digitrec.store.folder import BucketFolder, Folder, LocalFolder, describe_error
 from tests.conftest import S3Server
 
@@ -282,3 +282,10 @@ def test_a_bucket_that_is_not_there_is_told_at_once(s3_server: S3Server) -> None
     folder = Folder.at(s3_server._replace(bucket="no-such-bucket").uri("a"))
     with pytest.raises(OSError, match="NO_SUCH_BUCKET"):
         folder.prepare()
+
+
+def test_a_file_that_only_pretends_to_be_large_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    with (tmp_path / "x.safetensors").open("wb") as file:
+        file.truncate(3 << 30)
+    with pytest.raises(DamagedError, match="not a file of digitrec"):
+        Folder.at(tmp_path).read("x.safetensors")

@@ -127,3 +127,12 @@ def test_a_named_file_without_a_token_is_an_error(
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/no/file")
     with pytest.raises(InputError, match="RAY_AUTH_TOKEN_PATH: there is no token in /no/file"):
         find_token()
+
+
+def test_a_pipe_in_place_of_a_token_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    with pytest.raises(InputError, match="there is no token in"):
+        find_token()
