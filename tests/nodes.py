@@ -169,9 +169,11 @@ def meeting(place: Path, workers: int) -> tuple[str, str]:
 def worker_logs(head: Head) -> dict[int, str]:
     """Return worker's pid -> what it has said in its log."""
     found = {}
-    for path in (head.directory / "session_latest" / "logs").rglob("worker-*.err"):
-        with suppress(FileNotFoundError):  # Ray puts the logs of dead workers elsewhere
-            found[int(path.stem.rpartition("-")[2])] = path.read_text()
+    for folder, _, names in os.walk(head.directory / "session_latest" / "logs"):
+        for path in (Path(folder) / name for name in names):
+            if path.match("worker-*.err"):
+                with suppress(FileNotFoundError):  # Ray moves the logs of dead workers
+                    found[int(path.stem.rpartition("-")[2])] = path.read_text()
     return found
 
 
