@@ -56,7 +56,7 @@ cluster-stop: $(READY) ## end the Ray cluster that 'make cluster' started
 test: $(READY) ## run the tests
 	@$(BIN)/python -m pytest $(ARGS)
 
-test-fast: $(READY) ## run the tests that need neither Ray nor a browser, within a minute
+test-fast: $(READY) ## run the tests that need neither Ray nor a browser: three minutes
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not (ray or cluster or browser or slow)' $(ARGS)
 
 coverage: $(READY) ## run the tests and measure branch coverage in the test process

@@ -119,8 +119,7 @@ def test_a_read_only_disk_is_one_line_before_any_work(
     remount(disk, "ro")
     assert cli.main(["tune", "--out", str(disk / "study")]) == 1
     error = capsys.readouterr().err
-    assert error.startswith(f"digitrec: {disk / 'study'}: Read-only file system. What was")
-    assert error.count("\n") == 1
+    assert error == f"digitrec: {disk / 'study'}: Read-only file system\n"
 
 
 @pytest.mark.cluster
