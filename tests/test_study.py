@@ -522,8 +522,10 @@ def test_a_study_that_is_cut_short_goes_on_to_the_same_tables(
     process.send_signal(stop)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1, output
-    assert "trains the rest" in output
-    assert "stopped" in set(pd.read_csv(cut / "trials.csv")["status"])
+    if "trains the rest" in output:  # the stop came while stacks were trained
+        assert "stopped" in set(pd.read_csv(cut / "trials.csv")["status"])
+    else:
+        assert "same command continues" in output
     go_on(cut)
     for name in ("trials.csv", "epochs.csv"):
         pd.testing.assert_frame_equal(untimed(cut, name), untimed(whole, name), check_exact=True)
