@@ -497,7 +497,7 @@ def test_a_ctrl_c_at_any_moment_of_the_training_leaves_tables(
         signal.raise_signal(signal.SIGINT)
         return getattr(InProcess, moment)(self, *arguments)
 
-    interrupting = type("Interrupting", (InProcess,), {moment: interrupted})
+    interrupting: type[InProcess] = type("Interrupting", (InProcess,), {moment: interrupted})
     result = run(tmp_path / "study", runner=interrupting)
     trials = pd.read_csv(tmp_path / "study" / "trials.csv")
     assert set(trials["status"]) == {"completed" if moment == "end" else "stopped"}
