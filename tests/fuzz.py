@@ -30,7 +30,9 @@ from digitrec.errors import DamagedError, InputError
 from digitrec.results.analysis.verdict import reach_verdict
 from digitrec.results.outcome import conclude
 from digitrec.results.report.summary import summarise
+from digitrec.space.hyperparameters import Configuration, Trial
 from digitrec.space.records import EpochRecord
+from digitrec.space.stacks import Stack
 from digitrec.store.folder import Folder
 from digitrec.store.record import StudyRecord, read_record
 from digitrec.store.spec import StudySpec, write_spec
@@ -44,6 +46,11 @@ from tests.studies import LABELS, make_record
 
 DRAWN_EVERY = 500  # of the damaged studies; a report takes as long as many readings
 SIZES = (6, 4, 10)  # of the models whose weights and checkpoints are kept
+STACK = Stack(
+    tuple(
+        Trial(Configuration(lr=lr, batch_size=4, momentum=0.9, dropout=0.2), 0) for lr in (0.1, 0.5)
+    )
+)
 
 
 class Wrong(Exception):
@@ -52,7 +59,7 @@ class Wrong(Exception):
 
 def make_study(directory: Path) -> tuple[Folder, StudyRecord]:
     """Write a study with a file of every kind; returns it and what it holds."""
-    made = make_record(directory, failed=(1.0,), best={})
+    made = make_record(directory, failed=(1.0,), best={}, alike={"momentum": 0.9, "dropout": 0.2})
     study, key = Folder.at(directory), made.spec.key
     study.prepare()
     write_spec(study, made.spec)
@@ -76,17 +83,18 @@ def make_study(directory: Path) -> tuple[Folder, StudyRecord]:
 
 def weights_of(trial: str) -> dict[str, Any]:
     """Return weights that no other trial has."""
-    return {name: values + len(trial) / 64 for name, values in make_tensors().items()} | {
-        "name": np.frombuffer(trial.encode(), np.uint8).astype(np.float32)
-    }
+    own = {name: values + len(trial) / 64 for name, values in make_tensors().items()}
+    kept = {f"velocity.{name}": values / 2 for name, values in own.items()}
+    return own | kept | {"name": np.frombuffer(trial.encode(), np.uint8).astype(np.float32)}
 
 
 def make_training() -> Training:
     """Return two trials in the middle of their second epoch."""
     model = init_mlp(SIZES, seed=0, members=2)
-    for values in (*model.weights, *model.biases):
+    training = Training.of(STACK, model)
+    moving = training.state["velocity"]
+    for values in (*model.weights, *model.biases, *moving.weights, *moving.biases):
         values[1] += 1
-    training = Training.of(model)
     training.history.append([EpochRecord(1, 5, 0.5, 0.8, 0.6, 0.7, 0.1) for _ in range(2)])
     training.totals.loss += 3
     training.totals.correct += 4
@@ -97,7 +105,8 @@ def make_training() -> Training:
 def state_of(training: Training) -> Any:
     """Return all of a training that its checkpoint keeps."""
     model, totals = training.model, training.totals
-    kept = [model.weights, model.biases, training.history, totals.loss, totals.correct]
+    moving = [training.state["velocity"].weights, training.state["velocity"].biases]
+    kept = [model.weights, model.biases, *moving, training.history, totals.loss, totals.correct]
     return content_of([*kept, totals.images, training.seconds])
 
 
@@ -230,8 +239,8 @@ def check_weights(study: Folder, whole: StudyRecord) -> str:
         if content_of(found) != content_of([weights_of(trial) for trial in trials]):
             raise Wrong(f"weights of {result.key} were read with other content")
     try:
-        model = init_mlp(SIZES, seed=1, members=2)
-        training = read_checkpoint(study, key, "in-training", model)
+        begun = Training.of(STACK, init_mlp(SIZES, seed=1, members=2))
+        training = read_checkpoint(study, key, "in-training", begun)
     except DamagedError as error:
         check_line(error)
         return "named"

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from digitrec.request import Request
 from digitrec.results.analysis.ranking import rank
 from digitrec.results.outcome import StudyResult
-from digitrec.space.hyperparameters import Configuration, Trial
+from digitrec.space.hyperparameters import HYPERPARAMETERS, Configuration, Trial, in_column
 from digitrec.space.points import Space
 from digitrec.space.records import EpochRecord
 from digitrec.space.stacks import Stack
@@ -38,6 +38,11 @@ DATA = {
     "train_rows": TRAIN_ROWS,
     "val_rows": VAL_ROWS,
     "pixels": PIXELS,
+}
+DEFAULTS = {  # of a row of a table
+    name: in_column(name, each.values[0])
+    for name, each in HYPERPARAMETERS.items()
+    if each.has_default
 }
 SMALL = Space.of(lr=(0.1, 0.5), batch_size=(256, 512))
 
@@ -90,6 +95,7 @@ def make_record(
     with_validation: bool = True,
     confirmed: Collection[float] = (),
     best: dict[str, Any] | None = None,
+    alike: Mapping[str, Any] | None = None,
 ) -> StudyRecord:
     """The higher the rate and the smaller the batch, the better.
 
@@ -105,12 +111,16 @@ def make_record(
         with_validation: whether labels and the winner's probabilities are kept.
         confirmed: rates that are trained again with the fresh seed 7 and the first batch size.
         best: more of the winner's `model.json`.
+        alike: further hyperparameters with the value that all trials share.
     """
+    further = dict(alike or {})
+    space = {"lr": list(lrs), "batch_size": list(batch_sizes)}
+    again = ({"lr": lr, "batch_size": batch_sizes[0], "seed": 7} for lr in confirmed)
     spec = make_spec(
         data=DATA | {"source": source},
-        space={"lr": list(lrs), "batch_size": list(batch_sizes), "seed": [0]},
+        space=space | {name: [value] for name, value in further.items()} | {"seed": [0]},
         epochs=epochs,
-        confirmed=[{"lr": lr, "batch_size": batch_sizes[0], "seed": 7} for lr in confirmed],
+        confirmed=[further | values for values in again],
         versions={"digitrec": "0.1.0"},
     )
     trials = spec.trials()

@@ -14,8 +14,11 @@ import torch
 
 from digitrec.engine.model import StackedMLP, init_mlp
 from digitrec.engine.products import OneDNNProducts, Products, TorchProducts
+from digitrec.engine.step import make_step
 from digitrec.engine.train import Totals, train_on
+from digitrec.space.hyperparameters import Configuration, Trial
 from digitrec.space.shape import layer_sizes
+from digitrec.space.stacks import Stack
 from tests.benchmarks import bench, engine, machine, plain_loop
 from tests.benchmarks.data_file import csv_of
 
@@ -134,7 +137,9 @@ def test_the_autograd_step_is_digitrecs_step(products: Products) -> None:
     batches = torch.arange(48).split(16)
     rates = torch.tensor([0.01, 0.1, 0.5]).view(-1, 1, 1)
     ours, theirs = (init_mlp(engine.SIZES, seed=0, members=3) for _ in range(2))
-    train_on(ours, {"lr": rates}, data, torch.arange(48), 16, products, Totals(ours))
+    trials = (Trial(Configuration(lr=lr, batch_size=16), 0) for lr in (0.01, 0.1, 0.5))
+    step = make_step(Stack(tuple(trials)), ours, {}, products)
+    train_on(step, data, torch.arange(48), Totals(ours), epoch=1)
     engine.train_epoch_by_autograd(theirs, rates, data, batches, engine.autograd_loss)
     for own, other in zip(parameters(ours), parameters(theirs), strict=True):
         torch.testing.assert_close(own, other.detach(), rtol=1e-4, atol=1e-5)
@@ -152,6 +157,12 @@ def test_the_engine_measures_every_form_at_every_shape() -> None:
         assert all(len(measured.per_trial(form, shape)) == 2 for shape in shapes)
     assert measured.shares(engine.LIMIT, shapes) == [1.0, 1.0]
     assert len(engine.shape_table(measured)) == 4 + len(shapes)
+
+
+def test_every_extra_is_measured_beside_the_plain_step() -> None:
+    measured = engine.measure_extras(2, [16, 32], rounds=2, images=64)
+    assert set(measured.seconds) == set(engine.EXTRAS)
+    assert len(engine.extras_table(measured)) == 4 + 2
 
 
 def test_a_grids_time_weighs_each_shape_by_its_updates() -> None:

@@ -210,6 +210,29 @@ def test_a_grown_study_equals_one_that_was_asked_at_once(
     assert all(path.stat().st_mtime_ns == time for path, time in written.items())
 
 
+def test_a_study_of_plain_sgd_grows_to_momentum_dropout_and_adamw(tmp_path: Path) -> None:
+    plain = Space.of(lr=(0.1,), batch_size=(256,))
+    richer = Space.of(
+        lr=(0.1,),
+        batch_size=(256,),
+        momentum=(0.0, 0.9),
+        dropout=(0.0, 0.2),
+        optimizer=("sgd", "adamw"),
+    )
+    run(tmp_path / "grown", plain, epochs=1, stack_size=1)
+    run(tmp_path / "grown", richer, epochs=1, stack_size=1)
+    grown = run(tmp_path / "grown", richer, epochs=2, stack_size=1)
+    at_once = run(tmp_path / "at once", richer, epochs=2, stack_size=1)
+    assert len(grown.tables.trials) == 6
+    for name in ("trials.csv", "epochs.csv"):
+        pd.testing.assert_frame_equal(
+            untimed(folder(grown), name), untimed(folder(at_once), name), check_exact=True
+        )
+    models = [folder(each) / "best" / "model.safetensors" for each in (grown, at_once)]
+    assert models[0].read_bytes() == models[1].read_bytes()
+    assert load_classifier(grown.directory / "best")
+
+
 def test_more_epochs_go_on_from_where_a_study_ended_and_fewer_delete_nothing(
     tmp_path: Path,
 ) -> None:

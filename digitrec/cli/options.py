@@ -113,7 +113,7 @@ def _add_search_options(group: argparse._ActionsContainer) -> None:
             each.option,
             type=_list_reader(each.parse, each.kind),
             default=each.values,
-            metavar=f"{each.short.upper()},...",
+            metavar=f"{(each.short or each.name).upper()},...",
             help=_with_default(each.help, shown),
         )
     group.add_argument(

@@ -4,13 +4,14 @@ Letters: K trials of a stack, E finished epochs, I inputs and O outputs of a lay
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from digitrec.engine.model import StackedMLP
+from digitrec.engine.step import state_kinds
 from digitrec.engine.train import Totals, Training
 from digitrec.errors import DamagedError
 from digitrec.space.records import EpochRecord
@@ -47,31 +48,27 @@ def write_checkpoint(directory: Folder, spec: str, key: str, training: Training)
         "loss": totals.loss.cpu().numpy(),
         "correct": totals.correct.cpu().numpy(),
     }
-    for layer, (weight, bias) in enumerate(zip(model.weights, model.biases, strict=True)):
-        arrays[f"weight{layer}"] = weight.cpu().numpy()
-        arrays[f"bias{layer}"] = bias.cpu().numpy()
+    arrays |= {name: values.cpu().numpy() for name, values in _state(training).items()}
     progress = {"images": totals.images, "seconds": training.seconds}
     about = {"question": spec, "stack": key} | progress
     (directory / "checkpoints").write(key + SUFFIX, pack("checkpoint", about, arrays))
 
 
-def read_checkpoint(directory: Folder, spec: str, key: str, model: StackedMLP) -> Training:
+def read_checkpoint(directory: Folder, spec: str, key: str, training: Training) -> Training:
     """Return the state of a stack from its last checkpoint.
 
     Args:
         directory: the study directory.
         spec: the key of the study's spec.
         key: names the file of the result, and of the checkpoint.
-        model: gets the weights.
+        training: at its beginning; its tensors get the saved values.
 
     Raises:
         DamagedError: the checkpoint is missing or damaged.
     """
     about, arrays = read_arrays(directory, "checkpoint", spec, key + SUFFIX)
-    totals = Totals(model)
-    state = {"loss": totals.loss, "correct": totals.correct}
-    for layer, (weight, bias) in enumerate(zip(model.weights, model.biases, strict=True)):
-        state |= {f"weight{layer}": weight, f"bias{layer}": bias}
+    totals = Totals(training.model)
+    state = {"loss": totals.loss, "correct": totals.correct} | _state(training)
     try:
         if about["stack"] != key:
             raise ValueError(f"it belongs to {about['stack']}")
@@ -80,7 +77,7 @@ def read_checkpoint(directory: Folder, spec: str, key: str, model: StackedMLP) -
         _fill(state, arrays)
     except (KeyError, ValueError, TypeError) as error:
         raise DamagedError(f"it does not fit its stack: {error}") from error
-    return Training(model=model, history=history, totals=totals, seconds=seconds)
+    return replace(training, history=history, totals=totals, seconds=seconds)
 
 
 def remove_checkpoint(directory: Folder, key: str) -> None:
@@ -89,7 +86,7 @@ def remove_checkpoint(directory: Folder, key: str) -> None:
 
 
 def read_finished(
-    directory: Folder, spec: str, key: str, stack: Stack, model: StackedMLP
+    directory: Folder, spec: str, key: str, stack: Stack, training: Training
 ) -> Training:
     """Return the state in which a stack finished with fewer epochs left some of its members.
 
@@ -98,7 +95,7 @@ def read_finished(
         spec: the key of the study's spec.
         key: of the finished stack.
         stack: those of its members that continue.
-        model: gets their weights.
+        training: at its beginning; its tensors get the saved values.
 
     Raises:
         DamagedError: a file of the finished stack is missing or damaged.
@@ -107,20 +104,44 @@ def read_finished(
     parameters = read_weights(directory, spec, key, [member.name for member in stack.members])
     try:
         places = [result.stack.members.index(member) for member in stack.members]
-        members = [model.member(k) for k in range(len(model))]
+        members = [_member(training, stack, k) for k in range(len(stack.members))]
         _fill(_by_member(members), _by_member(parameters))
     except (KeyError, ValueError) as error:
         raise DamagedError(f"it does not fit its stack: {error}") from error
     history = [[records[place] for place in places] for records in result.epochs]
-    return Training(model=model, history=history, totals=Totals(model))
+    return replace(training, history=history)
 
 
-def weights_of(stack: Stack, model: StackedMLP) -> dict[str, Parameters]:
-    """Return every trial's parameters as numpy arrays."""
+def state_of(stack: Stack, training: Training) -> dict[str, Parameters]:
+    """Return what every trial needs to go on with more epochs, as numpy arrays.
+
+    Those are its parameters, and behind `velocity.` and the like what its optimizer keeps of each.
+    """
     return {
-        member.name: {name: values.cpu().numpy() for name, values in model.member(k).items()}
-        for k, member in enumerate(stack.members)
+        trial.name: {
+            name: values.cpu().numpy() for name, values in _member(training, stack, k).items()
+        }
+        for k, trial in enumerate(stack.members)
     }
+
+
+def _member(training: Training, stack: Stack, k: int) -> dict[str, Tensor]:
+    """Return the state of trial k, without what its own optimizer has no use for."""
+    named = training.model.member(k)
+    for kind in state_kinds(Stack((stack.members[k],))):
+        own = training.state[kind].member(k)
+        named |= {f"{kind}.{name}": values for name, values in own.items()}
+    return named
+
+
+def _state(training: Training) -> dict[str, Tensor]:
+    """Return the tensors of a stack in training, the totals left out."""
+    named: dict[str, Tensor] = {}
+    for kind, part in {"": training.model, **training.state}.items():
+        prefix = f"{kind}." if kind else ""
+        for layer, (weight, bias) in enumerate(zip(part.weights, part.biases, strict=True)):
+            named |= {f"{prefix}weight{layer}": weight, f"{prefix}bias{layer}": bias}
+    return named
 
 
 def _by_member(members: Sequence[Mapping[str, Value]]) -> dict[str, Value]:

@@ -59,6 +59,13 @@ class StackedMLP:
         """Copy back the first layer's weights of `narrow`, which `of_pixels(pixels)` returned."""
         self.weights[0].index_copy_(2, pixels, narrow.weights[0])
 
+    def zeros(self) -> "StackedMLP":
+        """Return as many MLPs of this shape whose parameters are 0."""
+        return StackedMLP(
+            [torch.zeros_like(weight) for weight in self.weights],
+            [torch.zeros_like(bias) for bias in self.biases],
+        )
+
     def member(self, k: int) -> dict[str, Tensor]:
         """Return trial k's parameters, named as in `torch.nn.Sequential(Linear, ReLU, ...)`."""
         named = {}

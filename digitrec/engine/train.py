@@ -2,17 +2,11 @@
 
 Letters: K trials of a stack, N images, B images of a batch, D = 784 pixels, P pixels that training
 uses (see `Scaler.trained_pixels`), C = 10 classes.
-
-Plain SGD on the mean cross-entropy of a batch, with the gradient written out: autograd would keep
-a graph, allocate a gradient for every weight and read each weight once more to apply it. Here the
-gradient of the logits, softmax minus one-hot, is first scaled by each trial's own learning rate
-over B. The gradients of all layers are linear in it, so each product that forms a weight gradient
-is subtracted from the weights directly.
 """
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -22,12 +16,10 @@ from torch import Tensor
 
 from digitrec.engine.model import StackedMLP
 from digitrec.engine.products import Products, choose_products
-from digitrec.space.hyperparameters import HYPERPARAMETERS
+from digitrec.engine.step import Place, Step, make_step, state_kinds
 from digitrec.space.records import EpochRecord
 from digitrec.space.shape import CLASSES
 from digitrec.space.stacks import Stack
-
-Values = Mapping[str, Tensor]  # hyperparameter -> (K, 1, 1)
 
 IMAGES_AT_ONCE = 1024  # per step of an evaluation; bounds its memory
 SUMS_BETWEEN_PAUSES = 16  # a stack can pause only when all its totals are summed up
@@ -95,20 +87,30 @@ class Totals:
 
 @dataclass(slots=True, kw_only=True)
 class Training:
-    """A stack in training: the complete state, from which training continues bit for bit.
-
-    Plain SGD has no state except the weights.
-    """
+    """A stack in training: the complete state, from which training continues bit for bit."""
 
     model: StackedMLP
+    state: dict[str, StackedMLP]  # what the optimizer keeps of each parameter; see `state_kinds`
     history: list[list[EpochRecord]] = field(default_factory=list)  # of the finished epochs
     totals: Totals  # of the epoch in progress; their image count is its position
     seconds: float = 0.0  # spent on the epoch in progress
 
     @classmethod
-    def of(cls, model: StackedMLP) -> "Training":
+    def of(cls, stack: Stack, model: StackedMLP) -> "Training":
         """Return a training that has not begun."""
-        return cls(model=model, totals=Totals(model))
+        state = {kind: model.zeros() for kind in state_kinds(stack)}
+        return cls(model=model, state=state, totals=Totals(model))
+
+    def step(self, stack: Stack, pixels: Tensor, products: Products) -> Step:
+        """Return the step of the MLPs with these inputs, int64 (P,), alone."""
+        state = {kind: part.of_pixels(pixels) for kind, part in self.state.items()}
+        return make_step(stack, self.model.of_pixels(pixels), state, products)
+
+    def take(self, step: Step, pixels: Tensor) -> None:
+        """Take over what the step of these inputs has changed."""
+        self.model.take_pixels(pixels, step.model)
+        for kind, part in self.state.items():
+            part.take_pixels(pixels, step.state[kind])
 
 
 def epochs(
@@ -122,7 +124,7 @@ def epochs(
 ) -> Iterator[list[EpochRecord]]:
     """Train a stack in place and yield, after each epoch, one record per trial; see `train`."""
     for training in train(
-        Training.of(model),
+        Training.of(stack, model),
         stack,
         data,
         epochs=epochs,
@@ -161,7 +163,6 @@ def train(
     """
     model = training.model
     products = products or choose_products(model.device, model.dtype, data.train_images.dtype)
-    members, batch_size = values_of_members(stack, model), stack.configuration.batch_size
     images = len(data.train_labels)
     while len(training.history) < epochs:
         epoch = len(training.history) + 1
@@ -170,19 +171,17 @@ def train(
             measured = [(DIVERGED, DIVERGED)] * len(model)
         else:
             order = shuffled(images, seed=stack.seed, epoch=epoch).to(model.device)
-            narrow = model.of_pixels(data.pixels)
-            for _ in _train_epoch(
-                training, narrow, members, data, order, batch_size, products, pause_after
-            ):
-                model.take_pixels(data.pixels, narrow)
+            step = training.step(stack, data.pixels, products)
+            for _ in _train_epoch(training, step, data, order, pause_after):
+                training.take(step, data.pixels)
                 yield training
-            model.take_pixels(data.pixels, narrow)
+            training.take(step, data.pixels)
             start = time.perf_counter()
             trained = training.totals.means()
             validated = evaluate(model, data.val_images, data.val_labels, products, predictions)
             measured = list(zip(trained, validated.means(), strict=True))
             training.seconds += time.perf_counter() - start
-        updates = epoch * math.ceil(images / batch_size)
+        updates = epoch * math.ceil(images / stack.configuration.batch_size)
         seconds = training.seconds / len(model)
         training.history.append(
             [
@@ -192,13 +191,6 @@ def train(
         )
         training.totals, training.seconds = Totals(model), 0.0
         yield training
-
-
-def values_of_members(stack: Stack, model: StackedMLP) -> Values:
-    """Return each member's value of every hyperparameter that can differ within a stack."""
-    own = [each.name for each in HYPERPARAMETERS.values() if not each.divides]
-    columns = {name: torch.tensor(stack.values(name), dtype=model.dtype) for name in own}
-    return {name: column.to(model.device).view(-1, 1, 1) for name, column in columns.items()}
 
 
 def _record(
@@ -222,20 +214,11 @@ def shuffled(images: int, *, seed: int, epoch: int) -> Tensor:
 
 
 def _train_epoch(
-    training: Training,
-    model: StackedMLP,
-    members: Values,
-    data: TrainingData,
-    order: Tensor,
-    batch_size: int,
-    products: Products,
-    pause_after: float,
+    training: Training, step: Step, data: TrainingData, order: Tensor, pause_after: float
 ) -> Iterator[None]:
-    """Train the rest of an epoch with the model reduced to the training images' pixels.
-
-    Yields where a pause is due.
-    """
-    between = SUMS_BETWEEN_PAUSES * math.ceil(IMAGES_AT_ONCE / batch_size) * batch_size
+    """Train the rest of an epoch; yield where a pause is due."""
+    size = step.batch_size
+    between = SUMS_BETWEEN_PAUSES * math.ceil(IMAGES_AT_ONCE / size) * size
     last_pause = training.seconds
     for place in range(training.totals.images, len(order), between):
         if training.seconds - last_pause >= pause_after:
@@ -243,66 +226,42 @@ def _train_epoch(
             yield
         start = time.perf_counter()
         rows = order[place : place + between]
-        train_on(model, members, data, rows, batch_size, products, training.totals)
+        epoch, batch = len(training.history) + 1, place // size
+        train_on(step, data, rows, training.totals, epoch=epoch, first_batch=batch)
         training.seconds += time.perf_counter() - start
 
 
 def train_on(
-    model: StackedMLP,
-    members: Values,
+    step: Step,
     data: TrainingData,
     order: Tensor,
-    batch_size: int,
-    products: Products,
     totals: Totals,
+    *,
+    epoch: int,
+    first_batch: int = 0,
 ) -> None:
     """Update the model with batch after batch of training images.
 
     Args:
-        model: K MLPs of P pixels, changed in place.
-        members: their hyperparameters; see `values_of_members`.
+        step: of K MLPs of P pixels, changed in place.
         data: the images and labels that the order indexes.
-        order: row numbers, int64 (N,).
-        batch_size: B; the last batch may be shorter.
-        products: how to multiply.
+        order: row numbers, int64 (N,); the last batch may be shorter.
         totals: get the loss and the correct predictions of each batch before its update.
+        epoch: from 1.
+        first_batch: number of the first batch within the epoch, from 0.
     """
+    before = (epoch - 1) * math.ceil(len(data.train_labels) / step.batch_size)
     with torch.inference_mode():
         labels = data.train_labels.index_select(0, order)
-        one_hot = torch.nn.functional.one_hot(labels, CLASSES).t().to(model.dtype)  # (C, N)
-        batches = (torch.split(part, batch_size) for part in (order, labels))
-        targets = torch.split(one_hot, batch_size, dim=1)
-        for rows, batch_labels, target in zip(*batches, targets, strict=True):
+        one_hot = torch.nn.functional.one_hot(labels, CLASSES).t().to(step.model.dtype)  # (C, N)
+        batches = (torch.split(part, step.batch_size) for part in (order, labels))
+        targets = torch.split(one_hot, step.batch_size, dim=1)
+        for batch, (rows, own, target) in enumerate(
+            zip(*batches, targets, strict=True), first_batch
+        ):
             images = data.train_images.index_select(0, rows)
-            totals.add(update(model, members, images, target, products), batch_labels)
-
-
-def update(
-    model: StackedMLP, members: Values, images: Tensor, target: Tensor, products: Products
-) -> Tensor:
-    """Make one SGD step of all K trials on a batch, in place.
-
-    Args:
-        model: K MLPs.
-        members: their hyperparameters; see `values_of_members`.
-        images: (B, P).
-        target: the labels as one-hot, (C, B).
-        products: how to multiply.
-
-    Returns:
-        The logits before the step, (K, C, B).
-    """
-    inputs = model.layer_inputs(images, products)
-    logits = model.logits(inputs[-1], products).to(model.dtype)
-    scale = members["lr"] / len(images)
-    grad = logits.softmax(1).sub_(target).mul_(scale)  # of the logits, times lr
-    for layer in reversed(range(len(inputs))):
-        weight, x = model.weights[layer], inputs[layer]
-        below = products.input_gradient(weight, grad, x) if layer > 0 else grad
-        products.descend(weight, grad, x)
-        model.biases[layer].sub_(grad.sum(2))
-        grad = below
-    return logits
+            logits = step.update(images, target, Place(epoch, batch, before + batch))
+            totals.add(logits, own)
 
 
 def evaluate(

@@ -6,7 +6,7 @@ step and the rules of the verdict that are about a role.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 Precision = Literal["float32", "bf16"]
@@ -32,6 +32,11 @@ class Hyperparameter:
     role: Role | None  # by which the rules of the verdict find it
     beyond: Callable[[Sequence[Any], bool], list[Any]] | None
     """The next values above (True) or below the searched ones; None: there are no further ones."""
+    needs: str | None
+    """What a configuration must have for the value to have an effect; None: nothing. Only for
+    hyperparameters with a default, which stands for no effect."""
+    has_effect: Callable[["Configuration"], bool]
+    """Whether a configuration has what the value needs."""
 
     @property
     def heading(self) -> str:
@@ -52,6 +57,8 @@ class Hyperparameter:
         """Return a value as text that `parse` reads."""
         if isinstance(value, tuple):
             return "-".join(map(str, value))
+        if isinstance(value, bool):
+            return "true" if value else "false"
         return value if isinstance(value, str) else repr(value)
 
 
@@ -69,18 +76,22 @@ def _hyperparameter(
     divides: bool = False,
     role: Role | None = None,
     beyond: Callable[[Sequence[Any], bool], list[Any]] | None = None,
+    needs: str | None = None,
+    has_effect: Callable[["Configuration"], bool] = lambda configuration: True,
 ) -> Any:
     """Return a field of `Configuration` with its declaration as metadata."""
     declaration = {
         "label": label, "short": short, "help": help, "parse": parse, "kind": kind,
         "accepts": accepts, "is_right": is_right, "values": values, "scale": scale,
         "divides": divides, "role": role, "beyond": beyond,
+        "needs": needs, "has_effect": has_effect,
     }  # fmt: skip
     if len(values) == 1:
         return field(default=values[0], metadata=declaration)
     return field(metadata=declaration)
 
 
+OPTIMIZERS = ("sgd", "adamw")
 SEEDS = "a whole number from 0 to 2**32 - 1"
 
 
@@ -107,6 +118,37 @@ def _next_sizes(values: Sequence[int], up: bool) -> list[int]:
     return [size for size in (min(values) // 4, min(values) // 2) if size >= 1]
 
 
+def _next_momenta(values: Sequence[float], up: bool) -> list[float]:
+    if up:
+        return [round((1 + max(values)) / 2, 6)]
+    return [0.0] if min(values) > 0 else []
+
+
+def _next_decays(values: Sequence[float], up: bool) -> list[float]:
+    positive = [value for value in values if value > 0]
+    return _next_rates(positive, up) if positive and (up or min(values) > 0) else []
+
+
+def _next_shares(values: Sequence[float], up: bool) -> list[float]:
+    if up:
+        return [share for share in (round(max(values) + 0.1, 6),) if share < 0.9]
+    return [0.0] if min(values) > 0 else []
+
+
+def _parse_bool(text: str) -> bool:
+    word = text.strip().lower()
+    if word not in ("true", "false"):
+        raise ValueError(f"{text!r} is neither true nor false")
+    return word == "true"
+
+
+def _parse_optimizer(text: str) -> str:
+    word = text.strip()
+    if word not in OPTIMIZERS:
+        raise ValueError(f"{text!r} is no optimizer")
+    return word
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Configuration:
     """One value for every hyperparameter."""
@@ -114,7 +156,7 @@ class Configuration:
     lr: float = _hyperparameter(
         "learning rate",
         short="lr",
-        help="learning rates of SGD",
+        help="learning rates",
         parse=float,
         kind="a number",
         accepts="a finite number above 0",
@@ -138,6 +180,82 @@ class Configuration:
         role="batch",
         beyond=_next_sizes,
     )
+    momentum: float = _hyperparameter(
+        "momentum",
+        short="momentum",
+        help="share of the previous step that SGD adds to the next; adamw has none",
+        parse=float,
+        kind="a number",
+        accepts="a number from 0 to below 1",
+        is_right=lambda value: 0 <= value < 1,
+        values=(0.0,),
+        scale="linear",
+        beyond=_next_momenta,
+        needs="optimizer sgd",
+        has_effect=lambda configuration: configuration.optimizer == "sgd",
+    )
+    nesterov: bool = _hyperparameter(
+        "Nesterov momentum",
+        short="nesterov",
+        help="true or false: whether momentum looks one step ahead; without momentum, it is false",
+        parse=_parse_bool,
+        kind="true or false",
+        accepts="true or false",
+        is_right=lambda value: isinstance(value, bool),
+        values=(False,),
+        scale="category",
+        needs="optimizer sgd and a momentum above 0",
+        has_effect=lambda configuration: configuration.momentum > 0,
+    )
+    weight_decay: float = _hyperparameter(
+        "weight decay",
+        short="wd",
+        help="share of each weight and bias that is added to its gradient; adamw subtracts that "
+        "share, times the learning rate, from the parameter itself",
+        parse=float,
+        kind="a number",
+        accepts="a finite number from 0 up",
+        is_right=lambda value: math.isfinite(value) and value >= 0,
+        values=(0.0,),
+        scale="log",
+        beyond=_next_decays,
+    )
+    dropout: float = _hyperparameter(
+        "dropout",
+        short="dropout",
+        help="probability that training leaves a hidden unit out of an image",
+        parse=float,
+        kind="a number",
+        accepts="a number from 0 to below 1",
+        is_right=lambda value: 0 <= value < 1,
+        values=(0.0,),
+        scale="linear",
+        beyond=_next_shares,
+    )
+    label_smoothing: float = _hyperparameter(
+        "label smoothing",
+        short="smoothing",
+        help="share of the target that is spread evenly over the ten digits",
+        parse=float,
+        kind="a number",
+        accepts="a number from 0 to below 1",
+        is_right=lambda value: 0 <= value < 1,
+        values=(0.0,),
+        scale="linear",
+        beyond=_next_shares,
+    )
+    optimizer: str = _hyperparameter(
+        "optimizer",
+        short="",
+        help="sgd, or adamw: Adam with decoupled weight decay, betas 0.9 and 0.999, eps 1e-8",
+        parse=_parse_optimizer,
+        kind="sgd or adamw",
+        accepts="sgd or adamw",
+        is_right=lambda value: value in OPTIMIZERS,
+        values=("sgd",),
+        scale="category",
+        divides=True,
+    )
 
     @property
     def name(self) -> str:
@@ -154,6 +272,14 @@ class Configuration:
     def shared(self) -> tuple[Any, ...]:
         """The values that all members of a stack share."""
         return tuple(getattr(self, each.name) for each in HYPERPARAMETERS.values() if each.divides)
+
+    def with_effect(self) -> "Configuration":
+        """Return the configuration that trains alike, with no value that has no effect in it."""
+        configuration = self
+        for each in HYPERPARAMETERS.values():
+            if each.needs is not None and not each.has_effect(configuration):
+                configuration = replace(configuration, **{each.name: each.values[0]})
+        return configuration
 
     def of_role(self, role: Role) -> Any:
         """Return the value of the hyperparameter that plays a role."""
@@ -227,4 +353,4 @@ def with_role(role: Role) -> Hyperparameter:
 
 def in_column(name: str, value: Any) -> Any:
     """Return a trial's value of a hyperparameter as tables hold it: a number or text."""
-    return HYPERPARAMETERS[name].write(value) if isinstance(value, tuple) else value
+    return HYPERPARAMETERS[name].write(value) if isinstance(value, tuple | bool) else value

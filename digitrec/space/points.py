@@ -33,9 +33,14 @@ MOST_TRIALS = 10_000  # of a study: 10 GB of weights, and minutes to draw
 class Space:
     """A grid: every combination of the hyperparameters' values, with every seed.
 
+    A value that has no effect in a combination gives way to its default there, and combinations
+    that thus become equal are one: `sgd` and `adamw` with momentum 0.9 are two configurations, and
+    only `sgd` has momentum.
+
     Raises:
         InputError: a hyperparameter is unknown; a list is empty, holds a value twice, or holds a
-            value that its hyperparameter does not accept; or the trials are too many.
+            value that its hyperparameter does not accept, or that has no effect in any trial; or
+            the trials are too many.
     """
 
     values: Mapping[str, Sequence[Any]] = field(default_factory=dict)
@@ -53,7 +58,8 @@ class Space:
         }
         object.__setattr__(self, "values", values)
         object.__setattr__(self, "seeds", _read_list("seed", self.seeds, SEEDS, is_seed, int))
-        check_count(len(self))
+        check_count(math.prod(map(len, values.values())) * len(self.seeds))
+        self._check_effects()
 
     @classmethod
     def of(cls, *, seeds: Sequence[int] = DEFAULT_SEEDS, **values: Sequence[Any]) -> "Space":
@@ -85,15 +91,32 @@ class Space:
         return lists | {"seed": list(self.seeds)}
 
     def __len__(self) -> int:
-        return math.prod(map(len, self.values.values())) * len(self.seeds)
+        return len(self.configurations()) * len(self.seeds)
 
     def trials(self) -> tuple[Trial, ...]:
         """Return the trials of the grid, the first hyperparameter slowest, the seed fastest."""
+        return tuple(Trial(each, seed) for each in self.configurations() for seed in self.seeds)
+
+    def configurations(self) -> tuple[Configuration, ...]:
+        """Return the configurations of the grid, the first hyperparameter slowest."""
         points = itertools.product(*self.values.values())
-        configurations = [
-            Configuration(**dict(zip(self.values, point, strict=True))) for point in points
-        ]
-        return tuple(Trial(each, seed) for each in configurations for seed in self.seeds)
+        configurations = (
+            Configuration(**dict(zip(self.values, point, strict=True))).with_effect()
+            for point in points
+        )
+        return tuple(dict.fromkeys(configurations))
+
+    def _check_effects(self) -> None:
+        for name, each in HYPERPARAMETERS.items():
+            if each.needs is None or self.values[name] == each.values:
+                continue
+            used = {getattr(configuration, name) for configuration in self.configurations()}
+            for value in self.values[name]:
+                if value not in used and value != each.values[0]:
+                    raise InputError(
+                        f"{each.label} {each.write(value)} has no effect in any trial: "
+                        f"it needs {each.needs}"
+                    )
 
 
 def check_count(trials: int) -> None:

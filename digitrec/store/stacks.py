@@ -6,7 +6,9 @@ Letters: K trials of a stack, E epochs, N' validation images.
                                     the stack is finished:
                                     `records` float64 (E, K, 7), one `EpochRecord` in the last axis;
                                     `predictions` uint8 (K, N'), labels predicted after epoch E
-    weights/<key>.safetensors       its weights, `<trial>/<parameter>`; written before that file
+    weights/<key>.safetensors       its weights, `<trial>/<parameter>`, and what its optimizer keeps
+                                    of each, `<trial>/velocity.<parameter>` and the like; written
+                                    before that file
     checkpoints/<key>.safetensors   the state of a stack in training, if training takes long
     stacks/<key>.failed.json        the error of a failed stack
 

@@ -37,7 +37,6 @@ from digitrec.store.stacks import (
 if TYPE_CHECKING:
     import torch
 
-    from digitrec.engine.model import StackedMLP
     from digitrec.engine.train import Training, TrainingData
 
 
@@ -114,21 +113,22 @@ def reports(
         return
     import torch
 
-    from digitrec.engine.checkpoint import INTERVAL, remove_checkpoint, weights_of, write_checkpoint
+    from digitrec.engine.checkpoint import INTERVAL, remove_checkpoint, state_of, write_checkpoint
     from digitrec.engine.model import init_mlp
     from digitrec.engine.products import bfloat16_is_fast
-    from digitrec.engine.train import train
+    from digitrec.engine.step import trains_all_pixels
+    from digitrec.engine.train import Training, train
 
     started = time.time()
     device = claim_resources(place)
-    data = _resident(shared, device, precision)
+    data = _resident(shared, device, precision, trains_all_pixels(stack))
     slow = precision == "bf16" and not bfloat16_is_fast(device)
     model = init_mlp(layer_sizes, seed=stack.seed, members=len(stack.members), device=device)
     predictions = torch.zeros(len(model), len(data.val_labels), dtype=torch.uint8, device=device)
     kept = time.monotonic()
     epochs_reported = 0
     for training in train(
-        resume(directory, spec, task, key, model),
+        resume(directory, spec, task, key, Training.of(stack, model)),
         stack,
         data,
         epochs=epochs_wanted,
@@ -139,7 +139,7 @@ def reports(
         if len(history) == epochs_wanted:
             labels, run = predictions.cpu().numpy(), describe_run(place, started)
             result = StackResult(stack=stack, epochs=history, predictions=labels, run=run)
-            write_stack(directory, spec, result, weights_of(stack, model))
+            write_stack(directory, spec, result, state_of(stack, training))
             remove_checkpoint(directory, key)
         elif time.monotonic() - kept >= INTERVAL:
             write_checkpoint(directory, spec, key, training)
@@ -150,7 +150,7 @@ def reports(
             yield epoch_metrics(stack, history[-1]) | {"slow_precision": slow}
 
 
-def resume(directory: Folder, spec: str, task: Task, key: str, model: "StackedMLP") -> "Training":
+def resume(directory: Folder, spec: str, task: Task, key: str, training: "Training") -> "Training":
     """Return a task's training at its last checkpoint, or else at its beginning.
 
     Args:
@@ -158,23 +158,22 @@ def resume(directory: Folder, spec: str, task: Task, key: str, model: "StackedML
         spec: the key of the study's spec.
         task: the stack to train.
         key: of its result.
-        model: has the initial weights; gets the saved ones.
+        training: at its beginning; its tensors get the saved values.
     """
     from digitrec.engine.checkpoint import read_checkpoint, read_finished
-    from digitrec.engine.train import Training
 
     try:
-        training = read_checkpoint(directory, spec, key, model)
+        saved = read_checkpoint(directory, spec, key, training)
     except DamagedError:  # missing: the driver has set damaged files aside
         if task.continues is None:
-            return Training.of(model)
+            return training
         try:
-            return read_finished(directory, spec, task.continues, task.stack, model)
+            return read_finished(directory, spec, task.continues, task.stack, training)
         except DamagedError as error:  # the driver checks weights on a local file system only
             log(f"{task.stack.name} starts again: {task.continues}: {error}")
-            return Training.of(model)
-    log(f"{task.stack.name} continues after epoch {len(training.history)}")
-    return training
+            return training
+    log(f"{task.stack.name} continues after epoch {len(saved.history)}")
+    return saved
 
 
 def log(line: str) -> None:
@@ -310,19 +309,23 @@ def describe_run(place: Place, started: float) -> Run:
     )
 
 
-_prepared: dict[tuple[str, str, str], "TrainingData"] = {}  # at most one entry: the current study
+_prepared: dict[tuple[object, ...], "TrainingData"] = {}  # at most one entry: the current study
 
 
-def _resident(shared: SharedData, device: "torch.device", precision: Precision) -> "TrainingData":
+def _resident(
+    shared: SharedData, device: "torch.device", precision: Precision, all_pixels: bool
+) -> "TrainingData":
     """Return the scaled data on the device, prepared once per worker."""
-    key = (shared.key, str(device), precision)
+    key = (shared.key, str(device), precision, all_pixels)
     if key not in _prepared:
         _prepared.clear()
-        _prepared[key] = prepare(shared, device, precision)
+        _prepared[key] = prepare(shared, device, precision, all_pixels=all_pixels)
     return _prepared[key]
 
 
-def prepare(shared: SharedData, device: "torch.device", precision: Precision) -> "TrainingData":
+def prepare(
+    shared: SharedData, device: "torch.device", precision: Precision, *, all_pixels: bool = False
+) -> "TrainingData":
     """Return the scaled training and validation images on the device, in the precision."""
     import torch
 
@@ -337,6 +340,8 @@ def prepare(shared: SharedData, device: "torch.device", precision: Precision) ->
 
     train, val = shared.split
     pixels = shared.scaler.trained_pixels()
+    if all_pixels:
+        pixels = np.arange(shared.images.shape[1])
     train_images = np.take(shared.images[train], pixels, axis=1)
     return TrainingData(
         train_images=images(shared.scaler.of_pixels(pixels).scale(train_images)),

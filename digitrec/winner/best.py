@@ -15,7 +15,13 @@ from digitrec.store.best import ABOUT, MODEL
 from digitrec.store.folder import Folder
 from digitrec.store.record import StudyRecord
 from digitrec.store.spec import StudySpec
-from digitrec.store.stacks import Parameters, StackResult, read_stacks, read_weights, results_after
+from digitrec.store.stacks import (
+    Parameters,
+    StackResult,
+    read_stacks,
+    read_weights,
+    results_after,
+)
 from digitrec.store.tables import METRICS
 from digitrec.store.validation import WinnerValidation, write_validation
 from digitrec.winner.classifier import Classifier
@@ -97,7 +103,8 @@ def weights_of(
     """
     found = results_after(spec.epochs, results)
     keys = {trial.name: result.key for trial, result, _ in found}
-    return read_weights(directory, spec.key, keys[name], [name])[0]
+    (state,) = read_weights(directory, spec.key, keys[name], [name])
+    return {each: values for each, values in state.items() if each[:1].isdecimal()}
 
 
 def describe_best(record: StudyRecord, winner: str) -> dict[str, Any]:
@@ -113,7 +120,6 @@ def describe_best(record: StudyRecord, winner: str) -> dict[str, Any]:
             **next(trial.values() for trial in spec.trials() if trial.name == winner),
             "epochs": spec.epochs,
             "precision": spec.precision,
-            "optimizer": "SGD",
         },
         "metrics": {name: float(row[name]) for name in METRICS},
         "data": spec.data,

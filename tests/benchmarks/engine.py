@@ -8,6 +8,11 @@ The default grid takes about 20 s per round.
 
     python -m tests.benchmarks.engine --rows 42000 --rounds 5 [--stack-sizes auto,1,5] [--compile]
 
+With --extras 8, it measures instead what momentum, dropout, weight decay and so on add to the plain
+step of a stack of 8, per batch size.
+
+    python -m tests.benchmarks.engine --extras 8 --rounds 15
+
 Letters: K trials of a stack, B images of a batch, I inputs and O outputs of a layer.
 """
 
@@ -17,14 +22,15 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from digitrec.engine.model import StackedMLP, init_mlp
-from digitrec.engine.products import OneDNNProducts, Products, TorchProducts
-from digitrec.engine.train import Totals, TrainingData, train_on
+from digitrec.engine.products import OneDNNProducts, Products, TorchProducts, choose_products
+from digitrec.engine.train import Totals, Training, TrainingData, train_on
+from digitrec.space.hyperparameters import Configuration, Trial
 from digitrec.space.points import Space
 from digitrec.space.shape import layer_sizes
 from digitrec.space.stacks import Stack, plan_stacks
@@ -35,6 +41,17 @@ IMAGES = 8192  # of a measurement; 25 MB, more than a core's own caches hold
 INK = 0.19  # share of an MNIST image that is not background
 RATE = 0.01  # small enough that no form diverges on random labels
 LIMIT = "bare products, best"  # the name of what the other forms are compared with
+
+EXTRAS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "momentum": {"momentum": 0.9},
+    "Nesterov momentum": {"momentum": 0.9, "nesterov": True},
+    "weight decay": {"weight_decay": 0.01},
+    "dropout": {"dropout": 0.2},
+    "label smoothing": {"label_smoothing": 0.1},
+    "momentum, weight decay, dropout": {"momentum": 0.9, "weight_decay": 0.01, "dropout": 0.2},
+    "adamw": {"optimizer": "adamw"},
+}
 
 Form = Callable[[], object]  # one pass over the images with one form of the step
 
@@ -129,12 +146,14 @@ def forms_of(shape: Shape, data: TrainingData, compiled: bool) -> dict[str, Form
     return forms | bare_forms(shape, len(batches))
 
 
-def explicit_form(shape: Shape, data: TrainingData, products: Products) -> Form:
-    """Return digitrec's own step."""
+def explicit_form(shape: Shape, data: TrainingData, products: Products, **values: Any) -> Form:
+    """Return digitrec's own step; `values` are further hyperparameters."""
+    trial = Trial(Configuration(lr=RATE, batch_size=shape.batch_size, **values), seed=0)
+    stack = Stack((trial,) * shape.members)
     model = init_mlp(SIZES, seed=0, members=shape.members)
+    step = Training.of(stack, model).step(stack, data.pixels, products)
     order = torch.arange(len(data.train_labels))
-    members = {"lr": torch.full((shape.members, 1, 1), RATE)}
-    return lambda: train_on(model, members, data, order, shape.batch_size, products, Totals(model))
+    return lambda: train_on(step, data, order, Totals(model), epoch=1)
 
 
 Loss = Callable[[StackedMLP, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -342,6 +361,47 @@ def grid_table(measured: Measured, updates: Mapping[Shape, int]) -> list[str]:
     return lines
 
 
+def measure_extras(members: int, batch_sizes: Iterable[int], rounds: int, images: int) -> Measured:
+    """Time the step with each of EXTRAS, in turn, so many rounds."""
+    data = made_digits(images)
+    products = choose_products(torch.device("cpu"), torch.float32, data.train_images.dtype)
+    seconds: dict[str, dict[Shape, list[float]]] = {name: {} for name in EXTRAS}
+    for shape in (Shape(size, members) for size in batch_sizes):
+        updates = math.ceil(images / shape.batch_size)
+        forms = {n: explicit_form(shape, data, products, **extra) for n, extra in EXTRAS.items()}
+        for first in (True, *[False] * rounds):
+            for name, form in forms.items():
+                start = time.thread_time()
+                form()
+                if not first:
+                    per_update = (time.thread_time() - start) / updates
+                    seconds[name].setdefault(shape, []).append(per_update)
+    return Measured(seconds)
+
+
+def extras_table(measured: Measured) -> list[str]:
+    """Return a Markdown table: per batch size, what each extra costs beside the plain step."""
+    plain, *others = measured.seconds
+    lines = [
+        "Microseconds of processor time per trial and update of the plain step, and the step with "
+        "each extra over it, median of the rounds:",
+        "",
+        f"| batch size | stack size | {plain} | {' | '.join(others)} |",
+        f"| ---: | ---: |{' ---: |' * len(measured.seconds)}",
+    ]
+    for shape, alone in measured.seconds[plain].items():
+        ratios = [
+            statistics.median(
+                a / b for a, b in zip(measured.seconds[name][shape], alone, strict=True)
+            )
+            for name in others
+        ]
+        own = statistics.median(measured.per_trial(plain, shape))
+        cells = [f"{own:.0f}", *(f"{ratio:.2f}" for ratio in ratios)]
+        lines.append(f"| {shape.batch_size} | {shape.members} | {' | '.join(cells)} |")
+    return lines
+
+
 def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -354,6 +414,7 @@ def _parse_options() -> argparse.Namespace:
     parser.add_argument("--stack-sizes", default="auto", help="at most; 'auto' is digitrec's own")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=int, default=IMAGES, help="of a measurement")
+    parser.add_argument("--extras", type=int, metavar="K", help="measure these at a stack size")
     parser.add_argument("--compile", action="store_true", help="measure torch.compile as well")
     return parser.parse_args()
 
@@ -362,6 +423,12 @@ def main() -> None:
     """Measure and print a plan of the grid for each stack size."""
     options = _parse_options()
     torch.set_num_threads(1)
+    if options.extras:
+        measured = measure_extras(
+            options.extras, options.batch_size, options.rounds, options.images
+        )
+        print("\n".join(extras_table(measured)))
+        return
     space = Space.of(lr=tuple(options.lr), batch_size=tuple(options.batch_size))
     train_rows = options.rows - math.ceil(options.rows / 5)
     reason = why_not_compile() if options.compile else "not asked for"

@@ -2,7 +2,7 @@ import errno
 import os
 import subprocess
 import sys
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -73,6 +73,31 @@ WRONG_OPTIONS = [
     (["--out", "\udce9"], "digitrec: --out: '\\udce9' is not UTF-8; rename it"),
     (["--out", "ftp://host/study"], "digitrec: ftp://host/study: neither a path nor one of s3://"),
     (["--gpus-per-stack", "-1"], "digitrec: gpus-per-stack -1 is neither a fraction up to 1 nor a"),
+    (["--momentum", "1"], "digitrec: momentum 1.0 is not a number from 0 to below 1"),
+    (["--momentum", "-0.1"], "digitrec: momentum -0.1 is not a number from 0 to below 1"),
+    (["--dropout", "0,1"], "digitrec: dropout 1.0 is not a number from 0 to below 1"),
+    (["--weight-decay", "-0.1"], "digitrec: weight decay -0.1 is not a finite number from 0"),
+    (["--label-smoothing", "1"], "digitrec: label smoothing 1.0 is not a number from 0 to below 1"),
+    (
+        ["--nesterov", "maybe"],
+        "digitrec tune: argument --nesterov: 'maybe' is not true or false",
+    ),
+    (
+        ["--nesterov", "false,true"],
+        "digitrec: Nesterov momentum true has no effect in any trial: it needs optimizer sgd and",
+    ),
+    (
+        ["--optimizer", "adamw", "--momentum", "0,0.9"],
+        "digitrec: momentum 0.9 has no effect in any trial: it needs optimizer sgd",
+    ),
+    (
+        ["--optimizer", "adamw", "--nesterov", "true"],
+        "digitrec: Nesterov momentum true has no effect in any trial: it needs optimizer sgd and",
+    ),
+    (
+        ["--optimizer", "adam"],
+        "digitrec tune: argument --optimizer: 'adam' is not sgd or adamw",
+    ),
     (["more"], "digitrec: unrecognized arguments: more"),
     (["--nonsense"], "digitrec: unrecognized arguments: --nonsense"),
     (["--data", "no.csv"], "digitrec: no.csv: No such file or directory; expected"),
@@ -244,17 +269,22 @@ def test_former_names_of_options_are_understood() -> None:
     )
 
 
-def test_a_new_hyperparameter_is_an_option_of_tune(monkeypatch: pytest.MonkeyPatch) -> None:
-    made_up = replace(
-        HYPERPARAMETERS["lr"], name="dropped_units", values=(0.0,), is_right=lambda x: 0 <= x < 1
-    )
-    monkeypatch.setitem(HYPERPARAMETERS, made_up.name, made_up)
-    words = ["tune", "--dropped-units", "0,0.5"]
-    space = make_request(make_parser().parse_args(words)).space
-    assert space.values["dropped_units"] == (0.0, 0.5)
-    assert option_words({"space": space}) == ["--dropped-units", "0.0,0.5"]
+@pytest.mark.parametrize(
+    ("words", "name", "values"),
+    [
+        (["--weight-decay", "0.0,0.001"], "weight_decay", (0.0, 0.001)),
+        (["--momentum", "0.9", "--nesterov", "false,true"], "nesterov", (False, True)),
+        (["--optimizer", "sgd,adamw"], "optimizer", ("sgd", "adamw")),
+    ],
+)
+def test_an_option_of_a_hyperparameter_is_written_as_it_is_read(
+    words: list[str], name: str, values: tuple[object, ...]
+) -> None:
+    space = make_request(make_parser().parse_args(["tune", *words])).space
+    assert space.values[name] == values
+    assert option_words({"space": space}) == words
     assert Space.from_json(space.to_json()) == space
-    assert "dropped_units" not in Space().to_json()
+    assert name not in Space().to_json()
 
 
 def test_options_reach_the_request() -> None:

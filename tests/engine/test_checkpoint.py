@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from digitrec.engine.checkpoint import (
     read_checkpoint,
     read_finished,
     remove_checkpoint,
-    weights_of,
+    state_of,
     write_checkpoint,
 )
 from digitrec.engine.model import StackedMLP, init_mlp
@@ -34,13 +34,16 @@ EPOCHS = 3
 QUESTION, KEY = "question", "key"
 
 
-def stack(*lrs: float, batch_size: int = 4, seed: int = 0) -> Stack:
-    return Stack(tuple(Trial(Configuration(lr=lr, batch_size=batch_size), seed) for lr in lrs))
+def stack(*lrs: float, batch_size: int = 4, seed: int = 0, **own: Any) -> Stack:
+    configurations = [Configuration(lr=lr, batch_size=batch_size, **own) for lr in lrs]
+    return Stack(tuple(Trial(each, seed) for each in configurations))
 
 
 CALM = stack(0.1, 0.5)
 WILD = stack(0.1, 1e20)  # the second diverges in its first epoch
 ALL_WILD = stack(1e20, 1e25)
+MOVING = stack(0.1, 0.5, momentum=0.9, nesterov=True, dropout=0.2, weight_decay=0.01)
+ADAPTIVE = stack(0.01, 0.001, optimizer="adamw", dropout=0.2, weight_decay=0.01)
 
 
 class End(NamedTuple):
@@ -73,8 +76,8 @@ def many_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_module, "SUMS_BETWEEN_PAUSES", 2)
 
 
-def fresh(stack: Stack) -> StackedMLP:
-    return init_mlp(SIZES, seed=stack.seed, members=len(stack.members))
+def fresh(stack: Stack) -> Training:
+    return Training.of(stack, init_mlp(SIZES, seed=stack.seed, members=len(stack.members)))
 
 
 def go_on(
@@ -96,15 +99,16 @@ def no_predictions(stack: Stack, data: TrainingData) -> Tensor:
 
 def end_of(training: Training, predictions: Tensor) -> End:
     model = training.model
+    moving = [values for part in training.state.values() for values in part.weights + part.biases]
     return End(
         records=[[record[:-1] for record in records] for records in training.history],
-        weights=[*model.weights, *model.biases],
+        weights=[*model.weights, *model.biases, *moving],
         predictions=predictions,
     )
 
 
 def uninterrupted(stack: Stack, data: TrainingData, epochs: int = EPOCHS) -> End:
-    training, predictions = Training.of(fresh(stack)), no_predictions(stack, data)
+    training, predictions = fresh(stack), no_predictions(stack, data)
     for _ in go_on(training, stack, data, predictions, epochs):
         pass
     return end_of(training, predictions)
@@ -119,11 +123,11 @@ def assert_same(end: End, expected: End) -> None:
 
 def pauses(stack: Stack, data: TrainingData) -> int:
     """How often a whole training can be paused, ends of epochs included."""
-    training = Training.of(fresh(stack))
+    training = fresh(stack)
     return sum(1 for _ in go_on(training, stack, data, no_predictions(stack, data))) - 1
 
 
-@pytest.mark.parametrize("stack", [CALM, WILD, ALL_WILD])
+@pytest.mark.parametrize("stack", [CALM, WILD, ALL_WILD, MOVING, ADAPTIVE])
 def test_going_on_from_any_pause_ends_with_the_same_bits(
     stack: Stack, data: TrainingData, tmp_path: Path
 ) -> None:
@@ -132,7 +136,7 @@ def test_going_on_from_any_pause_ends_with_the_same_bits(
     count = pauses(stack, data)
     assert count >= EPOCHS - 1 + (0 if stack == ALL_WILD else 4)
     for cut in range(count):
-        steps = go_on(Training.of(fresh(stack)), stack, data, no_predictions(stack, data))
+        steps = go_on(fresh(stack), stack, data, no_predictions(stack, data))
         for _ in range(cut + 1):
             training = next(steps)
         write_checkpoint(study, QUESTION, KEY, training)
@@ -148,7 +152,7 @@ def test_stopping_at_every_pause_ends_with_the_same_bits(
     data: TrainingData, tmp_path: Path
 ) -> None:
     study = Folder.at(tmp_path)
-    training, predictions = Training.of(fresh(CALM)), no_predictions(CALM, data)
+    training, predictions = fresh(CALM), no_predictions(CALM, data)
     stops = 0
     while len(training.history) < EPOCHS:
         next(go_on(training, CALM, data, predictions))
@@ -160,25 +164,42 @@ def test_stopping_at_every_pause_ends_with_the_same_bits(
 
 
 def test_pauses_within_an_epoch_come_no_more_often_than_asked(data: TrainingData) -> None:
-    training = Training.of(fresh(CALM))
+    training = fresh(CALM)
     steps = train(training, CALM, data, epochs=EPOCHS, pause_after=math.inf)
     assert [len(paused.history) for paused in steps] == [1, 2, 3]
 
 
+@pytest.mark.parametrize("stack", [WILD, MOVING, ADAPTIVE])
 def test_a_finished_stack_goes_on_for_more_epochs_as_if_asked_at_once(
+    stack: Stack, data: TrainingData, tmp_path: Path
+) -> None:
+    study = Folder.at(tmp_path)
+    keep_finished(study, stack, data, epochs=2)
+    training = read_finished(study, QUESTION, result_key(stack, 2), stack, fresh(stack))
+    predictions = no_predictions(stack, data)
+    for _ in go_on(training, stack, data, predictions, epochs=4):
+        pass
+    assert_same(end_of(training, predictions), uninterrupted(stack, data, epochs=4))
+
+
+def test_a_member_without_momentum_goes_on_beside_one_that_has_it(
     data: TrainingData, tmp_path: Path
 ) -> None:
     study = Folder.at(tmp_path)
-    keep_finished(study, WILD, data, epochs=2)
-    training = read_finished(study, QUESTION, result_key(WILD, 2), WILD, fresh(WILD))
-    predictions = no_predictions(WILD, data)
-    for _ in go_on(training, WILD, data, predictions, epochs=4):
-        pass
-    assert_same(end_of(training, predictions), uninterrupted(WILD, data, epochs=4))
+    plain, moving = (stack(0.1, momentum=momentum).members for momentum in (0.0, 0.9))
+    keep_finished(study, Stack(plain + moving), data, epochs=2)
+    key = result_key(Stack(plain + moving), 2)
+    alone = read_finished(study, QUESTION, key, Stack(plain), fresh(Stack(plain)))
+    assert alone.state == {}
+    both = read_finished(study, QUESTION, key, Stack(moving + plain), fresh(Stack(moving + plain)))
+    assert torch.equal(both.model.weights[0][1], alone.model.weights[0][0])
+    velocity = both.state["velocity"].weights[0]
+    assert velocity[0].any()
+    assert not velocity[1].any()
 
 
 def keep_finished(study: Folder, stack: Stack, data: TrainingData, epochs: int) -> None:
-    training, predictions = Training.of(fresh(stack)), no_predictions(stack, data)
+    training, predictions = fresh(stack), no_predictions(stack, data)
     for _ in go_on(training, stack, data, predictions, epochs):
         pass
     result = StackResult(
@@ -187,7 +208,7 @@ def keep_finished(study: Folder, stack: Stack, data: TrainingData, epochs: int) 
         predictions=predictions.numpy(),
         run=Run(node="127.0.0.1", pid=1, started=0.0, ended=1.0),
     )
-    write_stack(study, QUESTION, result, weights_of(stack, training.model))
+    write_stack(study, QUESTION, result, state_of(stack, training))
 
 
 def test_some_members_of_a_finished_stack_go_on_without_the_others(
@@ -204,7 +225,7 @@ def test_some_members_of_a_finished_stack_go_on_without_the_others(
 @pytest.fixture
 def kept(data: TrainingData, tmp_path: Path) -> Folder:
     study = Folder.at(tmp_path)
-    steps = go_on(Training.of(fresh(CALM)), CALM, data, no_predictions(CALM, data))
+    steps = go_on(fresh(CALM), CALM, data, no_predictions(CALM, data))
     for _ in range(3):
         training = next(steps)
     write_checkpoint(study, QUESTION, result_key(CALM, EPOCHS), training)
@@ -238,13 +259,13 @@ def test_a_damaged_checkpoint_is_never_used(change: Callable[[bytes], bytes], ke
     damage(change, kept)
     with pytest.raises(DamagedError):
         read_checkpoint(kept, QUESTION, key, fresh(CALM))
-    begun = resume(kept, QUESTION, Task(CALM), key, model := fresh(CALM))
+    begun = resume(kept, QUESTION, Task(CALM), key, fresh(CALM))
     assert (begun.history, begun.totals.images, begun.seconds) == ([], 0, 0.0)
-    assert_initial(model, CALM)
+    assert_initial(begun.model, CALM)
 
 
 def assert_initial(model: StackedMLP, stack: Stack) -> None:
-    for mine, initial in zip(model.weights, fresh(stack).weights, strict=True):
+    for mine, initial in zip(model.weights, fresh(stack).model.weights, strict=True):
         assert torch.equal(mine, initial)
 
 
@@ -260,16 +281,16 @@ def test_a_checkpoint_of_another_stack_is_never_used(other: Stack, kept: Folder)
     folder.move(name, folder, key + SUFFIX)
     with pytest.raises(DamagedError, match=f"does not fit its stack: it belongs to {CALM.name}"):
         read_checkpoint(kept, QUESTION, key, fresh(other))
-    begun = resume(kept, QUESTION, Task(other), key, model := fresh(other))
+    begun = resume(kept, QUESTION, Task(other), key, fresh(other))
     assert begun.history == []
-    assert_initial(model, other)
+    assert_initial(begun.model, other)
 
 
 def test_a_checkpoint_of_another_model_leaves_the_weights_alone(kept: Folder) -> None:
     model = init_mlp((12, 8, 7, 10), seed=0, members=2)
     before = [weight.clone() for weight in model.weights]
     with pytest.raises(DamagedError, match="other names or shapes"):
-        read_checkpoint(kept, QUESTION, result_key(CALM, EPOCHS), model)
+        read_checkpoint(kept, QUESTION, result_key(CALM, EPOCHS), Training.of(CALM, model))
     assert all(torch.equal(*pair) for pair in zip(before, model.weights, strict=True))
 
 
@@ -282,9 +303,9 @@ def test_a_stack_whose_earlier_weights_are_damaged_begins_anew(
     weights = study / "weights"
     weights.write(earlier + SUFFIX, flipped(weights.read(earlier + SUFFIX)))
     task = Task(CALM, continues=earlier)
-    begun = resume(study, QUESTION, task, result_key(CALM, 3), model := fresh(CALM))
+    begun = resume(study, QUESTION, task, result_key(CALM, 3), fresh(CALM))
     assert begun.history == []
-    assert_initial(model, CALM)
+    assert_initial(begun.model, CALM)
 
 
 def test_a_finished_stack_under_another_name_is_never_used(
@@ -309,7 +330,7 @@ def test_a_whole_checkpoint_is_gone_on_with(kept: Folder) -> None:
 
 def test_records_survive_as_they_are(data: TrainingData, tmp_path: Path) -> None:
     study = Folder.at(tmp_path)
-    training = Training.of(fresh(WILD))
+    training = fresh(WILD)
     steps = go_on(training, WILD, data, no_predictions(WILD, data))
     while not training.history:
         next(steps)

@@ -37,7 +37,7 @@ from digitrec.results.report.sections import draw_mistakes, draw_sections
 from digitrec.space.hyperparameters import HYPERPARAMETERS, with_role
 from digitrec.store.record import StudyRecord
 from digitrec.store.tables import Tables
-from tests.studies import make_record
+from tests.studies import DEFAULTS, make_record
 
 
 @pytest.fixture
@@ -56,6 +56,7 @@ def grid(accuracies: list[list[float]]) -> pd.DataFrame:
             "trial": f"{lr}-{size}",
             "lr": float(10**lr),
             "batch_size": 32 * 2**size,
+            **DEFAULTS,
             "seed": 0,
             "status": "diverged" if np.isnan(accuracy) else "completed",
             "val_accuracy": accuracy,
@@ -220,7 +221,7 @@ def runs_of(*stacks: tuple[int, float, float]) -> tuple[pd.DataFrame, pd.DataFra
         for member in range(2)
     ]
     runs = pd.DataFrame(rows)
-    return runs, runs[["trial"]].assign(batch_size=32)
+    return runs, runs[["trial"]].assign(batch_size=32, **DEFAULTS)
 
 
 def test_a_stack_is_one_bar_in_the_row_of_its_worker() -> None:

@@ -22,7 +22,7 @@ from digitrec.results.figures.style import render_png
 from digitrec.results.figures.updates import draw_updates, summarise_updates
 from digitrec.results.report.sections import draw_sections, write_plots
 from digitrec.store.folder import Folder
-from tests.studies import make_record
+from tests.studies import DEFAULTS, make_record
 
 LRS, BATCH_SIZES = (0.01, 0.1, 1.0), (32, 512)
 METRICS = ["train_loss", "train_accuracy", "val_loss", "val_accuracy"]
@@ -45,6 +45,7 @@ def study(
             "trial": name_of(lr, batch_size, seed),
             "lr": lr,
             "batch_size": batch_size,
+            **DEFAULTS,
             "seed": seed,
             "epoch": epoch,
             "updates": epoch * -(-33_600 // batch_size),

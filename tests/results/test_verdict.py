@@ -34,10 +34,11 @@ from digitrec.store.record import StudyRecord
 from digitrec.store.spec import StudySpec
 from digitrec.store.stacks import Run, StackResult
 from digitrec.store.tables import EPOCH_COLUMNS, RUN_COLUMNS, TRIAL_COLUMNS, Tables
+from tests.studies import DEFAULTS
 
 IMAGES, TRAIN_ROWS = 2_000, 8_000
 DIVERGED, FAILED, STOPPED = "diverged", "failed", "stopped"
-Point = tuple[Any, ...]  # the hyperparameters in their order, and the seed
+Point = tuple[Any, ...]  # the hyperparameters but for DEFAULTS in their order, and the seed
 Fate = Sequence[float] | str  # validation accuracy after each epoch, or what became of it
 
 
@@ -55,13 +56,14 @@ def study(
     """
     trial_rows, epoch_rows, predictions = [], [], {}
     labels = np.arange(IMAGES, dtype=np.uint8) % 10
-    names = [*HYPERPARAMETERS, "seed"]
+    names = names_of_points()
     for values, fate in fates.items():
-        point = dict(zip(names, values, strict=True))
+        own = dict(zip(names, values, strict=True))
         trial = "-".join(
             f"{HYPERPARAMETERS[name].short if name in HYPERPARAMETERS else name}{value}"
-            for name, value in point.items()
+            for name, value in own.items()
         )
+        point = DEFAULTS | own
         rows = [] if isinstance(fate, str) else _epochs(trial, point, fate, changes)
         epoch_rows += rows
         last = rows[-1] if rows else dict.fromkeys(["val_accuracy", "val_loss"], math.nan)
@@ -94,6 +96,11 @@ def study(
     )
 
 
+def names_of_points() -> list[str]:
+    """The hyperparameters without a default, those that a test makes up, and the seed."""
+    return [*(name for name in HYPERPARAMETERS if name not in DEFAULTS), "seed"]
+
+
 def _epochs(
     trial: str, point: dict[str, Any], accuracies: Sequence[float], changes: dict[str, Any]
 ) -> list[dict[str, Any]]:
@@ -115,7 +122,7 @@ def _epochs(
 
 
 def _spec(grid: list[Point], epochs: int, confirmed: Sequence[Point]) -> StudySpec:
-    names = [*HYPERPARAMETERS, "seed"]
+    names = names_of_points()
     values = (sorted(set(values)) for values in zip(*grid, strict=True))
     return StudySpec(
         data={

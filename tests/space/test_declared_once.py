@@ -18,6 +18,8 @@ DECLARATION = "space/hyperparameters.py"
 MEANING = ("engine/",)  # where meanings are used; the rules of the verdict ask for roles
 PYARROWS = "data/readers.py"  # an argument of pyarrow has the name batch_size, too
 
+UPDATES = " (?:updates|steps)"  # which an optimizer makes, whichever it is
+
 MADE_UP = """
     spice: float = _hyperparameter(
         "amount of spice", short="spice", help="made up", parse=float, kind="a number",
@@ -37,6 +39,7 @@ from pathlib import Path
 from rich.console import Console
 from digitrec.cli.options import make_parser, make_request
 from digitrec.results.analysis.ranking import rank_configurations
+from digitrec.space.hyperparameters import HYPERPARAMETERS
 from digitrec.space.stacks import Stack, Task
 from digitrec.store.stacks import read_stacks
 from digitrec.study import run_study
@@ -53,7 +56,9 @@ trials = result.tables.trials
 assert len(trials) == trials["trial"].nunique() == 8, trials
 assert "lr0.1-bs256-spice1.0-seed0" in set(trials["trial"])
 assert "lr0.5-bs256-spice2.0-flavourmint-seed0" in set(trials["trial"])
-assert list(trials.columns[:6]) == ["trial", "lr", "batch_size", "spice", "flavour", "seed"]
+names = [*HYPERPARAMETERS]
+assert names[-2:] == ["spice", "flavour"]
+assert list(trials.columns[:len(names) + 2]) == ["trial", *names, "seed"]
 assert set(trials["spice"]) == {1.0, 2.0} and set(trials["flavour"]) == {"plain", "mint"}
 assert set(trials["status"]) == {"completed"}
 assert len(rank_configurations(trials)) == 8
@@ -122,7 +127,7 @@ def words() -> re.Pattern[str]:
     names = {text for each in HYPERPARAMETERS.values() for text in (each.name, each.label)}
     options = {each.option for each in HYPERPARAMETERS.values()}
     return re.compile(
-        "|".join(rf"(?<![\w-]){re.escape(name)}(?![\w-])" for name in names | options)
+        "|".join(rf"(?<![\w-]){re.escape(name)}(?![\w-]|{UPDATES})" for name in names | options)
     )
 
 

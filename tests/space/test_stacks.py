@@ -1,6 +1,7 @@
 import itertools
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,6 +42,13 @@ def test_the_default_space_is_five_learning_rates_by_five_batch_sizes() -> None:
         ({"batch_size": (0,)}, "batch size 0 is not a whole number above 0"),
         ({"batch_size": (32, 64, 32)}, "batch size 32 is given more than once"),
         ({"batch_size": (32.5,)}, "batch size 32.5 is not a whole number above 0"),
+        ({"momentum": (1.0,)}, "momentum 1.0 is not a number from 0 to below 1"),
+        ({"nesterov": (1,)}, "Nesterov momentum 1 is not true or false"),
+        ({"optimizer": (["sgd"],)}, "optimizer ['sgd'] is not sgd or adamw"),
+        (
+            {"momentum": (0.5, 0.9), "optimizer": ("adamw",)},
+            "momentum 0.5 has no effect in any trial: it needs optimizer sgd",
+        ),
         ({"lr": ("high",)}, "learning rate 'high' is not a finite number above 0"),
         (
             {"rate": (0.1,)},
@@ -63,6 +71,36 @@ def test_a_space_is_read_from_json_as_it_was_written(space: Space) -> None:
 def test_values_take_the_type_of_their_hyperparameter() -> None:
     (trial,) = Space.of(lr=(1,), batch_size=(np.int64(32),)).trials()
     assert trial.name == "lr1.0-bs32-seed0"
+
+
+def names(**values: tuple[Any, ...]) -> list[str]:
+    space = Space.of(lr=(0.1,), batch_size=(32,), **values)
+    assert len(space) == len(space.trials())
+    assert Space.from_json(json.loads(json.dumps(space.to_json()))).trials() == space.trials()
+    return [trial.configuration.name.removeprefix("lr0.1-bs32") for trial in space.trials()]
+
+
+def test_momentum_is_searched_for_sgd_alone() -> None:
+    found = names(momentum=(0.0, 0.9), optimizer=("sgd", "adamw"))
+    assert found == ["", "-adamw", "-momentum0.9"]
+    assert names(momentum=(0.9,), optimizer=("sgd", "adamw")) == ["-momentum0.9", "-adamw"]
+
+
+def test_nesterov_momentum_without_momentum_is_plain_sgd() -> None:
+    both = names(momentum=(0.0, 0.9), nesterov=(False, True))
+    assert both == ["", "-momentum0.9", "-momentum0.9-nesterovtrue"]
+    assert names(momentum=(0.0, 0.9), nesterov=(True,)) == ["", "-momentum0.9-nesterovtrue"]
+
+
+def test_a_stack_has_one_optimizer() -> None:
+    trials = Space.of(lr=(0.1, 0.5), batch_size=(32,), optimizer=("sgd", "adamw")).trials()
+    stacks = plan_stacks(trials, workers=1, images=9000)
+    assert [stack.name for stack in stacks] == [
+        "bs32-seed0-lr0.1,0.5",
+        "bs32-adamw-seed0-lr0.1,0.5",
+    ]
+    with pytest.raises(InputError, match="one batch size, one optimizer, one seed"):
+        Stack(trials)
 
 
 def test_a_stack_has_one_batch_size_and_one_seed() -> None:

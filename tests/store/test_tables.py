@@ -127,15 +127,15 @@ def test_tables_have_the_columns_of_the_contract(tmp_path: Path) -> None:
         Folder.at(tmp_path), tables.make_tables(configurations, 3, [CALM_AND_WILD], {})
     )
     assert (tmp_path / "trials.csv").read_text().splitlines()[0] == (
-        "trial,lr,batch_size,seed,status,epochs,updates,train_loss,train_accuracy,val_loss,"
-        "val_accuracy,best_val_accuracy,best_epoch,seconds"
+        "trial,lr,batch_size,momentum,nesterov,weight_decay,dropout,label_smoothing,optimizer,"
+        "seed,status,epochs,updates,train_loss,train_accuracy,val_loss,val_accuracy,best_val_accuracy,best_epoch,seconds"
     )
     assert (tmp_path / "runs.csv").read_text().splitlines()[0] == (
         "trial,stack,node,pid,started,ended,node_id"
     )
     assert (tmp_path / "epochs.csv").read_text().splitlines()[0] == (
-        "trial,lr,batch_size,seed,epoch,updates,train_loss,train_accuracy,val_loss,val_accuracy,"
-        "seconds"
+        "trial,lr,batch_size,momentum,nesterov,weight_decay,dropout,label_smoothing,optimizer,"
+        "seed,epoch,updates,train_loss,train_accuracy,val_loss,val_accuracy,seconds"
     )
 
 

@@ -1,7 +1,7 @@
 import json
 import shlex
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,10 +14,11 @@ from digitrec.results.analysis.evidence import Evidence
 from digitrec.results.analysis.next_command import tune_command
 from digitrec.results.analysis.ranking import rank, rank_configurations
 from digitrec.results.outcome import StudyResult
+from digitrec.space.hyperparameters import Configuration, Trial
 from digitrec.space.points import Space
-from digitrec.tuning.rounds import fresh_seeds
+from digitrec.tuning.rounds import fresh_seeds, spec_of_refit
 from digitrec.winner.classifier import load_classifier
-from tests.studies import folder, run
+from tests.studies import folder, make_spec, run
 
 LEADERS = Space.of(lr=(0.001, 0.1, 0.5), batch_size=(256,))
 
@@ -102,6 +103,18 @@ def test_a_refitted_model_is_scaled_by_all_rows_and_says_so(
     about = json.loads((folder(confirmed) / "best" / "model.json").read_text())
     assert about["refit"] == {"rows": 4500}
     assert about["metrics"]["val_accuracy"] == confirmed.ranked["val_accuracy"].iloc[0]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"momentum": 0.9, "nesterov": True, "dropout": 0.2, "weight_decay": 0.001},
+        {"optimizer": "adamw", "label_smoothing": 0.1},
+    ],
+)
+def test_a_refit_repeats_every_value_of_the_winner(values: dict[str, Any]) -> None:
+    winner = Trial(Configuration(lr=0.1, batch_size=32, **values), seed=3)
+    assert spec_of_refit(make_spec(), winner).trials() == (winner,)
 
 
 def test_the_score_on_test_data_is_that_of_the_saved_model(

@@ -224,15 +224,16 @@ def _setup(spec: StudySpec) -> list[tuple[str, str]]:
         ("epochs", str(spec.epochs)),
         (
             "model",
-            f"MLP {' - '.join(map(str, spec.layer_sizes))}, ReLU, plain SGD, {spec.precision}",
+            f"MLP {' - '.join(map(str, spec.layer_sizes))}, ReLU, {spec.precision}",
         ),
         ("versions", versions),
     ]
 
 
 def _searched(spec: StudySpec) -> list[tuple[str, str]]:
-    """Return the hyperparameters with the values that were searched, and the seeds."""
-    space: Mapping[str, Sequence[Any]] = spec.space
+    """Return the values that were searched, those that divide stacks at defaults too, and seeds."""
+    defaults = {name: list(each.values) for name, each in HYPERPARAMETERS.items() if each.divides}
+    space: Mapping[str, Sequence[Any]] = defaults | spec.space
     items = [
         (hyperparameter.label, ", ".join(write_value(name, value) for value in space[name]))
         for name, hyperparameter in HYPERPARAMETERS.items()
