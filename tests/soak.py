@@ -37,10 +37,11 @@ from digitrec.store.spec import NAME as QUESTION
 from tests.head import Head, start_head
 
 ROOT = Path(__file__).parent.parent
-LRS, BATCH_SIZES, EPOCHS = "0.1,0.5", "16,32,64", 8
+BATCH_SIZES, EPOCHS = "16,32,64", 8
 TUNE = [
     *(sys.executable, "-m", "digitrec", "tune", "--stack-size", "1", "--max-failures", "20"),
-    *("--lr", LRS, "--batch-size", BATCH_SIZES, "--epochs", str(EPOCHS)),
+    *("--lr", "0.1", "--momentum", "0,0.9", "--nesterov", "true", "--dropout", "0.2"),
+    *("--batch-size", BATCH_SIZES, "--epochs", str(EPOCHS)),
 ]
 TRIALS = 6
 PATIENCE = 300.0  # seconds for one run; a healthy one takes 10 to 60
