@@ -429,9 +429,8 @@ def test_colours_tell_good_cells_apart_beside_a_bad_one() -> None:
         study(seeds=[0, 1, 2], epochs=1),
         all_diverged(),
         none_finished(),
-        (study()[0][:0], study()[1][:0]),
     ],
-    ids=["one", "one-point", "one-lr", "seeds", "all-diverged", "none-finished", "empty"],
+    ids=["one", "one-point", "one-lr", "seeds", "all-diverged", "none-finished"],
 )
 def test_any_study_read_back_from_csv_can_be_drawn(tables: Tables) -> None:
     trials, epochs = map(read_back, tables)

@@ -66,7 +66,7 @@ class FigureInputs:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Chart:
     """A figure of the report."""
 
@@ -89,7 +89,7 @@ class Chart:
         return render(self.figure, self.marks)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Omission:
     """A figure that is not drawn."""
 

@@ -21,15 +21,10 @@ def make_classes(inputs: FigureInputs) -> Chart | Omission:
     """Return the figure of the winner's accuracy per digit."""
     labels, predictions = inputs.record.labels, inputs.predictions
     if labels is None or predictions is None:
-        return Omission(title=TITLE, reason=inputs.why_no_predictions)
+        return Omission(TITLE, inputs.why_no_predictions)
     frame = summarise_classes(labels, predictions)
     return Chart(
-        name="classes",
-        title=TITLE,
-        caption=CAPTION,
-        says=describe_classes(frame),
-        figure=draw_classes(frame),
-        marks=len(frame),
+        "classes", TITLE, CAPTION, describe_classes(frame), draw_classes(frame), len(frame)
     )
 
 
@@ -66,11 +61,7 @@ def summarise_classes(labels: NDArray[np.uint8], predictions: NDArray[np.uint8])
 
 
 def draw_classes(frame: pd.DataFrame) -> Figure:
-    """Draw a point and its interval per digit, and the accuracy over all of them.
-
-    Args:
-        frame: as from `summarise_classes`.
-    """
+    """Draw a point and its interval per digit, and the accuracy over all of them."""
     figure = new_figure(5.3, 4.2)
     axes = prepare(figure.add_axes((0.16, 0.13, 0.81, 0.84)))
     found = frame.dropna(subset="accuracy")
@@ -99,11 +90,7 @@ def draw_classes(frame: pd.DataFrame) -> Figure:
 
 
 def describe_classes(frame: pd.DataFrame) -> str:
-    """Return the digits recognised best and worst.
-
-    Args:
-        frame: as from `summarise_classes`.
-    """
+    """Return the digits recognised best and worst."""
     found = frame.dropna(subset="accuracy").sort_values("accuracy", kind="stable")
     if found.empty:
         return "There are no images."

@@ -30,15 +30,10 @@ def make_confusion(inputs: FigureInputs) -> Chart | Omission:
     """Return the confusion matrix of the winner of a study."""
     labels, predictions = inputs.record.labels, inputs.predictions
     if labels is None or predictions is None:
-        return Omission(title=TITLE, reason=inputs.why_no_predictions)
+        return Omission(TITLE, inputs.why_no_predictions)
     frame = summarise_confusion(labels, predictions)
     return Chart(
-        name="confusion",
-        title=TITLE,
-        caption=CAPTION,
-        says=describe_confusion(frame),
-        figure=draw_confusion(frame),
-        marks=len(frame),
+        "confusion", TITLE, CAPTION, describe_confusion(frame), draw_confusion(frame), len(frame)
     )
 
 
@@ -56,11 +51,7 @@ def summarise_confusion(labels: NDArray[np.uint8], predictions: NDArray[np.uint8
 
 
 def draw_confusion(frame: pd.DataFrame) -> Figure:
-    """Draw labels down, predictions across; only mistakes are coloured.
-
-    Args:
-        frame: as from `summarise_confusion`.
-    """
+    """Draw labels down, predictions across; only mistakes are coloured."""
     figure = new_figure(5.3, 5.0)
     axes = figure.add_axes((0.1, 0.02, 0.88, 0.87))
     table = frame.pivot(index="label", columns="prediction", values="images")
@@ -104,11 +95,7 @@ def draw_confusion(frame: pd.DataFrame) -> Figure:
 
 
 def describe_confusion(frame: pd.DataFrame) -> str:
-    """Return how many images are misread, and the most frequent mistakes.
-
-    Args:
-        frame: as from `summarise_confusion`.
-    """
+    """Return how many images are misread, and the most frequent mistakes."""
     wrong = frame[(frame["label"] != frame["prediction"]) & (frame["images"] > 0)]
     said = f"{wrong['images'].sum():,} of {frame['images'].sum():,} images are misread."
     if wrong.empty:

@@ -26,27 +26,14 @@ def make_gap(inputs: FigureInputs) -> Chart | Omission:
     """Return the figure of the gap of a study."""
     frame = summarise_gap(inputs.trials, inputs.epochs, inputs.winner)
     if frame["mean"].isna().all():
-        return Omission(title=TITLE, reason="no trial has a finite epoch yet")
-    return Chart(
-        name="gap",
-        title=TITLE,
-        caption=CAPTION,
-        says=describe_gap(frame),
-        figure=draw_gap(frame),
-        marks=len(frame),
-    )
+        return Omission(TITLE, "no trial has a finite epoch yet")
+    return Chart("gap", TITLE, CAPTION, describe_gap(frame), draw_gap(frame), len(frame))
 
 
 def summarise_gap(trials: pd.DataFrame, epochs: pd.DataFrame, winner: str | None) -> pd.DataFrame:
     """Return a row per configuration and epoch: training minus validation accuracy.
 
-    Args:
-        trials: as for `summarise_curves`.
-        epochs: as for `summarise_curves`.
-        winner: the name of a trial; its configuration becomes the winner.
-
-    Returns:
-        The columns of `summarise_curves`, metric being accuracy_gap.
+    The columns are those of `summarise_curves`; metric is accuracy_gap.
     """
     gaps = epochs.assign(val_accuracy=epochs["train_accuracy"] - epochs["val_accuracy"])
     frame = summarise_curves(trials, gaps, winner)
@@ -55,11 +42,7 @@ def summarise_gap(trials: pd.DataFrame, epochs: pd.DataFrame, winner: str | None
 
 
 def draw_gap(frame: pd.DataFrame) -> Figure:
-    """Draw the gap against epochs, a line per configuration that looks as in the comparison.
-
-    Args:
-        frame: as from `summarise_gap`.
-    """
+    """Draw the gap against epochs, a line per configuration that looks as in the comparison."""
     figure = new_figure(5.3, 3.6)
     axes = figure.add_axes((0.155, 0.15, 0.82, 0.82))
     encoding = Encoding.of(frame)
@@ -79,11 +62,7 @@ def draw_gap(frame: pd.DataFrame) -> Figure:
 
 
 def describe_gap(frame: pd.DataFrame) -> str:
-    """Return the winner's gap after the last epoch, the widest one, and how many are above 0.
-
-    Args:
-        frame: as from `summarise_gap`.
-    """
+    """Return the winner's gap after the last epoch, the widest one, and how many are above 0."""
     last = (
         frame.dropna(subset="mean")
         .sort_values("epoch")

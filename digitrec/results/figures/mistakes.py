@@ -79,11 +79,7 @@ def summarise_mistakes(
 
 
 def draw_digit(pixels: NDArray[np.uint8]) -> Picture | None:
-    """Return an image of a digit, light on dark; None if its pixels do not make a square.
-
-    Args:
-        pixels: (D,).
-    """
+    """Return an image of a digit, light on dark; None if its pixels, (D,), do not make a square."""
     side = math.isqrt(len(pixels))
     if side * side != len(pixels):
         return None
