@@ -69,13 +69,8 @@ def run_study(
     if directory.path:  # a bucket is checked once `prepare` has shown that it answers
         check_directory(directory)
     with timings.part("read the data"), console.status(f"Reading {escape(request.data)}"):
-        digits = read_digits(request.data)
-        split = _split(digits, request.val_fraction)
-        _check_batch_sizes(request.space, split)
-        test = _read_test(request.test_data, digits)
-        spec = ask(request, digits, split)
-        shared = share(digits, split, spec)
-    _warn_of_few(split, console)
+        spec, shared, test = _read_data(request)
+    _warn_of_few(shared.split, console)
     _prepare(directory)
     check_directory(directory)
     with (
@@ -83,7 +78,7 @@ def run_study(
         StudyRunner(request, shared, console, timings, lock, make_runner) as rounds,
     ):
         open_study(directory, spec, console)
-        write_labels(directory, spec, digits.labels[split.val], split.val)
+        write_labels(directory, spec, shared.labels[shared.split.val], shared.split.val)
         rounds.train(spec, spec.trials())
         if request.confirm:
             spec = rounds.confirm(spec)
@@ -95,6 +90,16 @@ def run_study(
             outcome = conclude(directory, WinnerInputs(shared, refitted, test), timings)
             timings.write(directory)
     return outcome
+
+
+def _read_data(request: Request) -> tuple[StudySpec, SharedData, Digits | None]:
+    """Return the spec of a study, its data, and its test data if it has any."""
+    digits = read_digits(request.data)
+    split = _split(digits, request.val_fraction)
+    _check_batch_sizes(request.space, split)
+    test = _read_test(request.test_data, digits)
+    spec = ask(request, digits, split)
+    return spec, share(digits, split, spec), test
 
 
 def share(digits: Digits, split: Split, spec: StudySpec) -> SharedData:

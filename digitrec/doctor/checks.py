@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from digitrec.doctor.machine import Machine
+from digitrec.store.folder import SHARE_IT
 from digitrec.tuning.token import HOW_TO_GET_ONE
 
 Level = Literal["ok", "warning", "problem"]
@@ -16,7 +17,6 @@ Level = Literal["ok", "warning", "problem"]
 MIB = 2**20
 GIB = 2**30
 LOCKED = "install the versions of cluster/requirements.lock"
-SHARED = "give --out a directory that all nodes share, or a URI such as s3://bucket/study"
 TUNNEL = "reach it through `ssh -L 8265:127.0.0.1:8265 HEAD`"
 LARGE_UPLOAD = 100 * MIB
 MOST_UPLOADED_FILES = 50_000  # an upload of more files is too large, whatever their sizes
@@ -257,7 +257,7 @@ def judge_sharing(directory: str, blind: Sequence[str]) -> Diagnosis:
     if not blind:
         return ok("shared storage", f"all nodes see what is written to {directory}")
     message = f"{directory} is another directory on {', '.join(blind)}"
-    return amiss("shared storage", message, SHARED, "problem")
+    return amiss("shared storage", message, SHARE_IT, "problem")
 
 
 def judge_silence(address: str) -> Diagnosis:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
+NO_WINNER = "no trial has completed, so there is no winner"
+
 
 def count(number: int, noun: str, plural: str | None = None) -> str:
     """Return a number and its noun: `1 trial`, `2,000 trials`.

@@ -24,6 +24,8 @@ from digitrec.errors import DamagedError, InputError
 
 PATIENCE = (0.5, 1, 2, 4, 8, 15, 30)  # seconds between the attempts to reach an object store
 OBJECT_STORES = ("s3://", "gs://", "gcs://")
+NO_PLACE = f"neither a path nor one of {', '.join(OBJECT_STORES)}"
+SHARE_IT = "give --out a directory that all nodes share, or a URI such as s3://bucket/study"
 
 MIB = 2**20
 MOST_BYTES = 4096 * MIB  # of a file; the weights of a stack of 4,000 trials take this much
@@ -57,7 +59,7 @@ class Folder(ABC):
         if text.startswith(OBJECT_STORES):
             return BucketFolder(text)
         if "://" in text:
-            raise InputError(f"{text}: neither a path nor one of {', '.join(OBJECT_STORES)}")
+            raise InputError(f"{text}: {NO_PLACE}")
         return LocalFolder(Path(text).expanduser().resolve())
 
     def __eq__(self, other: object) -> bool:

@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from digitrec.results.text import duration
+from digitrec.results.text import duration, percent
 from digitrec.space.stacks import CPU_COST, Stack
 from digitrec.store.folder import describe_error
 from digitrec.store.spec import StudySpec
@@ -153,7 +153,7 @@ class Progress:
             f"{duration(self.elapsed())}{time_left}",
         ]
         if best := self.best():
-            parts.append(f"best {best[0]:.2%} ({best[1]})")
+            parts.append(f"best {percent(best[0])} ({best[1]})")
         return " | ".join(parts)
 
 

@@ -233,21 +233,13 @@ def plan(
     Raises:
         InputError: the nodes cannot train even one trial at a time.
     """
-    workers = count_workers(nodes, request.cpus_per_stack, request.gpus_per_stack)
-    size = request.stack_size or (MAX_STACK_SIZE if request.gpus_per_stack else None)
     whole = plan_stacks(
         trials,
-        workers=workers,
+        workers=count_workers(nodes, request.cpus_per_stack, request.gpus_per_stack),
         images=spec.data["train_rows"] * spec.epochs,
-        stack_size=size,
+        stack_size=request.stack_size or (MAX_STACK_SIZE if request.gpus_per_stack else None),
     )
-    lengths = sorted({len(result.epochs) for result in results})
-    earlier = {
-        trial: result.key
-        for epochs in lengths
-        if epochs < spec.epochs
-        for trial, result, _ in results_after(epochs, results)
-    }
+    earlier = _longest_before(spec.epochs, results)
     tasks = []
     for stack in whole:
         parts: dict[str | None, list[Trial]] = {}
@@ -256,6 +248,17 @@ def plan(
                 parts.setdefault(earlier.get(member), []).append(member)
         tasks += [Task(Stack(tuple(members)), key) for key, members in parts.items()]
     return tasks
+
+
+def _longest_before(epochs: int, results: Sequence[StackResult]) -> dict[Trial, str]:
+    """Return trial -> key of the stack that trained it for the most epochs, fewer than these."""
+    lengths = sorted({len(result.epochs) for result in results})
+    return {
+        trial: result.key
+        for length in lengths
+        if length < epochs
+        for trial, result, _ in results_after(length, results)
+    }
 
 
 def fresh_seeds(taken: Sequence[int], how_many: int) -> list[int]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from digitrec.results.figures.configurations import searched
 from digitrec.results.figures.curves import summarise_curves
 from digitrec.results.figures.style import Picture, render
+from digitrec.results.text import NO_WINNER
 from digitrec.store.record import StudyRecord
 from digitrec.store.validation import WinnerValidation
 
@@ -59,7 +60,7 @@ class FigureInputs:
     def why_no_predictions(self) -> str:
         """Why the winner's predictions are unknown."""
         if self.winner is None:
-            return "no trial has completed, so there is no winner"
+            return NO_WINNER
         return (
             "the study directory holds no predictions of the winner; `digitrec tune` writes them "
             "when it ends"

@@ -1,12 +1,13 @@
 """Which digits a trial takes for which."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import seaborn
-from matplotlib.collections import PatchCollection
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, LinearSegmentedColormap, ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from digitrec.results.figures.chart import Chart, FigureInputs, Omission
@@ -56,34 +57,11 @@ def draw_confusion(frame: pd.DataFrame) -> Figure:
     axes = figure.add_axes((0.1, 0.02, 0.88, 0.87))
     table = frame.pivot(index="label", columns="prediction", values="images")
     right = np.eye(CLASSES, dtype=bool)
-    mistakes = table.mask(right)
-    seaborn.heatmap(
-        mistakes.fillna(0),
-        mask=right,
-        vmin=0,
-        vmax=max(float(np.nanmax(mistakes)), 1.0),
-        cmap=MISTAKE_COLOURS,
-        annot=mistakes.map(lambda images: f"{images:g}" if images > 0 else "").astype(str),
-        fmt="",
-        annot_kws={"fontsize": TICK_SIZE},
-        linewidths=1,
-        cbar=False,
-        xticklabels=False,  # seaborn would lay out the whole figure for each
-        yticklabels=False,
-        ax=axes,
-    )
-    squares = [Rectangle((digit, digit), 1, 1) for digit in range(CLASSES)]
-    axes.add_collection(PatchCollection(squares, facecolor=EMPTY_GREY, edgecolor="white"))
-    for digit in range(CLASSES):
-        axes.text(
-            digit + 0.5,
-            digit + 0.5,
-            f"{table.to_numpy()[digit, digit]:,}",
-            ha="center",
-            va="center",
-            fontsize=TICK_SIZE - 1.5,
-            color=TEXT_GREY,
-        )
+    mistakes = table.mask(right, 0)
+    texts = mistakes.map(lambda images: f"{images:g}" if images else "")
+    _draw_cells(axes, mistakes, right, MISTAKE_COLOURS, texts, fontsize=TICK_SIZE)
+    look = {"fontsize": TICK_SIZE - 1.5, "color": TEXT_GREY}
+    _draw_cells(axes, table, ~right, ListedColormap([EMPTY_GREY]), table.map("{:,}".format), **look)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(np.arange(CLASSES) + 0.5, list(map(str, range(CLASSES))))
     axes.xaxis.set_label_position("top")
@@ -92,6 +70,31 @@ def draw_confusion(frame: pd.DataFrame) -> Figure:
     axes.set_xlabel("read as", fontsize=TEXT_SIZE)
     axes.set_ylabel("is", fontsize=TEXT_SIZE)
     return figure
+
+
+def _draw_cells(
+    axes: Axes,
+    table: pd.DataFrame,
+    hidden: NDArray[np.bool_],
+    colours: Colormap,
+    texts: pd.DataFrame,
+    **look: Any,
+) -> None:
+    seaborn.heatmap(
+        table,
+        mask=hidden,
+        vmin=0,
+        vmax=max(float(table.to_numpy().max()), 1.0),
+        cmap=colours,
+        annot=texts,
+        fmt="",
+        annot_kws=look,
+        linewidths=1,
+        cbar=False,
+        xticklabels=False,  # seaborn would lay out the whole figure for each
+        yticklabels=False,
+        ax=axes,
+    )
 
 
 def describe_confusion(frame: pd.DataFrame) -> str:
