@@ -54,10 +54,7 @@ def run_study(
 ) -> "StudyResult":
     """Train the missing trials of a study, then write its tables, model and figures.
 
-    Args:
-        request: describes the search.
-        console: shows the progress.
-        make_runner: makes the runner that trains the stacks: on Ray, except in tests.
+    The runner that `make_runner` makes trains the stacks: on Ray, except in tests.
 
     Raises:
         InputError: the data, the directory or the resources do not fit the request, or another run

@@ -172,10 +172,7 @@ def judge_shared_memory(machine: Machine) -> Diagnosis:
 def judge_memory(machine: Machine, data: int | None, trials: int) -> Diagnosis:
     """Return whether the data fits into memory: once in Ray, and as floats in every worker.
 
-    Args:
-        machine: whose memory it is.
-        data: bytes of the images; None: unknown.
-        trials: how many run at a time, each in a worker.
+    Its bytes are None if they are unknown; so many trials run at a time, each in a worker.
     """
     if data is None or machine.memory is None:
         return ok("memory", "not compared with the data")
@@ -215,9 +212,7 @@ def judge_study_disk(directory: Path, free: int, configurations: int) -> Diagnos
 def judge_gpus(machine: Machine, counted: float | None) -> Diagnosis:
     """Return whether NVIDIA's driver, Ray and torch agree on the number of GPUs.
 
-    Args:
-        machine: whose GPUs they are.
-        counted: by Ray; None: Ray does not run yet, and will count those of the driver.
+    None are counted by a Ray that does not run yet; it will count those of the driver.
     """
     ray = machine.gpus if counted is None else counted
     torch = machine.torch_gpus or 0
@@ -358,12 +353,7 @@ def judge_token_file(token: Path, open_to_others: bool) -> Diagnosis:
 
 
 def judge_auth_mode(mode: str | None, *, has_token: bool) -> Diagnosis:
-    """Return whether this process would send a token to a cluster that asks for one.
-
-    Args:
-        mode: RAY_AUTH_MODE.
-        has_token: whether this user has a token.
-    """
+    """Return whether this process would send a token to a cluster that asks for one."""
     if mode == "token" and not has_token:
         message = "RAY_AUTH_MODE=token, and there is no token"
         return amiss("authentication", message, HOW_TO_GET_ONE, "problem")

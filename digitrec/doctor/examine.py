@@ -45,12 +45,7 @@ def cheap_checks(request: Request) -> list[Diagnosis]:
 
 
 def examine(request: Request, console: Console) -> Iterator[Diagnosis]:
-    """Yield the diagnoses of this machine, the study, the upload and the cluster as they come.
-
-    Args:
-        request: the study to examine for.
-        console: shows what the program waits for.
-    """
+    """Yield the diagnoses of this machine, the study, the upload and the cluster as they come."""
     machine = inspect_machine()
     yield checks.judge_versions(machine, version_floors())
     yield from examine_token()

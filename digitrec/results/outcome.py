@@ -109,13 +109,7 @@ def conclude(
 def write_report(
     record: StudyRecord, findings: Sequence[Finding], sections: Sequence[Section]
 ) -> None:
-    """Write `report.html`, one page with all figures, and `report.md`, the short report.
-
-    Args:
-        record: what the study directory holds; the study need not be finished.
-        findings: the verdict on it.
-        sections: its figures.
-    """
+    """Write `report.html`, one page with all figures, and `report.md`, the short report."""
     summary = summarise(record, findings)
     page = make_page(summary, sections, draw_mistakes(record))
     record.directory.write(PAGE, page.encode())

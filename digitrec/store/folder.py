@@ -94,13 +94,10 @@ class Folder(ABC):
     def read(self, name: str, most: int = MOST_BYTES) -> bytes:
         """Return the content of a file.
 
-        Args:
-            name: of the file.
-            most: how many bytes the file may have.
-
         Raises:
             FileNotFoundError: no file has this name.
-            DamagedError: the file is larger, or it is a link, a pipe, a device or a directory.
+            DamagedError: it has more than `most` bytes, or is a link, a pipe, a device or a
+                directory.
             OSError: it cannot be read.
         """
 
@@ -379,12 +376,8 @@ class BucketFolder(Folder):
 def open_regular(name: str | Path, flags: int, directory: int | None = None) -> int:
     """Open a regular file; return its descriptor.
 
-    A symbolic link is not followed, a device is not opened, and a pipe is not waited for.
-
-    Args:
-        name: of the file.
-        flags: of `os.open`.
-        directory: descriptor of the directory that a relative name starts from.
+    A symbolic link is not followed, a device is not opened, and a pipe is not waited for. The flags
+    are those of `os.open`; a relative name starts from the directory with this descriptor.
 
     Raises:
         FileNotFoundError: no file has this name.
@@ -404,11 +397,7 @@ def open_regular(name: str | Path, flags: int, directory: int | None = None) -> 
 
 
 def kind_of(mode: int) -> str:
-    """Return the kind of a file in words.
-
-    Args:
-        mode: of `os.stat`.
-    """
+    """Return the kind of a file with this mode of `os.stat`, in words."""
     kinds = {
         stat.S_IFREG: "a file",
         stat.S_IFLNK: "a symbolic link",

@@ -216,19 +216,11 @@ def plan(
     missing: set[Trial],
     results: Sequence[StackResult],
 ) -> list[Task]:
-    """Return the stacks to train on the nodes, longest first.
+    """Return the stacks that train the missing trials on the nodes, longest first.
 
-    The whole grid is planned, then finished trials are dropped. So an interrupted study continues
-    with the same stacks and ends with the same numbers, bit for bit. A trial that was trained for
-    fewer epochs continues from there.
-
-    Args:
-        request: the resources and the stack size.
-        nodes: resources of each node.
-        spec: of the study.
-        trials: the whole grid.
-        missing: the trials of it to train.
-        results: the finished stacks of the study, of any number of epochs.
+    The whole grid of trials is planned, then finished trials are dropped. So an interrupted study
+    continues with the same stacks and ends with the same numbers, bit for bit. A trial that was
+    trained for fewer epochs continues from there.
 
     Raises:
         InputError: the nodes cannot train even one trial at a time.

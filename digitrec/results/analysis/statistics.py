@@ -77,13 +77,7 @@ def score_images(
     predictions: Mapping[str, NDArray[np.uint8]],
     labels: NDArray[np.uint8],
 ) -> Correctness:
-    """Return how often the configurations recognise each image.
-
-    Args:
-        configurations: the trials of each.
-        predictions: trial -> predicted labels, (N',).
-        labels: the true ones, (N',).
-    """
+    """Return how often the trials of each configuration recognise each image."""
     means = np.empty((len(configurations), len(labels)), np.float32)
     spread = np.full(len(configurations), np.nan)
     for place, trials in enumerate(configurations):
@@ -201,14 +195,12 @@ def image_variances(means: NDArray[np.float32]) -> Floats:
 
 
 def mcnemar(won: ArrayLike, lost: ArrayLike) -> Floats:
-    """Return the two-sided p-values of McNemar's exact test.
+    """Return the two-sided p-values of McNemar's exact test for pairs of trials.
+
+    So many images were recognised by the first of a pair only (won), or by the second only (lost).
 
     The exact form is used, not the mid-p form, because only the exact form guarantees its error
     rate; it loses little power once a few dozen images distinguish two trials.
-
-    Args:
-        won: number of images that only the first trial of each pair recognises.
-        lost: number of images that only the second recognises.
 
     Source: M. W. Fagerland, S. Lydersen, P. Laake, "The McNemar test for binary matched-pairs
     data: mid-p and asymptotic are better than exact conditional", BMC Medical Research Methodology
