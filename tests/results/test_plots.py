@@ -197,9 +197,9 @@ def test_epoch_ticks_are_whole_and_start_at_one() -> None:
 
 def test_the_legend_names_every_learning_rate_and_batch_size(tables: Tables) -> None:
     figure = draw_comparison(summarise_curves(*tables, None))
-    assert [text for text in legend_texts(figure) if text != " "] == [
-        *("0.01", "0.1", "1"),
-        *("32", "512"),
+    assert legend_texts(figure) == [
+        *("learning rate", "0.01", "0.1", "1"),
+        *("batch size", "32", "512"),
     ]
 
 
@@ -346,7 +346,7 @@ def test_many_configurations_get_a_colour_bar_and_thin_lines() -> None:
     assert line_count(panel) == 200
     assert bar.get_title("left") == "learning rate"
     assert bar.get_yscale() == "log"
-    assert [text for text in legend_texts(figure) if text != " "] == ["2", "16", "128", "1024"]
+    assert legend_texts(figure) == ["batch size", "2", "16", "128", "1024"]
 
 
 def test_the_heatmap_has_the_mean_of_the_completed_seeds() -> None:
