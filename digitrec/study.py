@@ -18,7 +18,7 @@ from digitrec.data.digits import (
     split_rows,
 )
 from digitrec.errors import DamagedError, InputError
-from digitrec.request import Request
+from digitrec.request import PACKAGED, Request
 from digitrec.signals import sigint_put_off
 from digitrec.space.hyperparameters import with_role
 from digitrec.space.points import Space
@@ -43,7 +43,6 @@ from digitrec.winner.inputs import WinnerInputs
 if TYPE_CHECKING:
     from digitrec.results.outcome import StudyResult
 
-PACKAGED = ("sample", "openml")  # sources that are not files
 MOST_LEAKED = 0.01  # share of the test images; a few digits of two collections can coincide
 FEW_VAL_ROWS = 100  # with fewer, accuracy moves in steps of more than a percentage point
 SPLIT_SEED = 42  # that of the plain training loop, so that both use the same validation rows

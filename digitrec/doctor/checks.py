@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from digitrec.doctor.machine import Machine
+from digitrec.request import PACKAGED
 from digitrec.store.folder import SHARE_IT
 from digitrec.tuning.token import HOW_TO_GET_ONE
 
@@ -287,7 +288,7 @@ def judge_connection(reason: str) -> Diagnosis:
 
 def judge_data(data: str, *, readable: bool) -> Diagnosis:
     """Return whether this machine, where the driver runs, can read the data."""
-    if data in {"sample", "openml"} or "://" in data:
+    if data in PACKAGED or "://" in data:
         return ok("data", f"{data}, read when a study starts")
     if readable:
         return ok("data", f"{data} can be read")

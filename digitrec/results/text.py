@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 NO_WINNER = "no trial has completed, so there is no winner"
 
 
-def count(number: int, noun: str, plural: str | None = None) -> str:
+def count(number: int, noun: str) -> str:
     """Return a number and its noun: `1 trial`, `2,000 trials`."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+    return f"{number:,} {noun if number == 1 else noun + 's'}"
 
 
 def join_words(words: Sequence[str]) -> str:

@@ -28,7 +28,7 @@ from digitrec.store.stacks import (
 )
 from digitrec.store.timings import Timings
 from digitrec.tuning.runner import Assignment, MakeRunner, Node, Runner
-from digitrec.tuning.session import Session, count_workers
+from digitrec.tuning.session import count_workers
 from digitrec.winner.inputs import Refit
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class StudyRunner:
         console: Console,
         timings: Timings,
         lock: Lock,
-        make_runner: MakeRunner = Session,
+        make_runner: MakeRunner,
     ) -> None:
         self.request = request
         self.shared = shared

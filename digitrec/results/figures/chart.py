@@ -39,9 +39,10 @@ class FigureInputs:
         return summarise_curves(self.trials, self.epochs, self.winner)
 
     @property
-    def predictions(self) -> NDArray[np.uint8] | None:
-        """The digits that the winner predicts, (N',); None where they are not kept."""
-        return self.record.predictions.get(self.winner or "")
+    def answers(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
+        """The labels and the digits that the winner predicts, (N',); None where not kept."""
+        labels, predictions = self.record.labels, self.record.predictions.get(self.winner or "")
+        return None if labels is None or predictions is None else (labels, predictions)
 
     @property
     def validation(self) -> WinnerValidation | None:

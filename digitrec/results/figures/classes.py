@@ -19,10 +19,9 @@ CAPTION = "With Wilson's 95% interval; the dashed line is the accuracy over all 
 
 def make_classes(inputs: FigureInputs) -> Chart | Omission:
     """Return the figure of the winner's accuracy per digit."""
-    labels, predictions = inputs.record.labels, inputs.predictions
-    if labels is None or predictions is None:
+    if inputs.answers is None:
         return Omission(TITLE, inputs.why_no_predictions)
-    frame = summarise_classes(labels, predictions)
+    frame = summarise_classes(*inputs.answers)
     return Chart(
         "classes", TITLE, CAPTION, describe_classes(frame), draw_classes(frame), len(frame)
     )
@@ -30,10 +29,6 @@ def make_classes(inputs: FigureInputs) -> Chart | Omission:
 
 def summarise_classes(labels: NDArray[np.uint8], predictions: NDArray[np.uint8]) -> pd.DataFrame:
     """Return a row per digit with the accuracy and its 95% confidence interval.
-
-    Args:
-        labels: (N',).
-        predictions: (N',).
 
     Returns:
         Columns digit, images, correct, accuracy, low, high; the last three are NaN for a digit that

@@ -29,22 +29,16 @@ MISTAKE_COLOURS = LinearSegmentedColormap.from_list("mistakes", ["#f7f0fc", ACCE
 
 def make_confusion(inputs: FigureInputs) -> Chart | Omission:
     """Return the confusion matrix of the winner of a study."""
-    labels, predictions = inputs.record.labels, inputs.predictions
-    if labels is None or predictions is None:
+    if inputs.answers is None:
         return Omission(TITLE, inputs.why_no_predictions)
-    frame = summarise_confusion(labels, predictions)
+    frame = summarise_confusion(*inputs.answers)
     return Chart(
         "confusion", TITLE, CAPTION, describe_confusion(frame), draw_confusion(frame), len(frame)
     )
 
 
 def summarise_confusion(labels: NDArray[np.uint8], predictions: NDArray[np.uint8]) -> pd.DataFrame:
-    """Return a row per pair of digits: columns label, prediction, images (how many).
-
-    Args:
-        labels: (N',).
-        predictions: (N',).
-    """
+    """Return a row per pair of digits: columns label, prediction, images (how many)."""
     pairs = labels.astype(int) * CLASSES + predictions
     images = np.bincount(pairs, minlength=CLASSES * CLASSES)
     label, prediction = np.divmod(np.arange(CLASSES * CLASSES), CLASSES)

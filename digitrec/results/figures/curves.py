@@ -41,7 +41,10 @@ class Line(NamedTuple):
 
 
 def summarise_curves(
-    trials: pd.DataFrame, epochs: pd.DataFrame, winner: str | None
+    trials: pd.DataFrame,
+    epochs: pd.DataFrame,
+    winner: str | None,
+    metrics: Sequence[str] = METRICS,
 ) -> pd.DataFrame:
     """Return a row per metric, configuration and epoch, over the seeds of the configuration.
 
@@ -57,11 +60,11 @@ def summarise_curves(
     """
     by = list(HYPERPARAMETERS)
     # A table without rows, read from CSV, has no types; with them, it needs no case of its own.
-    types = trials.dtypes[by].to_dict() | dict.fromkeys(["epoch", "updates", *METRICS], float)
+    types = trials.dtypes[by].to_dict() | dict.fromkeys(["epoch", "updates", *metrics], float)
     values = (
         epochs.astype(types)
         .replace([np.inf, -np.inf], np.nan)
-        .melt([*by, "epoch", "updates"], METRICS, var_name="metric")
+        .melt([*by, "epoch", "updates"], metrics, var_name="metric")
     )
     lines = values.groupby(["metric", *by, "epoch"], as_index=False).agg(
         updates=("updates", "mean"),
@@ -73,8 +76,8 @@ def summarise_curves(
     )
     configurations = trials.groupby(by, as_index=False).agg(seeds=("seed", "nunique"))
     configurations["winner"] = is_winner(configurations, trials, winner)
-    metrics = pd.DataFrame({"metric": METRICS})
-    frame = metrics.merge(configurations, how="cross").merge(lines, "left", ["metric", *by])
+    panels = pd.DataFrame({"metric": metrics})
+    frame = panels.merge(configurations, how="cross").merge(lines, "left", ["metric", *by])
     frame["diverged"] = _marks_divergence(frame)
     return frame
 

@@ -31,14 +31,9 @@ def make_gap(inputs: FigureInputs) -> Chart | Omission:
 
 
 def summarise_gap(trials: pd.DataFrame, epochs: pd.DataFrame, winner: str | None) -> pd.DataFrame:
-    """Return a row per configuration and epoch: training minus validation accuracy.
-
-    The columns are those of `summarise_curves`; metric is accuracy_gap.
-    """
-    gaps = epochs.assign(val_accuracy=epochs["train_accuracy"] - epochs["val_accuracy"])
-    frame = summarise_curves(trials, gaps, winner)
-    frame = frame[frame["metric"] == "val_accuracy"].reset_index(drop=True)
-    return frame.assign(metric="accuracy_gap")
+    """Return a row per configuration and epoch: training minus validation accuracy."""
+    gaps = epochs.assign(accuracy_gap=epochs["train_accuracy"] - epochs["val_accuracy"])
+    return summarise_curves(trials, gaps, winner, ["accuracy_gap"])
 
 
 def draw_gap(frame: pd.DataFrame) -> Figure:
