@@ -33,7 +33,7 @@ BINS = 10
 def make_calibration(inputs: FigureInputs) -> Chart | Omission:
     """Return the reliability diagram of the winner of a study."""
     labels, validation = inputs.record.labels, inputs.validation
-    if labels is None or validation is None or not len(labels):
+    if labels is None or validation is None:
         return Omission(TITLE, inputs.why_no_predictions)
     frame = summarise_calibration(labels, validation.probabilities)
     return Chart(

@@ -71,9 +71,8 @@ def draw_classes(frame: pd.DataFrame) -> Figure:
         markersize=6,
         label="digits",
     )
-    if len(found):
-        overall = found["correct"].sum() / found["images"].sum()
-        axes.axvline(overall, color=LINE_GREY, linestyle=(0, (5, 2)), linewidth=1.2, label="all")
+    overall = found["correct"].sum() / found["images"].sum()
+    axes.axvline(overall, color=LINE_GREY, linestyle=(0, (5, 2)), linewidth=1.2, label="all")
     names = [f"{row.digit} ({row.images:,})" for row in frame.itertuples()]
     axes.yaxis.set_ticks(frame["digit"], names)
     axes.set_ylim(CLASSES - 0.5, -0.5)
@@ -87,8 +86,6 @@ def draw_classes(frame: pd.DataFrame) -> Figure:
 def describe_classes(frame: pd.DataFrame) -> str:
     """Return the digits recognised best and worst."""
     found = frame.dropna(subset="accuracy").sort_values("accuracy", kind="stable")
-    if found.empty:
-        return "There are no images."
     said = [
         f"{name}: {row['digit']:.0f}, {percent(row['accuracy'])} of {row['images']:,.0f} images "
         f"({percent(row['low'])} to {percent(row['high'])})"

@@ -54,9 +54,6 @@ def summarise_curves(
         this epoch, and how many a row), diverged (bool: the last epoch before a seed diverges, or
         the first epoch where one has diverged in it). A configuration without epochs has one row
         per metric, with NaN from epoch on.
-
-    Raises:
-        ValueError: no trial has the winner's name.
     """
     by = list(HYPERPARAMETERS)
     # A table without rows, read from CSV, has no types; with them, it needs no case of its own.

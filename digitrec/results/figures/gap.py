@@ -47,10 +47,9 @@ def draw_gap(frame: pd.DataFrame) -> Figure:
     axes.yaxis.set_major_formatter(
         FuncFormatter(lambda value, _: f"{100 * value:+.3g}" if value else "0")
     )
-    if frame["mean"].notna().any():
-        low, high = min(frame["low"].min(), 0), max(frame["high"].max(), 0)
-        margin = max(0.06 * (high - low), 0.002)
-        axes.set_ylim(low - margin, high + margin)
+    low, high = min(frame["low"].min(), 0), max(frame["high"].max(), 0)
+    margin = max(0.06 * (high - low), 0.002)
+    axes.set_ylim(low - margin, high + margin)
     axes.axhline(0, color=LINE_GREY, linewidth=1.2)
     draw_curves(axes, frame.assign(x=epoch_positions(frame, encoding)), encoding)
     return figure
@@ -63,8 +62,6 @@ def describe_gap(frame: pd.DataFrame) -> str:
         .sort_values("epoch")
         .drop_duplicates(list(HYPERPARAMETERS), keep="last")
     )
-    if last.empty:
-        return "No configuration has a finite epoch."
     (widest,) = last.sort_values("mean").tail(1).to_dict("records")
     said = [
         f"After their last finite epoch, {int((last['mean'] > 0).sum())} of "

@@ -111,9 +111,6 @@ def summarise_heatmap(
         over completed trials, else NaN), finished (how many those are), seeds (how many trials),
         all of the best configuration of the cell, or the winner; outcome (completed if any trial of
         the cell did, else the statuses found, a line each, or "not run"), winner (bool).
-
-    Raises:
-        ValueError: no trial has the winner's name.
     """
     by, across = list(HYPERPARAMETERS), list(pair or pairs(trials)[0])
     completed = trials["status"] == "completed"
