@@ -19,7 +19,7 @@ from digitrec.data.digits import (
 )
 from digitrec.errors import DamagedError, InputError
 from digitrec.request import PACKAGED, Request
-from digitrec.signals import sigint_put_off
+from digitrec.signals import sigint_noted
 from digitrec.space.hyperparameters import with_role
 from digitrec.space.points import Space
 from digitrec.space.shape import layer_sizes
@@ -71,7 +71,8 @@ def run_study(
     check_directory(directory)
     with (
         locked(directory) as lock,
-        StudyRunner(request, shared, console, timings, lock, make_runner) as rounds,
+        sigint_noted() as interruption,  # so that the finished trials get their tables
+        StudyRunner(request, shared, console, timings, lock, interruption, make_runner) as rounds,
     ):
         open_study(directory, spec, console)
         write_labels(directory, spec, shared.labels[shared.split.val], shared.split.val)
@@ -79,12 +80,11 @@ def run_study(
         if request.confirm:
             spec = rounds.confirm(spec)
         refitted = rounds.refit(spec) if request.refit else None
-        with sigint_put_off():  # so that the finished trials get their tables
-            rounds.end()
-            from digitrec.results.outcome import conclude
+        rounds.end()
+        from digitrec.results.outcome import conclude
 
-            outcome = conclude(directory, WinnerInputs(shared, refitted, test), timings)
-            timings.write(directory)
+        outcome = conclude(directory, WinnerInputs(shared, refitted, test), timings)
+        timings.write(directory)
     return outcome
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -36,6 +37,8 @@ MARKS = {  # fixture -> mark of the tests that use it
     "hosts": "cluster",
 }
 
+WAITING = ("cluster", "ray", "slow")  # marks of tests that take many seconds
+
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the other cores have a worker each
 
@@ -52,11 +55,13 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that use a fixture of MARKS."""
+    """Mark the tests that use a fixture of MARKS; put the files that take longest first."""
     for item in items:
         for fixture, mark in MARKS.items():
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(mark)
+    waiting = Counter(item.path for item in items if any(map(item.get_closest_marker, WAITING)))
+    items.sort(key=lambda item: -waiting[item.path])
 
 
 @pytest.fixture(scope="session")

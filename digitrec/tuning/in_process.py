@@ -1,10 +1,11 @@
 """A runner without Ray: it trains one stack after the other in this process."""
 
 import traceback
+from contextlib import suppress
 from functools import partial
 from typing import cast
 
-from digitrec.signals import Interrupted, sigint_noted
+from digitrec.signals import Interrupted
 from digitrec.space.hyperparameters import Precision
 from digitrec.space.stacks import Task
 from digitrec.store.folder import Folder, describe_error
@@ -38,27 +39,24 @@ class InProcess:
     def end(self) -> None:
         """Do nothing: nothing was started."""
 
-    def train(self, assignment: Assignment) -> bool:
+    def train(self, assignment: Assignment) -> None:
         """Train stacks in their order; see `Runner`."""
-        progress = make_progress(assignment.spec, [task.stack for task in assignment.tasks])
-        with sigint_noted() as interruption:
 
-            def check() -> None:
-                interruption.check()
-                assignment.lock.check()
+        def check() -> None:
+            assignment.interruption.check()
+            assignment.lock.check()
 
-            with ProgressDisplay(
-                progress,
+        with (
+            suppress(Interrupted),
+            ProgressDisplay(
+                make_progress(assignment.spec, [task.stack for task in assignment.tasks]),
                 assignment.console,
                 check=check,
                 keep_failure=partial(keep_failure, assignment.directory),
-            ) as display:
-                try:
-                    for task in assignment.tasks:
-                        _train(assignment, task, display)
-                except Interrupted:
-                    return False
-        return not interruption.came
+            ) as display,
+        ):
+            for task in assignment.tasks:
+                _train(assignment, task, display)
 
 
 def _train(assignment: Assignment, task: Task, display: ProgressDisplay) -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from digitrec.data.digits import SharedData, Split, fit_scaler
 from digitrec.request import Request
+from digitrec.signals import Interruption
 from digitrec.space.hyperparameters import Trial
 from digitrec.space.stacks import MAX_STACK_SIZE, Stack, Task, plan_stacks
 from digitrec.store.directory import find_damage
@@ -45,6 +46,7 @@ class StudyRunner:
         console: Console,
         timings: Timings,
         lock: Lock,
+        interruption: Interruption,
         make_runner: MakeRunner,
     ) -> None:
         self.request = request
@@ -52,8 +54,8 @@ class StudyRunner:
         self.console = console
         self.timings = timings
         self.lock = lock
+        self.interruption = interruption
         self.make_runner = make_runner
-        self.stopped = False  # whether a Ctrl-C has stopped the training
         self._runner: Runner | None = None
         self._closing = ExitStack()
 
@@ -90,7 +92,7 @@ class StudyRunner:
             The spec with the confirming trials; unchanged if the search was stopped.
         """
         trials = self._trials(spec)
-        if self.stopped or (trials["status"] == "stopped").any():
+        if self.interruption.came or (trials["status"] == "stopped").any():
             return spec
         from digitrec.results.analysis.ranking import rank_configurations
 
@@ -113,7 +115,7 @@ class StudyRunner:
         from digitrec.results.analysis.ranking import rank
 
         ranked = rank(trials, spec.confirmed_trials)
-        if self.stopped or ranked.empty or (trials["status"] == "stopped").any():
+        if self.interruption.came or ranked.empty or (trials["status"] == "stopped").any():
             return None
         best = ranked["trial"].iloc[0]
         winner = next(trial for trial in spec.trials() if trial.name == best)
@@ -149,7 +151,7 @@ class StudyRunner:
         tasks: Sequence[Task],
         console: Console,
     ) -> None:
-        finished = runner.train(
+        runner.train(
             Assignment(
                 request=self.request,
                 directory=directory,
@@ -158,11 +160,11 @@ class StudyRunner:
                 tasks=tasks,
                 console=console,
                 lock=self.lock,
+                interruption=self.interruption,
             )
         )
-        if not finished:  # printed now: a cluster may kill a stopped job before it ends
+        if self.interruption.came:  # printed now: a cluster may kill a stopped job before it ends
             self.console.print("Stopped. The same `digitrec tune` command trains the rest.")
-        self.stopped = self.stopped or not finished
 
     def _trials(self, spec: StudySpec) -> "pd.DataFrame":
         from digitrec.store.tables import make_tables

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from digitrec.data.digits import SharedData
 from digitrec.request import Request
+from digitrec.signals import Interruption
 from digitrec.space.stacks import Task
 from digitrec.store.folder import Folder
 from digitrec.store.lock import Lock
@@ -28,6 +29,7 @@ class Assignment:
     tasks: Sequence[Task]  # in this order, as workers become free
     console: Console  # shows the progress
     lock: Lock  # the hold on the study directory
+    interruption: Interruption  # a Ctrl-C ends the training
 
 
 class Runner(Protocol):
@@ -49,11 +51,10 @@ class Runner(Protocol):
             InputError: some nodes cannot see it.
         """
 
-    def train(self, assignment: Assignment) -> bool:
-        """Train stacks; each writes its own files as it finishes, or its failure.
+    def train(self, assignment: Assignment) -> None:
+        """Train stacks until all are done or a Ctrl-C comes.
 
-        Returns:
-            Whether the training ended by itself; False: a Ctrl-C stopped it.
+        Each stack writes its own files as it finishes, or its failure.
 
         Raises:
             OSError: the study directory can no longer be used.

@@ -7,13 +7,13 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any
 
 from ray import tune
 
-from digitrec.signals import Interrupted, Interruption, sigint_noted
+from digitrec.signals import Interrupted
 from digitrec.store.folder import Folder
 from digitrec.tuning import ray_internals
 from digitrec.tuning.metrics import Metrics
@@ -22,11 +22,8 @@ from digitrec.tuning.runner import Assignment
 from digitrec.tuning.trainable import keep_failure, stack_of, task_config, train_stack
 
 
-def search(assignment: Assignment) -> bool:
+def search(assignment: Assignment) -> None:
     """Train stacks with Ray Tune; each writes its own files as it finishes, or its failure.
-
-    Returns:
-        Whether the search ended by itself; False: a Ctrl-C stopped it.
 
     Raises:
         OSError: the study directory can no longer be used.
@@ -39,26 +36,22 @@ def search(assignment: Assignment) -> bool:
     # Ray Tune's own handler would stay active after the search and swallow a Ctrl-C.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     with (
-        sigint_noted() as interruption,
         tune_storage(directory) as storage_path,
         ProgressDisplay(
             progress,
             assignment.console,
             Metrics(directory.name),
-            check=functools.partial(check, assignment, progress, interruption),
+            check=functools.partial(check, assignment, progress),
             keep_failure=functools.partial(keep_failure, directory),
         ) as display,
+        suppress(Interrupted),
     ):
-        try:
-            make_tuner(assignment, storage_path, ProgressCallback(display)).fit()
-        except Interrupted:
-            return False
-    return not interruption.came
+        make_tuner(assignment, storage_path, ProgressCallback(display)).fit()
 
 
-def check(assignment: Assignment, progress: Progress, interruption: Interruption) -> None:
+def check(assignment: Assignment, progress: Progress) -> None:
     """Let a Ctrl-C and a lost lock take effect; called about every second."""
-    interruption.check()
+    assignment.interruption.check()
     assignment.lock.check()
     if progress.first_report:
         import_ahead()

@@ -111,11 +111,11 @@ class Session:
                 f"({', '.join(blind)}); {remedy}"
             )
 
-    def train(self, assignment: Assignment) -> bool:
+    def train(self, assignment: Assignment) -> None:
         """Train stacks with Ray Tune; see `search`."""
         from digitrec.tuning.search import search  # imported while Ray started
 
-        return search(assignment)
+        search(assignment)
 
     def end(self) -> None:
         """Begin to end a Ray that was started here; leaving the block waits for its end."""
