@@ -6,6 +6,7 @@ differ only in further hyperparameters look alike.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from textwrap import fill
 from typing import Any, Literal
 
 import matplotlib
@@ -48,7 +49,8 @@ CATEGORY_COLOURS = to_rgba_array(
     ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7a4b1f", "#777777"]
 )
 MOST_LINES_WITH_MARKERS = 60
-MARKS = "marks"  # the heading of the last part of the legend
+HEADING = "heading"
+LEGEND_CHARACTERS = 18  # side by side in the headings of a legend
 WINNER_EDGE = [
     Stroke(linewidth=6, foreground="black"),
     Stroke(linewidth=4.4, foreground="white"),
@@ -129,7 +131,7 @@ def draw_legend(figure: Figure, encoding: Encoding, marks: Sequence[Artist], top
         marks: artists with labels, for the last part of the legend.
         top: where the panels end, as a fraction of the figure.
     """
-    handles = [*_dash_handles(encoding), *([_heading(MARKS), *marks] if marks else [])]
+    handles = [*_dash_handles(encoding), *([_heading("marks"), *marks] if marks else [])]
     if len(encoding.first.values) > LARGEST_KEY:
         height = 2.3 / figure.get_figheight()
         _draw_colour_bar(
@@ -147,8 +149,8 @@ def draw_legend(figure: Figure, encoding: Encoding, marks: Sequence[Artist], top
         labelspacing=0.45,
         frameon=False,
     )
-    for text in legend.get_texts():
-        if text.get_text() in (encoding.first.label, encoding.second.label, MARKS):
+    for handle, text in zip(handles, legend.get_texts(), strict=True):
+        if handle.get_gid() == HEADING:
             text.set_fontweight("bold")
 
 
@@ -160,7 +162,7 @@ def winner_handle(encoding: Encoding, value: Any) -> Artist:
 
 
 def _heading(text: str) -> Artist:
-    return Line2D([], [], linestyle="", label=text)
+    return Line2D([], [], linestyle="", label=fill(text, LEGEND_CHARACTERS), gid=HEADING)
 
 
 def _colour_handles(encoding: Encoding) -> list[Artist]:
