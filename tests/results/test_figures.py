@@ -478,7 +478,7 @@ def test_colour_and_dashes_are_the_first_two_hyperparameters_that_vary(
     )
     (legend,) = draw_comparison(frame).legends
     texts = [text.get_text() for text in legend.get_texts()]
-    assert [text for text in texts if text != " "] == ["0", "0.5", "64", "128-64"]
+    assert texts == ["share of dropped\nunits", "0", "0.5", "kinds of units", "64", "128-64"]
 
 
 def test_a_lone_hyperparameter_that_varies_is_shown_by_colour(
