@@ -292,7 +292,7 @@ def run(options: argparse.Namespace, for_tune: Sequence[str]) -> int:
     try:
         details = follow(client, submission.identifier)
     except KeyboardInterrupt:
-        print(f"\nThe job goes on. Its log: {later.format('logs --follow')}\n", file=sys.stderr)
+        print(f"\nThe job continues. Its log: {later.format('logs --follow')}\n", file=sys.stderr)
         print(f"To stop it: {later.format('stop')}", file=sys.stderr)
         return UNFINISHED
     except (OSError, RuntimeError) as error:
