@@ -145,6 +145,7 @@ def tables() -> Tables:
     return study()
 
 
+@pytest.mark.slow
 def test_three_of_the_figures_are_also_readable_files(tmp_path: Path) -> None:
     write_plots(draw_sections(make_record(tmp_path)), Folder.at(tmp_path / "plots"))
     paths = sorted((tmp_path / "plots").iterdir())  # no temporary file is left
@@ -440,6 +441,7 @@ def test_any_study_read_back_from_csv_can_be_drawn(tables: Tables) -> None:
         assert_readable(render_png(figure))
 
 
+@pytest.mark.slow
 def test_two_thousand_trials_can_be_drawn() -> None:
     tables = study(np.logspace(-4, 0, 40), range(8, 58), epochs=2)
     for figure in draw_all(tables, str(tables[0]["trial"].iloc[-1])):
