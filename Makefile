@@ -10,6 +10,9 @@ ARGS ?=
 PORT ?= 8265
 ADDRESS ?=
 
+# A file's tests share fixtures, so one process runs them; files that take long come first.
+PARALLEL := --dist loadfile --no-loadscope-reorder
+
 VENV := .venv
 BIN := $(VENV)/bin
 LOCK := cluster/requirements.lock
@@ -53,14 +56,14 @@ submit: $(READY) ## search the grid on a Ray cluster: DATA=..., OUT=..., ADDRESS
 cluster-stop: $(READY) ## end the Ray cluster that 'make cluster' started
 	@$(BIN)/python -m cluster.local stop
 
-test: $(READY) ## run the tests
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(READY) ## run the tests, three files at a time
+	@$(BIN)/python -m pytest $(PARALLEL) -n 3 $(ARGS)
 
-test-fast: $(READY) ## run the tests that need neither Ray nor a browser: three minutes
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not (ray or cluster or browser or slow)' $(ARGS)
+test-fast: $(READY) ## run the tests that need neither Ray nor a browser nor many seconds
+	@$(BIN)/python -m pytest $(PARALLEL) -n 2 -m 'not (ray or cluster or browser or slow)' $(ARGS)
 
-coverage: $(READY) ## run the tests and measure branch coverage in the test process
-	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
+coverage: $(READY) ## run the tests and measure branch coverage in the test processes
+	@$(BIN)/python -m pytest $(PARALLEL) -n 3 --cov --cov-report=term:skip-covered $(ARGS)
 
 soak: $(READY) ## interrupt a study at 200 points and compare results; an hour or two: ARGS="--cuts 50 --minutes 15"
 	@$(BIN)/python -m tests.soak $(ARGS)

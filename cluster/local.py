@@ -118,7 +118,7 @@ def start(port: int, options: Sequence[str]) -> Head:
     _write(head)
     try:
         head = _wait_until_up(process, head)
-    except BaseException:
+    except BaseException:  # a Ctrl-C too must end what was started
         stop(head)
         raise
     _write(head)

@@ -25,6 +25,7 @@ import yaml
 from cluster.local import running_head
 from digitrec.cli.options import OneLineParser, make_parser, make_request
 from digitrec.errors import COMPLETE, UNFINISHED, WRONG_INPUT, InputError
+from digitrec.request import PACKAGED
 from digitrec.store.folder import OBJECT_STORES
 from digitrec.tuning import ray_internals
 from digitrec.tuning.dashboard import asks_for_token
@@ -107,7 +108,7 @@ def _study_directory(data: str, out: str | None, *, on_this_machine: bool) -> st
 
 def _data_for_the_head(data: str, runtime_env: dict[str, Any], *, on_this_machine: bool) -> str:
     """Return the job's name for the data; add a small file of the project to the upload."""
-    if data in {"sample", "openml"} or data.startswith(OBJECT_STORES):
+    if data in PACKAGED or data.startswith(OBJECT_STORES):
         return data
     if "://" in data:
         raise InputError(f"{data}: cannot be read; DATA is {READABLE}")
@@ -291,7 +292,7 @@ def run(options: argparse.Namespace, for_tune: Sequence[str]) -> int:
     try:
         details = follow(client, submission.identifier)
     except KeyboardInterrupt:
-        print(f"\nThe job goes on. Its log: {later.format('logs --follow')}\n", file=sys.stderr)
+        print(f"\nThe job continues. Its log: {later.format('logs --follow')}\n", file=sys.stderr)
         print(f"To stop it: {later.format('stop')}", file=sys.stderr)
         return UNFINISHED
     except (OSError, RuntimeError) as error:

@@ -19,11 +19,8 @@ class DamagedError(Exception):
 def visible(text: str, kept: str = "") -> str:
     r"""Return text with an escape, such as \x1b, for every non-printable character.
 
-    The name of a file may contain control characters, which a terminal would execute.
-
-    Args:
-        text: the text to show.
-        kept: characters that stay as they are.
+    The name of a file may contain control characters, which a terminal would execute. Characters
+    in `kept` stay.
     """
     return "".join(
         each if each.isprintable() or each in kept else ascii(each)[1:-1] for each in text

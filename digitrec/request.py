@@ -18,6 +18,7 @@ from digitrec.store.folder import Folder
 
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # which Ray sets for the entry point of a job
 IN_A_RAY_JOB = JOB_CONFIG in os.environ
+PACKAGED = ("sample", "openml")  # sources of data that are not files
 
 
 class Option(NamedTuple):

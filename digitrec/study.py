@@ -18,7 +18,7 @@ from digitrec.data.digits import (
     split_rows,
 )
 from digitrec.errors import DamagedError, InputError
-from digitrec.request import Request
+from digitrec.request import PACKAGED, Request
 from digitrec.signals import sigint_noted
 from digitrec.space.hyperparameters import with_role
 from digitrec.space.points import Space
@@ -43,7 +43,6 @@ from digitrec.winner.inputs import WinnerInputs
 if TYPE_CHECKING:
     from digitrec.results.outcome import StudyResult
 
-PACKAGED = ("sample", "openml")  # sources that are not files
 MOST_LEAKED = 0.01  # share of the test images; a few digits of two collections can coincide
 FEW_VAL_ROWS = 100  # with fewer, accuracy moves in steps of more than a percentage point
 SPLIT_SEED = 42  # that of the plain training loop, so that both use the same validation rows
@@ -54,10 +53,7 @@ def run_study(
 ) -> "StudyResult":
     """Train the missing trials of a study, then write its tables, model and figures.
 
-    Args:
-        request: describes the search.
-        console: shows the progress.
-        make_runner: makes the runner that trains the stacks: on Ray, except in tests.
+    The runner that `make_runner` makes trains the stacks: on Ray, except in tests.
 
     Raises:
         InputError: the data, the directory or the resources do not fit the request, or another run
@@ -69,13 +65,8 @@ def run_study(
     if directory.path:  # a bucket is checked once `prepare` has shown that it answers
         check_directory(directory)
     with timings.part("read the data"), console.status(f"Reading {escape(request.data)}"):
-        digits = read_digits(request.data)
-        split = _split(digits, request.val_fraction)
-        _check_batch_sizes(request.space, split)
-        test = _read_test(request.test_data, digits)
-        spec = ask(request, digits, split)
-        shared = share(digits, split, spec)
-    _warn_of_few(split, console)
+        spec, shared, test = _read_data(request)
+    _warn_of_few(shared.split, console)
     _prepare(directory)
     check_directory(directory)
     with (
@@ -84,7 +75,7 @@ def run_study(
         StudyRunner(request, shared, console, timings, lock, interruption, make_runner) as rounds,
     ):
         open_study(directory, spec, console)
-        write_labels(directory, spec, digits.labels[split.val], split.val)
+        write_labels(directory, spec, shared.labels[shared.split.val], shared.split.val)
         rounds.train(spec, spec.trials())
         if request.confirm:
             spec = rounds.confirm(spec)
@@ -95,6 +86,16 @@ def run_study(
         outcome = conclude(directory, WinnerInputs(shared, refitted, test), timings)
         timings.write(directory)
     return outcome
+
+
+def _read_data(request: Request) -> tuple[StudySpec, SharedData, Digits | None]:
+    """Return the spec of a study, its data, and its test data if it has any."""
+    digits = read_digits(request.data)
+    split = _split(digits, request.val_fraction)
+    _check_batch_sizes(request.space, split)
+    test = _read_test(request.test_data, digits)
+    spec = ask(request, digits, split)
+    return spec, share(digits, split, spec), test
 
 
 def share(digits: Digits, split: Split, spec: StudySpec) -> SharedData:

@@ -71,6 +71,7 @@ def measurement(accuracies: bench.Cells) -> bench.Measurement:
     return bench.Measurement(1.0, accuracies, {})
 
 
+@pytest.mark.slow
 def test_the_plain_loop_writes_a_row_per_configuration_and_epoch(
     digits_csv: Path, tmp_path: Path
 ) -> None:

@@ -32,31 +32,25 @@ def run(command: list[str], folder: Path, **environment: str) -> "subprocess.Com
     )
 
 
+# An empty entry of PYTHONPATH stands for the working directory.
+EMPTY_ENTRY = os.environ | {"PYTHONPATH": f"{os.pathsep}{ROOT}"}
+
+
 @pytest.mark.ray
 @pytest.mark.parametrize(
-    "program",
+    ("program", "environment"),
     [
-        [str(BIN / "digitrec"), *TUNE],
-        [sys.executable, "-m", "digitrec", *TUNE],
-        [sys.executable, "-m", "tune_jobs.mnist_grid", *TUNE[1:]],
+        pytest.param([str(BIN / "digitrec"), *TUNE], EMPTY_ENTRY, id="digitrec, empty entry"),
+        pytest.param([sys.executable, "-m", "tune_jobs.mnist_grid", *TUNE[1:]], {}, id="python -m"),
     ],
-    ids=["digitrec", "python -m digitrec", "python -m tune_jobs.mnist_grid"],
 )
 def test_a_study_imports_nothing_from_the_folder_it_is_started_in(
-    program: list[str], untrusted: Path
+    program: list[str], environment: dict[str, str], untrusted: Path
 ) -> None:
-    done = run(program, untrusted)
+    done = run(program, untrusted, **environment)
     assert not (untrusted / "imported").exists(), (untrusted / "imported").read_text()
     assert done.returncode == 0, done.stdout + done.stderr
     assert (untrusted / "study" / "trials.csv").exists()
-
-
-@pytest.mark.ray
-def test_an_empty_entry_of_pythonpath_is_not_the_working_directory(untrusted: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": f"{os.pathsep}{ROOT}"}
-    done = run([str(BIN / "digitrec"), *TUNE], untrusted, **environment)
-    assert not (untrusted / "imported").exists(), (untrusted / "imported").read_text()
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.cluster

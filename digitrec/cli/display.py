@@ -11,6 +11,7 @@ from rich.text import Text
 
 from digitrec.cli.invocation import as_typed_here, shortest
 from digitrec.errors import visible
+from digitrec.results.text import percent
 
 if TYPE_CHECKING:
     from digitrec.doctor.checks import Diagnosis
@@ -51,7 +52,7 @@ def _rank_trials(leaders: Sequence[dict[Hashable, Any]], named: Sequence[str]) -
             str(place),
             *_spell(row, named),
             str(row["seed"]),
-            f"{row['val_accuracy']:.2%}",
+            percent(row["val_accuracy"]),
             f"{row['val_loss']:.4f}",
             f"{row['updates']:,}",
         ]
@@ -66,7 +67,7 @@ def _rank_means(means: Sequence[dict[Hashable, Any]], named: Sequence[str]) -> T
         [
             *_spell(row, named),
             str(row["seeds"]),
-            *(f"{row[name]:.2%}" for name in ("val_accuracy", "lowest", "highest")),
+            *(percent(row[name]) for name in ("val_accuracy", "lowest", "highest")),
         ]
         for row in means
     ]
@@ -121,7 +122,7 @@ def _describe_model(result: "StudyResult") -> list[str]:
     if result.best is not None and "test" in result.best:
         test = result.best["test"]
         lines.append(
-            f"Test data: the model recognises {test['accuracy']:.2%} of the {test['rows']:,} "
+            f"Test data: the model recognises {percent(test['accuracy'])} of the {test['rows']:,} "
             f"images of {visible(test['source'])}."
         )
     return lines
@@ -160,13 +161,13 @@ def describe_score(score: "Score") -> list[str]:
     rows = score.confusion.tolist()
     lines = [["label", *map(str, range(len(rows))), "right"]]
     for digit, row in enumerate(rows):
-        share = f"{row[digit] / sum(row):.1%}" if sum(row) else "none"
+        share = percent(row[digit] / sum(row), 1) if sum(row) else "none"
         lines.append([str(digit), *(str(count or "") for count in row), share])
     width = max(len(text) for line in lines for text in line)
     return [
         "Rows: labels. Columns: the digits that the images were recognised as.",
         *(" ".join(text.rjust(width) for text in line) for line in lines),
-        f"{score.right / score.images:.2%} of the images recognised: "
+        f"{percent(score.right / score.images)} of the images recognised: "
         f"{score.right:,} of {score.images:,}",
     ]
 

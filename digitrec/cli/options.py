@@ -79,13 +79,7 @@ def _add_tune(commands: Commands) -> None:
 def _add_option(
     group: argparse._ActionsContainer, name: str, description: str | None = None
 ) -> None:
-    """Add the option of a field of `Request`.
-
-    Args:
-        group: where to.
-        name: of the field.
-        description: the help, where the command means less by the option than `digitrec tune`.
-    """
+    """Add the option of a field; description: the help, if not that of `digitrec tune`."""
     declared, default = options_of_request()[name], default_of(name)
     text = description or declared.help
     if default is False:

@@ -171,11 +171,7 @@ def split_rows(labels: NDArray[np.uint8], val_fraction: float, random_state: int
 
 
 def fit_scaler(images: NDArray[np.uint8]) -> Scaler:
-    """Return the scaler fitted on these rows; give the training rows only.
-
-    Args:
-        images: uint8 (N, D), N at least 1.
-    """
+    """Return the scaler fitted on these rows; give the training rows only."""
     return Scaler(
         data_min=images.min(axis=0).astype(np.float32),
         data_max=images.max(axis=0).astype(np.float32),

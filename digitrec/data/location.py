@@ -13,7 +13,7 @@ import pyarrow as pa
 from pyarrow.fs import FileInfo, FileSystem, FileType, LocalFileSystem
 
 from digitrec.errors import InputError
-from digitrec.store.folder import OBJECT_STORES, brief, open_uri
+from digitrec.store.folder import NO_PLACE, OBJECT_STORES, brief, open_uri
 
 Kind = Literal["CSV", "gzip", "Parquet"]
 
@@ -137,9 +137,7 @@ def _locate_object(name: str) -> Location:
 def _address(name: str) -> str:
     """Return the name as pyarrow expects it; a key may contain spaces and non-ASCII letters."""
     if not name.startswith(OBJECT_STORES):
-        raise InputError(
-            f"{name}: neither a path nor one of {', '.join(OBJECT_STORES)}; expected {ACCEPTED}"
-        )
+        raise InputError(f"{name}: {NO_PLACE}; expected {ACCEPTED}")
     scheme, _, rest = name.partition("://")
     path, _, query = rest.partition("?")
     if ":" in path.partition("@")[0] and "@" in path:

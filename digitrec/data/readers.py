@@ -291,12 +291,7 @@ def _refused(values: NDArray[Any], highest: int) -> NDArray[np.bool_]:
 def _careful_csv_blocks(
     location: Location, layout: _Layout, rows_done: int
 ) -> Generator[Block, None, None]:
-    """Yield rows that the uint8 parser refuses, with whole numbers written as `12.0`.
-
-    Args:
-        location: of the file.
-        layout: of its columns.
-        rows_done: how many rows to leave out.
+    """Yield the rows after `rows_done`, whose whole numbers may be written as `12.0`.
 
     Raises:
         InputError: a cell is not an accepted number, or a row is malformed.

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from digitrec.doctor.machine import Machine
+from digitrec.request import PACKAGED
+from digitrec.store.folder import SHARE_IT
 from digitrec.tuning.token import HOW_TO_GET_ONE
 
 Level = Literal["ok", "warning", "problem"]
@@ -16,7 +18,6 @@ Level = Literal["ok", "warning", "problem"]
 MIB = 2**20
 GIB = 2**30
 LOCKED = "install the versions of cluster/requirements.lock"
-SHARED = "give --out a directory that all nodes share, or a URI such as s3://bucket/study"
 TUNNEL = "reach it through `ssh -L 8265:127.0.0.1:8265 HEAD`"
 LARGE_UPLOAD = 100 * MIB
 MOST_UPLOADED_FILES = 50_000  # an upload of more files is too large, whatever their sizes
@@ -172,10 +173,7 @@ def judge_shared_memory(machine: Machine) -> Diagnosis:
 def judge_memory(machine: Machine, data: int | None, trials: int) -> Diagnosis:
     """Return whether the data fits into memory: once in Ray, and as floats in every worker.
 
-    Args:
-        machine: whose memory it is.
-        data: bytes of the images; None: unknown.
-        trials: how many run at a time, each in a worker.
+    Its bytes are None if they are unknown; so many trials run at a time, each in a worker.
     """
     if data is None or machine.memory is None:
         return ok("memory", "not compared with the data")
@@ -215,9 +213,7 @@ def judge_study_disk(directory: Path, free: int, configurations: int) -> Diagnos
 def judge_gpus(machine: Machine, counted: float | None) -> Diagnosis:
     """Return whether NVIDIA's driver, Ray and torch agree on the number of GPUs.
 
-    Args:
-        machine: whose GPUs they are.
-        counted: by Ray; None: Ray does not run yet, and will count those of the driver.
+    None are counted by a Ray that does not run yet; it will count those of the driver.
     """
     ray = machine.gpus if counted is None else counted
     torch = machine.torch_gpus or 0
@@ -257,7 +253,7 @@ def judge_sharing(directory: str, blind: Sequence[str]) -> Diagnosis:
     if not blind:
         return ok("shared storage", f"all nodes see what is written to {directory}")
     message = f"{directory} is another directory on {', '.join(blind)}"
-    return amiss("shared storage", message, SHARED, "problem")
+    return amiss("shared storage", message, SHARE_IT, "problem")
 
 
 def judge_silence(address: str) -> Diagnosis:
@@ -292,7 +288,7 @@ def judge_connection(reason: str) -> Diagnosis:
 
 def judge_data(data: str, *, readable: bool) -> Diagnosis:
     """Return whether this machine, where the driver runs, can read the data."""
-    if data in {"sample", "openml"} or "://" in data:
+    if data in PACKAGED or "://" in data:
         return ok("data", f"{data}, read when a study starts")
     if readable:
         return ok("data", f"{data} can be read")
@@ -358,12 +354,7 @@ def judge_token_file(token: Path, open_to_others: bool) -> Diagnosis:
 
 
 def judge_auth_mode(mode: str | None, *, has_token: bool) -> Diagnosis:
-    """Return whether this process would send a token to a cluster that asks for one.
-
-    Args:
-        mode: RAY_AUTH_MODE.
-        has_token: whether this user has a token.
-    """
+    """Return whether this process would send a token to a cluster that asks for one."""
     if mode == "token" and not has_token:
         message = "RAY_AUTH_MODE=token, and there is no token"
         return amiss("authentication", message, HOW_TO_GET_ONE, "problem")

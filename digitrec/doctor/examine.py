@@ -28,8 +28,7 @@ from digitrec.tuning.token import find_token, open_to_others, token_file
 if TYPE_CHECKING:
     from digitrec.doctor.nodes import Node
 
-SAMPLE_BYTES = 5_000 * 784
-OPENML_BYTES = 70_000 * 784
+PACKAGED_BYTES = {"sample": 5_000 * 784, "openml": 70_000 * 784}
 
 
 def cheap_checks(request: Request) -> list[Diagnosis]:
@@ -45,12 +44,7 @@ def cheap_checks(request: Request) -> list[Diagnosis]:
 
 
 def examine(request: Request, console: Console) -> Iterator[Diagnosis]:
-    """Yield the diagnoses of this machine, the study, the upload and the cluster as they come.
-
-    Args:
-        request: the study to examine for.
-        console: shows what the program waits for.
-    """
+    """Yield the diagnoses of this machine, the study, the upload and the cluster as they come."""
     machine = inspect_machine()
     yield checks.judge_versions(machine, version_floors())
     yield from examine_token()
@@ -115,8 +109,8 @@ def estimate_bytes(data: str) -> int | None:
 
     In a CSV, a pixel is at least a digit and a comma. Compression saves at least three fourths.
     """
-    if data in {"sample", "openml"}:
-        return SAMPLE_BYTES if data == "sample" else OPENML_BYTES
+    if data in PACKAGED_BYTES:
+        return PACKAGED_BYTES[data]
     path = Path(data).expanduser()
     if not path.is_file():
         return None

@@ -12,7 +12,7 @@ from digitrec.results.analysis.verdict import reach_verdict
 from digitrec.results.report.markdown import make_markdown
 from digitrec.results.report.page import make_page
 from digitrec.results.report.sections import Section, draw_mistakes, draw_sections, write_plots
-from digitrec.results.report.summary import rank_trials, summarise
+from digitrec.results.report.summary import rank_trials, saved_winner, summarise, winning_trial
 from digitrec.store import tables
 from digitrec.store.folder import Folder
 from digitrec.store.record import StudyRecord, read_record
@@ -65,13 +65,12 @@ class StudyResult:
     @property
     def best(self) -> dict[str, Any] | None:
         """The winner's `model.json`; None: the winner's model is not saved yet."""
-        best = self.record.best
-        return best if best is not None and best["trial"] == self.winner else None
+        return saved_winner(self.record)
 
     @property
     def winner(self) -> str | None:
         """The best trial; None: no trial completed."""
-        return None if self.ranked.empty else str(self.ranked["trial"].iloc[0])
+        return winning_trial(self.record)
 
 
 def conclude(
@@ -91,10 +90,9 @@ def conclude(
     with parts.part("write tables and model"):
         record = read_record(directory)
         ranked = rank_trials(record)
-        winner = None if ranked.empty else str(ranked["trial"].iloc[0])
         tables.write_tables(directory, record.tables)
         if inputs is not None:
-            record = write_best(record, winner, inputs)
+            record = write_best(record, winning_trial(record), inputs)
     if timings is not None:
         record = replace(record, timings=dict(timings.parts))
     with parts.part("draw the figures"):
@@ -109,13 +107,7 @@ def conclude(
 def write_report(
     record: StudyRecord, findings: Sequence[Finding], sections: Sequence[Section]
 ) -> None:
-    """Write `report.html`, one page with all figures, and `report.md`, the short report.
-
-    Args:
-        record: what the study directory holds; the study need not be finished.
-        findings: the verdict on it.
-        sections: its figures.
-    """
+    """Write `report.html`, one page with all figures, and `report.md`, the short report."""
     summary = summarise(record, findings)
     page = make_page(summary, sections, draw_mistakes(record))
     record.directory.write(PAGE, page.encode())

@@ -2,16 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 
+NO_WINNER = "no trial has completed, so there is no winner"
 
-def count(number: int, noun: str, plural: str | None = None) -> str:
-    """Return a number and its noun: `1 trial`, `2,000 trials`.
 
-    Args:
-        number: how many.
-        noun: in the singular.
-        plural: of the noun; None: the noun and an s.
-    """
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+def count(number: int, noun: str) -> str:
+    """Return a number and its noun: `1 trial`, `2,000 trials`."""
+    return f"{number:,} {noun if number == 1 else noun + 's'}"
 
 
 def join_words(words: Sequence[str]) -> str:
@@ -20,12 +16,7 @@ def join_words(words: Sequence[str]) -> str:
 
 
 def first_few(words: Iterable[str], most: int = 5) -> str:
-    """Return the first words, and how many are left out: `a; b; and 3 more`.
-
-    Args:
-        words: any number of them.
-        most: how many to name.
-    """
+    """Return the first words, and how many are left out: `a; b; and 3 more`."""
     words = list(words)
     left_out = len(words) - most
     return "; ".join(words[:most] + ([f"and {left_out:,} more"] if left_out > 0 else []))

@@ -81,26 +81,22 @@ def remove_temporaries(directory: Folder) -> None:
             place.remove_temporaries()
 
 
-def find_damage(directory: Folder, spec: str) -> list[Damage]:
-    """Return the damaged files of a study's stacks.
+def find_damage(directory: Folder, key: str) -> list[Damage]:
+    """Return the damaged files of the stacks of the study whose spec has this key.
 
     Weights are checked on a local file system only: an object store would have to send all of
     them.
-
-    Args:
-        directory: the study directory.
-        spec: the key of the study's spec.
     """
-    results, damaged = read_stacks(directory, spec)
+    results, damaged = read_stacks(directory, key)
     weights = set((directory / FOLDERS["weights"]).names(SUFFIX))
     for name in (result.key + SUFFIX for result in results):
         if name not in weights:
             damaged.append(Damage(FOLDERS["stack"], name, "the file of its weights is missing"))
-        elif directory.path and (reason := _damage_of(directory, "weights", spec, name)):
+        elif directory.path and (reason := _damage_of(directory, "weights", key, name)):
             damaged.append(Damage(FOLDERS["weights"], name, reason))
             damaged.append(Damage(FOLDERS["stack"], name, "its weights are damaged"))
     for name in (directory / FOLDERS["checkpoint"]).names(SUFFIX):
-        if reason := _damage_of(directory, "checkpoint", spec, name):
+        if reason := _damage_of(directory, "checkpoint", key, name):
             damaged.append(Damage(FOLDERS["checkpoint"], name, reason))
     return damaged
 

@@ -24,6 +24,8 @@ from digitrec.errors import DamagedError, InputError
 
 PATIENCE = (0.5, 1, 2, 4, 8, 15, 30)  # seconds between the attempts to reach an object store
 OBJECT_STORES = ("s3://", "gs://", "gcs://")
+NO_PLACE = f"neither a path nor one of {', '.join(OBJECT_STORES)}"
+SHARE_IT = "give --out a directory that all nodes share, or a URI such as s3://bucket/study"
 
 MIB = 2**20
 MOST_BYTES = 4096 * MIB  # of a file; the weights of a stack of 4,000 trials take this much
@@ -57,7 +59,7 @@ class Folder(ABC):
         if text.startswith(OBJECT_STORES):
             return BucketFolder(text)
         if "://" in text:
-            raise InputError(f"{text}: neither a path nor one of {', '.join(OBJECT_STORES)}")
+            raise InputError(f"{text}: {NO_PLACE}")
         return LocalFolder(Path(text).expanduser().resolve())
 
     def __eq__(self, other: object) -> bool:
@@ -92,13 +94,10 @@ class Folder(ABC):
     def read(self, name: str, most: int = MOST_BYTES) -> bytes:
         """Return the content of a file.
 
-        Args:
-            name: of the file.
-            most: how many bytes the file may have.
-
         Raises:
             FileNotFoundError: no file has this name.
-            DamagedError: the file is larger, or it is a link, a pipe, a device or a directory.
+            DamagedError: it has more than `most` bytes, or is a link, a pipe, a device or a
+                directory.
             OSError: it cannot be read.
         """
 
@@ -377,12 +376,8 @@ class BucketFolder(Folder):
 def open_regular(name: str | Path, flags: int, directory: int | None = None) -> int:
     """Open a regular file; return its descriptor.
 
-    A symbolic link is not followed, a device is not opened, and a pipe is not waited for.
-
-    Args:
-        name: of the file.
-        flags: of `os.open`.
-        directory: descriptor of the directory that a relative name starts from.
+    A symbolic link is not followed, a device is not opened, and a pipe is not waited for. The flags
+    are those of `os.open`; a relative name starts from the directory with this descriptor.
 
     Raises:
         FileNotFoundError: no file has this name.
@@ -402,11 +397,7 @@ def open_regular(name: str | Path, flags: int, directory: int | None = None) -> 
 
 
 def kind_of(mode: int) -> str:
-    """Return the kind of a file in words.
-
-    Args:
-        mode: of `os.stat`.
-    """
+    """Return the kind of a file with this mode of `os.stat`, in words."""
     kinds = {
         stat.S_IFREG: "a file",
         stat.S_IFLNK: "a symbolic link",

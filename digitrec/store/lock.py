@@ -66,11 +66,11 @@ def locked(directory: Folder) -> Iterator[Lock]:
     me = LockOwner(
         host=socket.gethostname(),
         pid=os.getpid(),
-        since=f"{time.strftime('%Y-%m-%d %H:%M:%S')}",
+        since=time.strftime("%Y-%m-%d %H:%M:%S"),
         token=uuid.uuid4().hex,
     )
     path = directory.path
-    with _file_lock(directory, path, me) if path else _object_lock(directory, me) as lock:
+    with _file_lock(directory, path, me) if path else ObjectLock(directory, me) as lock:
         yield lock
 
 
@@ -175,6 +175,7 @@ class ObjectLock(Lock):
             raise self._lost
 
     def __enter__(self) -> "ObjectLock":
+        _wait_until_stale(self._directory)
         _write(self._directory, self._me, beat=0)
         time.sleep(SETTLING_SECONDS)
         holder = _read(self._directory)
@@ -201,13 +202,6 @@ class ObjectLock(Lock):
                     _write(self._directory, self._me, beat)
             except OSError as error:  # after a minute of attempts
                 self._lost = error
-
-
-@contextmanager
-def _object_lock(directory: Folder, me: LockOwner) -> Iterator[Lock]:
-    _wait_until_stale(directory)
-    with ObjectLock(directory, me) as lock:
-        yield lock
 
 
 def _wait_until_stale(directory: Folder) -> None:

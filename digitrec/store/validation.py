@@ -33,11 +33,7 @@ def write_labels(
 ) -> None:
     """Write the labels of the validation images, so that the verdict does not need the data.
 
-    Args:
-        directory: the study directory.
-        spec: of the study.
-        labels: (N',).
-        rows: row numbers in the data, (N',).
+    Both arrays are (N',); the rows are numbers of rows in the data.
     """
     about = {"question": spec.key}
     directory.write(NAME, pack("validation labels", about, {"labels": labels, "rows": rows}))

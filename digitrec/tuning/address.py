@@ -39,7 +39,7 @@ def check_address(address: str) -> None:
     try:
         connect(where)
     except (OSError, OverflowError) as error:
-        raise InputError(f"no Ray cluster answers at {where}: {error}") from error
+        raise no_cluster(where, error) from error
     check_token(where, token_to_show(found=address == "auto"))
 
 
@@ -65,6 +65,11 @@ def connect(address: str) -> None:
     """
     host, _, port = address.rpartition(":")
     socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+
+
+def no_cluster(address: str, reason: object) -> InputError:
+    """Return the error that no cluster is at an address."""
+    return InputError(f"no Ray cluster answers at {address}: {reason}")
 
 
 def answers(address: str) -> bool:
@@ -110,9 +115,7 @@ def check_token(address: str, metadata: Metadata) -> None:
             channel.unary_unary(CLUSTER_QUESTION)(b"", timeout=CONNECT_SECONDS, metadata=metadata)
         except grpc.RpcError as error:
             if error.code() == grpc.StatusCode.UNAVAILABLE:
-                raise InputError(
-                    f"no Ray cluster answers at {address}: another program listens there"
-                ) from error
+                raise no_cluster(address, "another program listens there") from error
             if error.code() == grpc.StatusCode.UNAUTHENTICATED:
                 wrong = "does not accept this token" if metadata else "asks for a token"
                 raise InputError(

@@ -5,13 +5,10 @@ from contextlib import suppress
 from functools import partial
 from typing import cast
 
-from rich.console import Console
-
 from digitrec.signals import Interrupted
 from digitrec.space.hyperparameters import Precision
 from digitrec.space.stacks import Task
 from digitrec.store.folder import Folder, describe_error
-from digitrec.store.timings import Timings
 from digitrec.tuning.progress import ProgressDisplay, make_progress
 from digitrec.tuning.runner import Assignment, Node
 from digitrec.tuning.trainable import Place, keep_failure, reports
@@ -23,14 +20,7 @@ ADDRESS = "127.0.0.1"
 class InProcess:
     """Trains stacks like a worker of Ray Tune, with the same progress, failures and files."""
 
-    def __init__(
-        self,
-        address: str | None = None,
-        console: Console | None = None,
-        timings: Timings | None = None,
-        *,
-        preload: bool = False,
-    ) -> None:
+    def __init__(self, *_: object, **__: object) -> None:
         """Take the arguments of `Session` and ignore them."""
 
     def __enter__(self) -> "InProcess":

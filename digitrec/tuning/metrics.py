@@ -8,7 +8,7 @@ publish at least every PUBLISH_INTERVAL seconds.
 Publishing takes 0.03 ms and starts no thread; without a metrics agent it has no effect.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
 
 from ray.util.metrics import Gauge
 
@@ -22,17 +22,6 @@ DESCRIPTIONS = {
     "images_per_second": "Images trained on, once for each configuration, over the last epochs",
     "failures": "Stacks of this run that ended with an error, those trained again included",
 }
-
-
-class Measurements(NamedTuple):
-    """The progress of a study in numbers; DESCRIPTIONS explains each. NaN: not known yet."""
-
-    configurations: float
-    configurations_done: float
-    epochs_done: float
-    best_val_accuracy: float
-    images_per_second: float
-    failures: float
 
 
 class Metrics:
@@ -49,7 +38,7 @@ class Metrics:
             for name, description in DESCRIPTIONS.items()
         }
 
-    def publish(self, measurements: Measurements) -> None:
-        """Set the metrics; Ray exports them within 10 seconds and leaves out NaN."""
-        for name, value in measurements._asdict().items():
+    def publish(self, measurements: Mapping[str, float]) -> None:
+        """Set the metrics by their names; Ray exports them within 10 seconds, without NaN."""
+        for name, value in measurements.items():
             self._gauges[name].set(value, self.tags)

@@ -16,11 +16,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from digitrec.results.text import duration
+from digitrec.results.text import duration, percent
 from digitrec.space.stacks import CPU_COST, Stack
 from digitrec.store.folder import describe_error
 from digitrec.store.spec import StudySpec
-from digitrec.tuning.metrics import PUBLISH_INTERVAL, Measurements, Metrics
+from digitrec.tuning.metrics import PUBLISH_INTERVAL, Metrics
 from digitrec.tuning.trainable import STORAGE_ERROR, describe_failure, stack_of
 
 CHECK_INTERVAL = 1.0  # seconds
@@ -62,14 +62,10 @@ class Progress:
         self.running.setdefault(stack.key, (stack, 0))
 
     def report(self, stack: Stack, metrics: dict[str, Any]) -> None:
-        """Note an epoch of a stack.
+        """Note an epoch of a stack; metrics: as from `trainable.epoch_metrics`.
 
         An epoch that is trained again because its worker was lost counts once. If a stack continues
         from a checkpoint, the epochs before it count as done.
-
-        Args:
-            stack: the trained stack.
-            metrics: as `trainable.epoch_metrics` returns them.
         """
         epoch = int(metrics["epoch"])
         self.running[stack.key] = (stack, epoch)
@@ -128,17 +124,17 @@ class Progress:
         elapsed, epochs_trained = self.paces[0]
         return (self.epochs_trained - epochs_trained) / (self.elapsed() - elapsed)
 
-    def measure(self) -> Measurements:
-        """Return the numbers to publish."""
+    def measure(self) -> dict[str, float]:
+        """Return the numbers to publish, which `metrics.DESCRIPTIONS` explains; NaN: not known."""
         best = self.best()
-        return Measurements(
-            configurations=self.configurations,
-            configurations_done=self.configurations_done,
-            epochs_done=self.epochs_done,
-            best_val_accuracy=best[0] if best else math.nan,
-            images_per_second=self.epochs_per_second() * self.images_per_epoch,
-            failures=self.failures,
-        )
+        return {
+            "configurations": self.configurations,
+            "configurations_done": self.configurations_done,
+            "epochs_done": self.epochs_done,
+            "best_val_accuracy": best[0] if best else math.nan,
+            "images_per_second": self.epochs_per_second() * self.images_per_epoch,
+            "failures": self.failures,
+        }
 
     def describe(self) -> str:
         """Return one line: configurations, epochs, time, best so far.
@@ -153,7 +149,7 @@ class Progress:
             f"{duration(self.elapsed())}{time_left}",
         ]
         if best := self.best():
-            parts.append(f"best {best[0]:.2%} ({best[1]})")
+            parts.append(f"best {percent(best[0])} ({best[1]})")
         return " | ".join(parts)
 
 

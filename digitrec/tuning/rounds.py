@@ -29,7 +29,7 @@ from digitrec.store.stacks import (
 )
 from digitrec.store.timings import Timings
 from digitrec.tuning.runner import Assignment, MakeRunner, Node, Runner
-from digitrec.tuning.session import Session, count_workers
+from digitrec.tuning.session import count_workers
 from digitrec.winner.inputs import Refit
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class StudyRunner:
         timings: Timings,
         lock: Lock,
         interruption: Interruption,
-        make_runner: MakeRunner = Session,
+        make_runner: MakeRunner,
     ) -> None:
         self.request = request
         self.shared = shared
@@ -218,38 +218,22 @@ def plan(
     missing: set[Trial],
     results: Sequence[StackResult],
 ) -> list[Task]:
-    """Return the stacks to train on the nodes, longest first.
+    """Return the stacks that train the missing trials on the nodes, longest first.
 
-    The whole grid is planned, then finished trials are dropped. So an interrupted study continues
-    with the same stacks and ends with the same numbers, bit for bit. A trial that was trained for
-    fewer epochs continues from there.
-
-    Args:
-        request: the resources and the stack size.
-        nodes: resources of each node.
-        spec: of the study.
-        trials: the whole grid.
-        missing: the trials of it to train.
-        results: the finished stacks of the study, of any number of epochs.
+    The whole grid of trials is planned, then finished trials are dropped. So an interrupted study
+    continues with the same stacks and ends with the same numbers, bit for bit. A trial that was
+    trained for fewer epochs continues from there.
 
     Raises:
         InputError: the nodes cannot train even one trial at a time.
     """
-    workers = count_workers(nodes, request.cpus_per_stack, request.gpus_per_stack)
-    size = request.stack_size or (MAX_STACK_SIZE if request.gpus_per_stack else None)
     whole = plan_stacks(
         trials,
-        workers=workers,
+        workers=count_workers(nodes, request.cpus_per_stack, request.gpus_per_stack),
         images=spec.data["train_rows"] * spec.epochs,
-        stack_size=size,
+        stack_size=request.stack_size or (MAX_STACK_SIZE if request.gpus_per_stack else None),
     )
-    lengths = sorted({len(result.epochs) for result in results})
-    earlier = {
-        trial: result.key
-        for epochs in lengths
-        if epochs < spec.epochs
-        for trial, result, _ in results_after(epochs, results)
-    }
+    earlier = _longest_before(spec.epochs, results)
     tasks = []
     for stack in whole:
         parts: dict[str | None, list[Trial]] = {}
@@ -258,6 +242,17 @@ def plan(
                 parts.setdefault(earlier.get(member), []).append(member)
         tasks += [Task(Stack(tuple(members)), key) for key, members in parts.items()]
     return tasks
+
+
+def _longest_before(epochs: int, results: Sequence[StackResult]) -> dict[Trial, str]:
+    """Return trial -> key of the stack that trained it for the most epochs, fewer than these."""
+    lengths = sorted({len(result.epochs) for result in results})
+    return {
+        trial: result.key
+        for length in lengths
+        if length < epochs
+        for trial, result, _ in results_after(length, results)
+    }
 
 
 def fresh_seeds(taken: Sequence[int], how_many: int) -> list[int]:

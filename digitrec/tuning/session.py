@@ -20,10 +20,10 @@ from rich.console import Console
 
 from digitrec.errors import InputError
 from digitrec.signals import sigint_put_off
-from digitrec.store.folder import Folder, brief
+from digitrec.store.folder import SHARE_IT, Folder, brief
 from digitrec.store.timings import Timings
 from digitrec.tuning import ray_internals
-from digitrec.tuning.address import answers, check_address
+from digitrec.tuning.address import answers, check_address, no_cluster
 from digitrec.tuning.nodes import alive_nodes, nodes_without
 from digitrec.tuning.runner import Assignment, Node
 from digitrec.tuning.token import secure_token
@@ -79,7 +79,7 @@ class Session:
             try:
                 with sigint_put_off():  # a half-started Ray or half-done import is hard to undo
                     self._start_and_import()
-            except BaseException:
+            except BaseException:  # a Ctrl-C too must end a Ray that has started
                 self.__exit__()
                 raise
         return self
@@ -102,7 +102,7 @@ class Session:
         count = len(alive_nodes())
         if count > 1 and (blind := nodes_without(directory)):
             remedy = (
-                "give --out a directory that all nodes share, or a URI such as s3://bucket/study"
+                SHARE_IT
                 if directory.path
                 else "give those nodes a role or credentials that may read and write it"
             )
@@ -154,9 +154,8 @@ class Session:
                     logging_level=logging.ERROR,
                 )
         except ConnectionError as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f"no Ray cluster answers at {self.address}: {reason}") from error
-        except Exception as error:  # Ray raises no narrower one
+            raise no_cluster(self.address, str(error).splitlines()[0]) from error
+        except Exception as error:  # `ray.init` raises plain ones
             reason = brief(error).rstrip(".") or type(error).__name__
             raise OSError(f"Ray did not start: {reason}") from error
         self.dashboard_url = f"http://{context.dashboard_url}" if context.dashboard_url else None

@@ -81,11 +81,15 @@ def secure_token(*, make: bool) -> str | None:
     path = token_file()
     if os.environ.get("RAY_AUTH_TOKEN_PATH"):
         if make and path.is_file() and open_to_others(path):
-            return f"others may read the token in {path}; `chmod 600 {path}` closes it to them"
+            return f"{_readable(path)}; `chmod 600 {path}` closes it to them"
         return None
     if make and not find_token():
         _write_token(path)
     return _close(path)
+
+
+def _readable(path: Path) -> str:
+    return f"others may read the token in {path}"
 
 
 def _write_token(path: Path) -> None:
@@ -115,7 +119,7 @@ def _close(path: Path) -> str | None:
         for place in opened:
             place.chmod(places[place])
     except OSError as error:
-        return f"others may read the token in {path}, and its permissions stay: {error.strerror}"
+        return f"{_readable(path)}, and its permissions stay: {error.strerror}"
     return (
         f"closed {' and '.join(map(str, opened))} to other users; if one of them may have read the "
         f"token, delete {path}, and a new one is written"

@@ -87,6 +87,7 @@ def test_a_job_prints_the_make_command_of_the_users_machine(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [[str(PROGRAM)], [sys.executable, "-m", "digitrec"]])
 def test_the_commands_of_a_verdict_run_where_they_are_printed(
     words: list[str], tmp_path: Path

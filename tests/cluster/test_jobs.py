@@ -165,7 +165,7 @@ def test_ctrl_c_leaves_the_job_and_says_how_to_stop_it(cluster: Cluster, tmp_pat
     following.send_signal(signal.SIGINT)
     _, said = following.communicate(timeout=30)
     assert following.returncode == 1
-    assert "The job goes on." in said
+    assert "The job continues." in said
     assert f"ray job stop --address {cluster.address} {name}" in said
     assert cluster.ask(f"/api/jobs/{name}")["status"] == "RUNNING"
     cluster.ask(f"/api/jobs/{name}/stop", "POST")

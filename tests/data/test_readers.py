@@ -71,6 +71,7 @@ def check(source: str, table: Table, expected: pd.DataFrame | None) -> None:
     assert re.fullmatch(rf"{place}.* is not a whole number from 0 to (9|255)", str(caught.value))
 
 
+@pytest.mark.slow
 @PROPERTY
 @given(
     table=tables(BAD, SPELLINGS),
@@ -92,6 +93,7 @@ def test_any_csv_is_read_as_by_pandas_or_refused_by_row_and_column(
     check(str(path), table, expected)
 
 
+@pytest.mark.slow
 @PROPERTY
 @given(table=tables(["256", "-1", "12.5", "nan", "inf", "none"], ["{}"]), data=st.data())
 def test_any_parquet_is_read_as_by_pandas_or_refused_by_row_and_column(
@@ -187,6 +189,7 @@ def test_any_images_are_scaled_as_by_scikit_learn(data: st.DataObject) -> None:
     np.testing.assert_allclose(fit_scaler(train).scale(images), expected, rtol=1e-6, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("start", "part"),
     [

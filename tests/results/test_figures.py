@@ -190,6 +190,7 @@ def test_the_best_of_all_trials_is_the_best(trials: pd.DataFrame) -> None:
     assert np.asarray(line.get_xdata()).tolist() == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_fresh_seeds_are_no_draws_of_the_best_of_n(tmp_path: Path) -> None:
     def says(**kind: Any) -> str:
         sections = draw_sections(make_record(tmp_path, **kind))
@@ -364,6 +365,7 @@ def names(kind: dict[str, Any], directory: Path) -> list[str]:
     return [chart.name for chart in charts]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_study_has_figures_or_says_why_not(kind: str, tmp_path: Path) -> None:
     assert names(KINDS[kind], tmp_path)[:3] == ["comparison", "heatmap", "updates"]
@@ -373,6 +375,7 @@ def test_a_study_with_everything_has_every_figure(tmp_path: Path) -> None:
     assert len(names({}, tmp_path)) == 12
 
 
+@pytest.mark.slow
 def test_only_what_needs_labels_is_missing_without_them(tmp_path: Path) -> None:
     without = names(KINDS["no labels"], tmp_path)
     assert [name for name in names({}, tmp_path) if name not in without] == WITHOUT_VALIDATION
@@ -441,6 +444,7 @@ def repeat(frame: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(trial=names.where(rows["place"] > 0, rows["trial"])).drop(columns="place")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["whole", "some diverged", "unfinished", "nothing trained"])
 def test_a_study_of_any_hyperparameters_has_every_figure(
     kind: str, tmp_path: Path, extend: Extend
@@ -479,7 +483,7 @@ def test_colour_and_dashes_are_the_first_two_hyperparameters_that_vary(
     )
     (legend,) = draw_comparison(frame).legends
     texts = [text.get_text() for text in legend.get_texts()]
-    assert [text for text in texts if text != " "] == ["0", "0.5", "64", "128-64"]
+    assert texts == ["share of dropped\nunits", "0", "0.5", "kinds of units", "64", "128-64"]
 
 
 def test_a_lone_hyperparameter_that_varies_is_shown_by_colour(
@@ -512,6 +516,7 @@ def test_the_winners_cell_shows_the_winner(tmp_path: Path, extend: Extend) -> No
     assert frame.loc[frame["winner"], "drop_share"].tolist() == [0.5]
 
 
+@pytest.mark.slow
 def test_the_heat_maps_that_are_left_out_are_counted(tmp_path: Path, extend: Extend) -> None:
     record = extend(make_record(tmp_path), (0.0, 0.5), ("64", "128-64"), (0.0, 0.1))
     assert len(pairs(record.tables.trials)) == 10

@@ -283,6 +283,7 @@ def test_the_report_says_what_the_winner_scores_on_test_data(tmp_path: Path) -> 
     assert "It was then trained again on all 500 rows." in words_of(record)[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("best", "said"), [({"refit": {"rows": 500}}, 1), ({}, 0), ({"trial": "x", "refit": 3}, 0)]
 )
@@ -318,6 +319,7 @@ def test_failed_trials_of_one_error_are_told_once(tmp_path: Path) -> None:
         assert text.count("2 failed: RuntimeError: no room") == 1
 
 
+@pytest.mark.slow
 def test_the_same_record_gives_the_same_report(tmp_path: Path) -> None:
     record = make_record(tmp_path)
     write_report(record, [WINNER], draw_sections(record))
@@ -339,6 +341,7 @@ def two_thousand(tmp_path_factory: pytest.TempPathFactory) -> StudyRecord:
     return record
 
 
+@pytest.mark.slow
 def test_two_thousand_trials_fit_in_a_page(two_thousand: StudyRecord) -> None:
     content = two_thousand.directory.read("report.html")
     assert len(Page(content.decode()).all("tr")) == 2001
@@ -606,6 +609,7 @@ def test_the_page_and_the_files_show_figures_that_are_drawn_once(
     draw.assert_called_once()
 
 
+@pytest.mark.slow
 def test_a_later_report_shows_the_timings_of_the_study(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -110,6 +110,7 @@ def false_claims(
     return clear / STUDIES, wrong / STUDIES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("configurations", [2, 5, 25])
 def test_equal_configurations_rarely_have_a_clear_winner_or_a_clear_loser(
     configurations: int,
@@ -119,6 +120,7 @@ def test_equal_configurations_rarely_have_a_clear_winner_or_a_clear_loser(
     assert wrong > ERROR_RATE / 5  # the error rate is not kept by never claiming anything
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 @pytest.mark.parametrize("configurations", [2, 5])
 def test_seeds_that_scatter_rarely_make_a_clear_winner(configurations: int, seeds: int) -> None:
@@ -126,12 +128,14 @@ def test_seeds_that_scatter_rarely_make_a_clear_winner(configurations: int, seed
     assert clear <= wrong <= ERROR_RATE + CHANCE
 
 
+@pytest.mark.slow
 def test_scattering_seeds_make_false_winners_unless_there_are_several() -> None:
     # Why the verdict on one seed says that it holds for that seed.
     assert false_claims(2, seeds=1, scatter=0.8)[0] > 2 * ERROR_RATE
     assert false_claims(2, seeds=4, scatter=0.4)[0] <= ERROR_RATE + CHANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("handicap", [0.5, 1.0, 4.0])
 def test_two_equal_leaders_are_rarely_told_apart_however_many_others_are_worse(
     handicap: float,

@@ -33,7 +33,7 @@ from digitrec.store.folder import Folder
 from digitrec.store.record import StudyRecord
 from digitrec.store.spec import StudySpec
 from digitrec.store.stacks import Run, StackResult
-from digitrec.store.tables import EPOCH_COLUMNS, RUN_COLUMNS, TRIAL_COLUMNS, Tables
+from digitrec.store.tables import EPOCH_COLUMNS, RUN_COLUMNS, TRIAL_COLUMNS, Tables, make_tables
 from tests.studies import DEFAULTS
 
 IMAGES, TRAIN_ROWS = 2_000, 8_000
@@ -707,17 +707,17 @@ TWO_SIZES = {(lr, size, 0): flat(0.951 - size / 1e5) for lr in (0.1, 0.2) for si
 def timed(record: StudyRecord, stacks: Stacks) -> StudyRecord:
     """The record with what its stacks took; runs that begin far apart have other workers."""
     results = []
-    for points, started, seconds in stacks:
+    for points, started, took in stacks:
         members = tuple(
             Trial(Configuration(lr=lr, batch_size=size), seed) for lr, size, seed in points
         )
         epochs = record.spec.epochs
-        history = [EpochRecord(e, e, 0.1, 0.9, 0.1, 0.9, seconds / epochs) for e in (1, 2, 3)]
+        history = [EpochRecord(e, e, 0.1, 0.9, 0.1, 0.9, took / epochs) for e in (1, 2, 3)]
         run = Run(
             node="node",
             pid=int(started // 1000),
             started=started,
-            ended=started + seconds * len(points),
+            ended=started + took * len(points),
         )
         predictions = np.zeros((len(points), IMAGES), np.uint8)
         epoch_rows = [[one] * len(points) for one in history]
@@ -725,7 +725,15 @@ def timed(record: StudyRecord, stacks: Stacks) -> StudyRecord:
         results.append(
             StackResult(stack=stack, epochs=epoch_rows, predictions=predictions, run=run)
         )
-    return replace(record, results=results)
+    made = make_tables(
+        [member for result in results for member in result.stack.members],
+        record.spec.epochs,
+        results,
+        {},
+    )
+    seconds = record.tables.trials["trial"].map(made.trials.set_index("trial")["seconds"])
+    trials = record.tables.trials.assign(seconds=seconds)
+    return replace(record, tables=replace(record.tables, trials=trials, runs=made.runs))
 
 
 def alone(seconds: Mapping[Point, float]) -> Stacks:

@@ -97,6 +97,7 @@ def with_two_more(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_a_new_hyperparameter_needs_no_more_than_its_declaration(
     with_two_more: Path, tmp_path: Path
 ) -> None:

@@ -200,27 +200,14 @@ class Evidence:
 
     @cached_property
     def seconds(self) -> pd.DataFrame:
-        """A row per trial that has a result: where and when it was trained, and how long it took.
+        """A row per completed trial: where and when it was trained, and how long it took.
 
-        Columns: the hyperparameters, seed, stack, trials (of the stack), node, pid, started, ended,
-        seconds, run.
+        The columns are those of the tables of runs and trials, trials (of its stack) and run.
         """
-        rows = [
-            {
-                **member.values(),
-                "stack": place,
-                "trials": len(result.stack.members),
-                **{name: getattr(result.run, name) for name in ("node", "pid", "started", "ended")},
-                "seconds": sum(records[k].seconds for records in result.epochs),
-            }
-            for place, result in enumerate(self.record.results)
-            if len(result.epochs) == self.spec.epochs
-            for k, member in enumerate(result.stack.members)
-            if not result.epochs[-1][k].diverged
-        ]
-        frame = pd.DataFrame(rows)
-        if frame.empty:
-            return frame
+        runs = self.record.runs
+        runs = runs.assign(trials=runs.groupby(["stack", "started"])["trial"].transform("size"))
+        completed = self.trials[self.trials["status"] == "completed"]
+        frame = runs.merge(completed, on="trial")
         frame = frame.sort_values("started", kind="stable", ignore_index=True)
         return frame.assign(run=number_runs(frame))
 
@@ -230,13 +217,13 @@ class Evidence:
         The stacks of a pair belong to one run, train as many trials, and have in common a seed and
         the values of all other hyperparameters.
         """
-        if ours == theirs or self.seconds.empty:
+        if ours == theirs:
             return []
         batch = with_role("batch").name
         one, other = (
             self.seconds[self.seconds[batch] == size].drop(columns=batch) for size in (ours, theirs)
         )
-        same = ["run", "trials", "seed", *(name for name in HYPERPARAMETERS if name in one)]
+        same = ["run", "trials", "seed", *(name for name in HYPERPARAMETERS if name != batch)]
         pairs = one.merge(other, on=same, suffixes=("", "_other"))
         pairs = pairs[pairs["seconds_other"] > 0].drop_duplicates(["stack", "stack_other"])
         return (pairs["seconds"] / pairs["seconds_other"]).tolist()

@@ -17,5 +17,5 @@ class Finding:
     """Plain text: what was found and what follows from it."""
     evidence: str
     """The numbers behind it, in one line."""
-    command: str | None
+    command: str | None = None
     """The complete command to run next; None: there is none."""

@@ -31,10 +31,5 @@ def write_value(name: str, value: Any) -> str:
 
 
 def spell_all(values: Mapping[Any, Any], names: Sequence[str]) -> str:
-    """Return a configuration by these hyperparameters.
-
-    Args:
-        values: hyperparameter -> value; further entries are ignored.
-        names: of the hyperparameters.
-    """
+    """Return a configuration by these hyperparameters."""
     return ", ".join(spell(name, values[name]) for name in names)

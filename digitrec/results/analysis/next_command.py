@@ -12,11 +12,8 @@ from digitrec.store.record import StudyRecord
 def tune_command(record: StudyRecord, changes: dict[str, Any] | None = None) -> str:
     """Return the `digitrec tune` command of a study with some of its values changed.
 
-    It is understood from any directory: its paths are absolute.
-
-    Args:
-        record: of the study.
-        changes: hyperparameters and seed (lists), epochs, confirm, confirm_seeds.
+    It is understood from any directory: its paths are absolute. The changes are to hyperparameters
+    and seed (lists), epochs, confirm or confirm_seeds.
     """
     spec = record.spec
     seeds = {int(point["seed"]) for point in spec.confirmed}

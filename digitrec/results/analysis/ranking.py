@@ -38,10 +38,6 @@ def rank_confirmed(trials: pd.DataFrame, confirmed: Collection[str]) -> pd.DataF
 
     They are compared by their fresh seeds alone: the seeds that made them leaders are those that
     did well.
-
-    Args:
-        trials: see `rank_configurations`.
-        confirmed: trials that train the leaders again with fresh seeds.
     """
     fresh = trials["trial"].isin(list(confirmed))
     by_grid, leaders = rank_configurations(trials[~fresh]), rank_configurations(trials[fresh])
@@ -58,10 +54,6 @@ def rank_configurations(trials: pd.DataFrame) -> pd.DataFrame:
 
     Configurations with a diverged seed, and single-seed ones among several-seed ones, come last
     and are not compared, because their means are biased upwards by luck.
-
-    Args:
-        trials: columns trial, seed, status, val_accuracy, val_loss, seconds and the
-            hyperparameters.
 
     Returns:
         The hyperparameters and trials (tuple of the names of the completed ones), seeds (how many

@@ -23,6 +23,7 @@ Floats = NDArray[np.float64]
 
 ERROR_RATE = 0.05  # the accepted chance of a false claim; intervals cover 1 minus it
 RESAMPLES = 500  # of the bootstrap
+DRAWS_IN_BAND = 0.9  # share of the draws of fewer trials, see `summarise_best_of_n`
 LEAST_STUDIES, MOST_STUDIES = 2_000, 10_000  # that are simulated to correct p-values
 CONFIGURATIONS_SIMULATED = 1_000_000  # in all these studies, within the two bounds above
 STUDIES_AT_A_TIME = 500
@@ -77,13 +78,7 @@ def score_images(
     predictions: Mapping[str, NDArray[np.uint8]],
     labels: NDArray[np.uint8],
 ) -> Correctness:
-    """Return how often the configurations recognise each image.
-
-    Args:
-        configurations: the trials of each.
-        predictions: trial -> predicted labels, (N',).
-        labels: the true ones, (N',).
-    """
+    """Return how often the trials of each configuration recognise each image."""
     means = np.empty((len(configurations), len(labels)), np.float32)
     spread = np.full(len(configurations), np.nan)
     for place, trials in enumerate(configurations):
@@ -201,14 +196,12 @@ def image_variances(means: NDArray[np.float32]) -> Floats:
 
 
 def mcnemar(won: ArrayLike, lost: ArrayLike) -> Floats:
-    """Return the two-sided p-values of McNemar's exact test.
+    """Return the two-sided p-values of McNemar's exact test for pairs of trials.
+
+    So many images were recognised by the first of a pair only (won), or by the second only (lost).
 
     The exact form is used, not the mid-p form, because only the exact form guarantees its error
     rate; it loses little power once a few dozen images distinguish two trials.
-
-    Args:
-        won: number of images that only the first trial of each pair recognises.
-        lost: number of images that only the second recognises.
 
     Source: M. W. Fagerland, S. Lydersen, P. Laake, "The McNemar test for binary matched-pairs
     data: mid-p and asymptotic are better than exact conditional", BMC Medical Research Methodology
@@ -328,9 +321,7 @@ def seed_variance(correctness: Correctness) -> Floats:
     return np.fmax(correctness.spread, flip_variance(correctness))
 
 
-def estimate_optimism(
-    means: NDArray[np.float32], resamples: int = RESAMPLES, seed: int = 0
-) -> float:
+def estimate_optimism(means: NDArray[np.float32], resamples: int = RESAMPLES) -> float:
     """Return how much too high the winner's accuracy is because its images served to choose it.
 
     The choice is repeated on images drawn with replacement, and the configuration chosen there is
@@ -342,13 +333,12 @@ def estimate_optimism(
     Args:
         means: shape (n, N'), the winner first; see `Correctness`.
         resamples: how often the choice is repeated.
-        seed: of the resampling.
 
     Source: I. Tsamardinos, E. Greasidou, G. Borboudakis, "Bootstrapping the out-of-sample
     predictions for efficient and accurate cross-validation", Machine Learning 107 (2018).
     """
     images = means.shape[1]
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     drawn = random.multinomial(images, np.full(images, 1 / images), size=resamples)
     chosen = (drawn.astype(np.float32) @ means.T).argmax(axis=1)
     left_out = drawn == 0
@@ -359,7 +349,7 @@ def estimate_optimism(
     return float(((gains * left_out).sum(axis=1)[counts > 0] / counts[counts > 0]).mean())
 
 
-def summarise_best_of_n(trials: pd.DataFrame, confidence: float = 0.9) -> pd.DataFrame:
+def summarise_best_of_n(trials: pd.DataFrame) -> pd.DataFrame:
     """Return how good the best of fewer trials would have been, for every number of trials.
 
     The values are exact, over all ways to draw that many of these trials without replacement.
@@ -369,11 +359,10 @@ def summarise_best_of_n(trials: pd.DataFrame, confidence: float = 0.9) -> pd.Dat
     Args:
         trials: columns status and val_accuracy; trials that neither completed nor diverged are
             left out.
-        confidence: the share of the draws between low and high.
 
     Returns:
         Columns n (trials drawn, from 1), expected (mean of the best validation accuracy), low and
-        high (of the best). Without a completed trial, no rows.
+        high (90% of the best lie between them). Without a completed trial, no rows.
 
     Source: J. Dodge et al., "Show your work: improved reporting of experimental results", EMNLP
     2019; without replacement as in R. Tang et al., "Showing your work doesn't always
@@ -390,7 +379,7 @@ def summarise_best_of_n(trials: pd.DataFrame, confidence: float = 0.9) -> pd.Dat
     )
     some = 1 - at_most[:, :1]
     cumulative = (at_most[:, 1:] - at_most[:, :1]) / some
-    tails = (1 - confidence) / 2
+    tails = (1 - DRAWS_IN_BAND) / 2
     low, high = (
         values[np.minimum((cumulative < share).sum(axis=1), len(values) - 1)]
         if len(values)

@@ -24,24 +24,14 @@ def make_best_of_n(inputs: FigureInputs) -> Chart | Omission:
     confirmed = inputs.trials["trial"].isin(inputs.record.spec.confirmed_trials)
     frame = summarise_best_of_n(inputs.trials[~confirmed])  # those of leaders are no random draws
     if len(frame) < 2:
-        return Omission(title=TITLE, reason="it takes two trials that completed")
+        return Omission(TITLE, "it takes two trials that completed")
     return Chart(
-        name="best-of-n",
-        title=TITLE,
-        caption=CAPTION,
-        says=describe_best_of_n(frame),
-        figure=draw_best_of_n(frame),
-        marks=len(frame),
+        "best-of-n", TITLE, CAPTION, describe_best_of_n(frame), draw_best_of_n(frame), len(frame)
     )
 
 
 def draw_best_of_n(frame: pd.DataFrame) -> Figure:
-    """Draw the expected best validation accuracy against the number of trials, with its band.
-
-    Args:
-        frame: columns n, expected, low, high, as from `summarise_best_of_n`; at least one
-            row.
-    """
+    """Draw the expected best validation accuracy against the number of trials, with its band."""
     figure = new_figure(5.3, 3.6)
     axes = prepare(figure.add_axes((0.18, 0.15, 0.79, 0.82)))
     n, most = frame["n"], int(frame["n"].max())
@@ -64,11 +54,7 @@ def draw_best_of_n(frame: pd.DataFrame) -> Figure:
 
 
 def describe_best_of_n(frame: pd.DataFrame) -> str:
-    """Return the expected best of one trial, of a fifth, of half and of all, and a fifth's band.
-
-    Args:
-        frame: as for `draw_best_of_n`.
-    """
+    """Return the expected best of one trial, of a fifth, of half and of all, and a fifth's band."""
     most = int(frame["n"].max())
     fifth = max(1, most // 5)
     wanted = sorted({1, fifth, max(1, most // 2), most} & set(frame["n"]))

@@ -33,8 +33,8 @@ BINS = 10
 def make_calibration(inputs: FigureInputs) -> Chart | Omission:
     """Return the reliability diagram of the winner of a study."""
     labels, validation = inputs.record.labels, inputs.validation
-    if labels is None or validation is None or not len(labels):
-        return Omission(title=TITLE, reason=inputs.why_no_predictions)
+    if labels is None or validation is None:
+        return Omission(TITLE, inputs.why_no_predictions)
     frame = summarise_calibration(labels, validation.probabilities)
     return Chart(
         name="calibration",
@@ -78,21 +78,13 @@ def summarise_calibration(
 
 
 def expected_calibration_error(frame: pd.DataFrame) -> float:
-    """Return the mean distance of accuracy and confidence, weighted by the bins' images.
-
-    Args:
-        frame: as from `summarise_calibration`, with at least one image.
-    """
+    """Return the mean distance of accuracy and confidence, weighted by the bins' images."""
     distance = (frame["accuracy"] - frame["confidence"]).abs().fillna(0.0)
     return float((distance * frame["images"]).sum() / frame["images"].sum())
 
 
 def draw_calibration(frame: pd.DataFrame) -> Figure:
-    """Draw accuracy against confidence, and how many images each bin has.
-
-    Args:
-        frame: as from `summarise_calibration`.
-    """
+    """Draw accuracy against confidence, and how many images each bin has."""
     figure = new_figure(5.3, 5.0)
     axes = prepare(figure.add_axes((0.15, 0.36, 0.8, 0.62)))
     below = prepare(figure.add_axes((0.15, 0.11, 0.8, 0.2), sharex=axes))
@@ -123,11 +115,7 @@ def draw_calibration(frame: pd.DataFrame) -> Figure:
 
 
 def describe_calibration(frame: pd.DataFrame) -> str:
-    """Return the expected calibration error, and which way the winner errs.
-
-    Args:
-        frame: as from `summarise_calibration`, with at least one image.
-    """
+    """Return the expected calibration error, and which way the winner errs."""
     images = frame["images"].sum()
     confidence = float((frame["confidence"].fillna(0) * frame["images"]).sum() / images)
     accuracy = float((frame["accuracy"].fillna(0) * frame["images"]).sum() / images)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from digitrec.results.figures.configurations import searched
 from digitrec.results.figures.curves import summarise_curves
 from digitrec.results.figures.style import Picture, render
+from digitrec.results.text import NO_WINNER
 from digitrec.store.record import StudyRecord
 from digitrec.store.validation import WinnerValidation
 
@@ -38,9 +39,10 @@ class FigureInputs:
         return summarise_curves(self.trials, self.epochs, self.winner)
 
     @property
-    def predictions(self) -> NDArray[np.uint8] | None:
-        """The digits that the winner predicts, (N',); None where they are not kept."""
-        return self.record.predictions.get(self.winner or "")
+    def answers(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
+        """The labels and the digits that the winner predicts, (N',); None where not kept."""
+        labels, predictions = self.record.labels, self.record.predictions.get(self.winner or "")
+        return None if labels is None or predictions is None else (labels, predictions)
 
     @property
     def validation(self) -> WinnerValidation | None:
@@ -59,14 +61,14 @@ class FigureInputs:
     def why_no_predictions(self) -> str:
         """Why the winner's predictions are unknown."""
         if self.winner is None:
-            return "no trial has completed, so there is no winner"
+            return NO_WINNER
         return (
             "the study directory holds no predictions of the winner; `digitrec tune` writes them "
             "when it ends"
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Chart:
     """A figure of the report."""
 
@@ -89,7 +91,7 @@ class Chart:
         return render(self.figure, self.marks)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Omission:
     """A figure that is not drawn."""
 

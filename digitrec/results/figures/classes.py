@@ -19,26 +19,16 @@ CAPTION = "With Wilson's 95% interval; the dashed line is the accuracy over all 
 
 def make_classes(inputs: FigureInputs) -> Chart | Omission:
     """Return the figure of the winner's accuracy per digit."""
-    labels, predictions = inputs.record.labels, inputs.predictions
-    if labels is None or predictions is None:
-        return Omission(title=TITLE, reason=inputs.why_no_predictions)
-    frame = summarise_classes(labels, predictions)
+    if inputs.answers is None:
+        return Omission(TITLE, inputs.why_no_predictions)
+    frame = summarise_classes(*inputs.answers)
     return Chart(
-        name="classes",
-        title=TITLE,
-        caption=CAPTION,
-        says=describe_classes(frame),
-        figure=draw_classes(frame),
-        marks=len(frame),
+        "classes", TITLE, CAPTION, describe_classes(frame), draw_classes(frame), len(frame)
     )
 
 
 def summarise_classes(labels: NDArray[np.uint8], predictions: NDArray[np.uint8]) -> pd.DataFrame:
     """Return a row per digit with the accuracy and its 95% confidence interval.
-
-    Args:
-        labels: (N',).
-        predictions: (N',).
 
     Returns:
         Columns digit, images, correct, accuracy, low, high; the last three are NaN for a digit that
@@ -66,11 +56,7 @@ def summarise_classes(labels: NDArray[np.uint8], predictions: NDArray[np.uint8])
 
 
 def draw_classes(frame: pd.DataFrame) -> Figure:
-    """Draw a point and its interval per digit, and the accuracy over all of them.
-
-    Args:
-        frame: as from `summarise_classes`.
-    """
+    """Draw a point and its interval per digit, and the accuracy over all of them."""
     figure = new_figure(5.3, 4.2)
     axes = prepare(figure.add_axes((0.16, 0.13, 0.81, 0.84)))
     found = frame.dropna(subset="accuracy")
@@ -85,9 +71,8 @@ def draw_classes(frame: pd.DataFrame) -> Figure:
         markersize=6,
         label="digits",
     )
-    if len(found):
-        overall = found["correct"].sum() / found["images"].sum()
-        axes.axvline(overall, color=LINE_GREY, linestyle=(0, (5, 2)), linewidth=1.2, label="all")
+    overall = found["correct"].sum() / found["images"].sum()
+    axes.axvline(overall, color=LINE_GREY, linestyle=(0, (5, 2)), linewidth=1.2, label="all")
     names = [f"{row.digit} ({row.images:,})" for row in frame.itertuples()]
     axes.yaxis.set_ticks(frame["digit"], names)
     axes.set_ylim(CLASSES - 0.5, -0.5)
@@ -99,14 +84,8 @@ def draw_classes(frame: pd.DataFrame) -> Figure:
 
 
 def describe_classes(frame: pd.DataFrame) -> str:
-    """Return the digits recognised best and worst.
-
-    Args:
-        frame: as from `summarise_classes`.
-    """
+    """Return the digits recognised best and worst."""
     found = frame.dropna(subset="accuracy").sort_values("accuracy", kind="stable")
-    if found.empty:
-        return "There are no images."
     said = [
         f"{name}: {row['digit']:.0f}, {percent(row['accuracy'])} of {row['images']:,.0f} images "
         f"({percent(row['low'])} to {percent(row['high'])})"

@@ -45,11 +45,7 @@ def make_comparison(inputs: FigureInputs) -> Chart:
 
 
 def draw_comparison(frame: pd.DataFrame) -> Figure:
-    """Draw loss and accuracy of both splits against epochs, a line per configuration.
-
-    Args:
-        frame: as from `summarise_curves`.
-    """
+    """Draw loss and accuracy of both splits against epochs, a line per configuration."""
     figure = new_figure(10, 7.4)
     panels = figure.subplots(2, 2, sharex=True, sharey="row")
     figure.subplots_adjust(0.085, 0.07, 0.775, 0.865, wspace=0.05, hspace=0.15)
@@ -78,13 +74,7 @@ def _label_epochs(panels: list[Axes], frame: pd.DataFrame, encoding: Encoding) -
 
 
 def describe_comparison(trials: pd.DataFrame, epochs: pd.DataFrame, winner: str | None) -> str:
-    """Return the course of the winner, and how the trials ended.
-
-    Args:
-        trials: columns trial, the hyperparameters and status.
-        epochs: columns trial, epoch, val_accuracy and val_loss.
-        winner: the name of a trial; None: there is no winner.
-    """
+    """Return the course of the winner, and how the trials ended."""
     configurations = len(trials[list(HYPERPARAMETERS)].drop_duplicates())
     said = [f"Curves of {count(configurations, 'configuration')}."]
     own = epochs[epochs["trial"] == winner].sort_values("epoch")

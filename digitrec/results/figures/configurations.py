@@ -24,21 +24,10 @@ def encoded(frame: pd.DataFrame) -> tuple[str, str]:
 
 
 def is_winner(frame: pd.DataFrame, trials: pd.DataFrame, winner: str | None) -> "pd.Series[bool]":
-    """Return which rows of a table have the winner's configuration.
-
-    Args:
-        frame: the hyperparameters.
-        trials: trial and the hyperparameters.
-        winner: the name of a trial; None: there is no winner.
-
-    Raises:
-        ValueError: no trial has the winner's name.
-    """
+    """Return which rows of a table have the winner's configuration."""
     if winner is None:
         return pd.Series(False, frame.index)
     rows = trials.loc[trials["trial"] == winner, list(HYPERPARAMETERS)]
-    if rows.empty:
-        raise ValueError(f"winner {winner!r} is none of the {len(trials)} trials in the table")
     return (frame[list(HYPERPARAMETERS)] == rows.iloc[0]).all(axis=1)
 
 
@@ -59,24 +48,16 @@ def label_value(name: str, value: Any) -> str:
 
 
 def describe_values(values: Mapping[Any, Any], names: Sequence[str]) -> str:
-    """Return hyperparameters with their values: `learning rate 0.1 and batch size 32`.
-
-    Args:
-        values: hyperparameter -> value; further entries are ignored.
-        names: of the hyperparameters.
-    """
-    labels = [f"{HYPERPARAMETERS[name].label} {label_value(name, values[name])}" for name in names]
-    return join_words(labels)
+    """Return hyperparameters with their values: `learning rate 0.1 and batch size 32`."""
+    return join_words(_labels(values, names))
 
 
 def describe_winner(frame: pd.DataFrame, names: Sequence[str]) -> str:
-    """Return the winner's values as a subtitle: `winner: learning rate 0.1, batch size 32`.
-
-    Args:
-        frame: columns the hyperparameters and winner (bool).
-        names: of the hyperparameters.
-    """
+    """Return the winner's values as a subtitle: `winner: learning rate 0.1, batch size 32`."""
     for row in frame[frame["winner"]].head(1).to_dict("records"):
-        values = [f"{HYPERPARAMETERS[name].label} {label_value(name, row[name])}" for name in names]
-        return f"winner: {', '.join(values)}"
+        return f"winner: {', '.join(_labels(row, names))}"
     return "no winner"
+
+
+def _labels(values: Mapping[Any, Any], names: Sequence[str]) -> list[str]:
+    return [f"{HYPERPARAMETERS[name].label} {label_value(name, values[name])}" for name in names]

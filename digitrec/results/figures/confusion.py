@@ -1,12 +1,13 @@
 """Which digits a trial takes for which."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import seaborn
-from matplotlib.collections import PatchCollection
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, LinearSegmentedColormap, ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from digitrec.results.figures.chart import Chart, FigureInputs, Omission
@@ -28,27 +29,16 @@ MISTAKE_COLOURS = LinearSegmentedColormap.from_list("mistakes", ["#f7f0fc", ACCE
 
 def make_confusion(inputs: FigureInputs) -> Chart | Omission:
     """Return the confusion matrix of the winner of a study."""
-    labels, predictions = inputs.record.labels, inputs.predictions
-    if labels is None or predictions is None:
-        return Omission(title=TITLE, reason=inputs.why_no_predictions)
-    frame = summarise_confusion(labels, predictions)
+    if inputs.answers is None:
+        return Omission(TITLE, inputs.why_no_predictions)
+    frame = summarise_confusion(*inputs.answers)
     return Chart(
-        name="confusion",
-        title=TITLE,
-        caption=CAPTION,
-        says=describe_confusion(frame),
-        figure=draw_confusion(frame),
-        marks=len(frame),
+        "confusion", TITLE, CAPTION, describe_confusion(frame), draw_confusion(frame), len(frame)
     )
 
 
 def summarise_confusion(labels: NDArray[np.uint8], predictions: NDArray[np.uint8]) -> pd.DataFrame:
-    """Return a row per pair of digits: columns label, prediction, images (how many).
-
-    Args:
-        labels: (N',).
-        predictions: (N',).
-    """
+    """Return a row per pair of digits: columns label, prediction, images (how many)."""
     pairs = labels.astype(int) * CLASSES + predictions
     images = np.bincount(pairs, minlength=CLASSES * CLASSES)
     label, prediction = np.divmod(np.arange(CLASSES * CLASSES), CLASSES)
@@ -56,43 +46,16 @@ def summarise_confusion(labels: NDArray[np.uint8], predictions: NDArray[np.uint8
 
 
 def draw_confusion(frame: pd.DataFrame) -> Figure:
-    """Draw labels down, predictions across; only mistakes are coloured.
-
-    Args:
-        frame: as from `summarise_confusion`.
-    """
+    """Draw labels down, predictions across; only mistakes are coloured."""
     figure = new_figure(5.3, 5.0)
     axes = figure.add_axes((0.1, 0.02, 0.88, 0.87))
     table = frame.pivot(index="label", columns="prediction", values="images")
     right = np.eye(CLASSES, dtype=bool)
-    mistakes = table.mask(right)
-    seaborn.heatmap(
-        mistakes.fillna(0),
-        mask=right,
-        vmin=0,
-        vmax=max(float(np.nanmax(mistakes)), 1.0),
-        cmap=MISTAKE_COLOURS,
-        annot=mistakes.map(lambda images: f"{images:g}" if images > 0 else "").astype(str),
-        fmt="",
-        annot_kws={"fontsize": TICK_SIZE},
-        linewidths=1,
-        cbar=False,
-        xticklabels=False,  # seaborn would lay out the whole figure for each
-        yticklabels=False,
-        ax=axes,
-    )
-    squares = [Rectangle((digit, digit), 1, 1) for digit in range(CLASSES)]
-    axes.add_collection(PatchCollection(squares, facecolor=EMPTY_GREY, edgecolor="white"))
-    for digit in range(CLASSES):
-        axes.text(
-            digit + 0.5,
-            digit + 0.5,
-            f"{table.to_numpy()[digit, digit]:,}",
-            ha="center",
-            va="center",
-            fontsize=TICK_SIZE - 1.5,
-            color=TEXT_GREY,
-        )
+    mistakes = table.mask(right, 0)
+    texts = mistakes.map(lambda images: f"{images:g}" if images else "")
+    _draw_cells(axes, mistakes, right, MISTAKE_COLOURS, texts, fontsize=TICK_SIZE)
+    look = {"fontsize": TICK_SIZE - 1.5, "color": TEXT_GREY}
+    _draw_cells(axes, table, ~right, ListedColormap([EMPTY_GREY]), table.map("{:,}".format), **look)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(np.arange(CLASSES) + 0.5, list(map(str, range(CLASSES))))
     axes.xaxis.set_label_position("top")
@@ -103,12 +66,33 @@ def draw_confusion(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def describe_confusion(frame: pd.DataFrame) -> str:
-    """Return how many images are misread, and the most frequent mistakes.
+def _draw_cells(
+    axes: Axes,
+    table: pd.DataFrame,
+    hidden: NDArray[np.bool_],
+    colours: Colormap,
+    texts: pd.DataFrame,
+    **look: Any,
+) -> None:
+    seaborn.heatmap(
+        table,
+        mask=hidden,
+        vmin=0,
+        vmax=max(float(table.to_numpy().max()), 1.0),
+        cmap=colours,
+        annot=texts,
+        fmt="",
+        annot_kws=look,
+        linewidths=1,
+        cbar=False,
+        xticklabels=False,  # seaborn would lay out the whole figure for each
+        yticklabels=False,
+        ax=axes,
+    )
 
-    Args:
-        frame: as from `summarise_confusion`.
-    """
+
+def describe_confusion(frame: pd.DataFrame) -> str:
+    """Return how many images are misread, and the most frequent mistakes."""
     wrong = frame[(frame["label"] != frame["prediction"]) & (frame["images"] > 0)]
     said = f"{wrong['images'].sum():,} of {frame['images'].sum():,} images are misread."
     if wrong.empty:

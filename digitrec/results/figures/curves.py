@@ -41,14 +41,12 @@ class Line(NamedTuple):
 
 
 def summarise_curves(
-    trials: pd.DataFrame, epochs: pd.DataFrame, winner: str | None
+    trials: pd.DataFrame,
+    epochs: pd.DataFrame,
+    winner: str | None,
+    metrics: Sequence[str] = METRICS,
 ) -> pd.DataFrame:
     """Return a row per metric, configuration and epoch, over the seeds of the configuration.
-
-    Args:
-        trials: columns trial, the hyperparameters, seed.
-        epochs: columns the hyperparameters, epoch, updates and METRICS.
-        winner: the name of a trial; its configuration becomes the winner.
 
     Returns:
         Columns metric, the hyperparameters, seeds (of the configuration, in trials), winner (bool),
@@ -56,17 +54,14 @@ def summarise_curves(
         this epoch, and how many a row), diverged (bool: the last epoch before a seed diverges, or
         the first epoch where one has diverged in it). A configuration without epochs has one row
         per metric, with NaN from epoch on.
-
-    Raises:
-        ValueError: no trial has the winner's name.
     """
     by = list(HYPERPARAMETERS)
     # A table without rows, read from CSV, has no types; with them, it needs no case of its own.
-    types = trials.dtypes[by].to_dict() | dict.fromkeys(["epoch", "updates", *METRICS], float)
+    types = trials.dtypes[by].to_dict() | dict.fromkeys(["epoch", "updates", *metrics], float)
     values = (
         epochs.astype(types)
         .replace([np.inf, -np.inf], np.nan)
-        .melt([*by, "epoch", "updates"], METRICS, var_name="metric")
+        .melt([*by, "epoch", "updates"], metrics, var_name="metric")
     )
     lines = values.groupby(["metric", *by, "epoch"], as_index=False).agg(
         updates=("updates", "mean"),
@@ -78,8 +73,8 @@ def summarise_curves(
     )
     configurations = trials.groupby(by, as_index=False).agg(seeds=("seed", "nunique"))
     configurations["winner"] = is_winner(configurations, trials, winner)
-    metrics = pd.DataFrame({"metric": METRICS})
-    frame = metrics.merge(configurations, how="cross").merge(lines, "left", ["metric", *by])
+    panels = pd.DataFrame({"metric": metrics})
+    frame = panels.merge(configurations, how="cross").merge(lines, "left", ["metric", *by])
     frame["diverged"] = _marks_divergence(frame)
     return frame
 
@@ -92,12 +87,7 @@ def _marks_divergence(frame: pd.DataFrame) -> "pd.Series[bool]":
 
 
 def epoch_positions(frame: pd.DataFrame, encoding: Encoding) -> "pd.Series[float]":
-    """Return the epochs; the points of a lone epoch stand side by side, a column per dash pattern.
-
-    Args:
-        frame: as from `summarise_curves`.
-        encoding: of all configurations.
-    """
+    """Return the epochs; a lone epoch is spread over a column per dash pattern."""
     columns = len(encoding.second.values)
     if frame["epoch"].nunique() != 1 or columns == 1:
         return frame["epoch"]
@@ -106,13 +96,7 @@ def epoch_positions(frame: pd.DataFrame, encoding: Encoding) -> "pd.Series[float
 
 
 def draw_curves_title(figure: Figure, title: str, frame: pd.DataFrame) -> None:
-    """Write a title with the number of configurations, and the winner below it.
-
-    Args:
-        figure: has room at the top.
-        title: what is drawn.
-        frame: as from `summarise_curves`, one metric.
-    """
+    """Write a title with the number of configurations in a table, and the winner below it."""
     configurations = frame.drop_duplicates(list(HYPERPARAMETERS))
     said = [describe_winner(configurations, named_hyperparameters(frame))]
     if configurations["seeds"].max() > 1:
@@ -122,16 +106,8 @@ def draw_curves_title(figure: Figure, title: str, frame: pd.DataFrame) -> None:
 
 
 def draw_curves_legend(figure: Figure, frame: pd.DataFrame, encoding: Encoding, top: float) -> None:
-    """Draw the legend of colours, dashes and marks; nothing without configurations.
-
-    Args:
-        figure: its right fifth must be free.
-        frame: as from `summarise_curves`, one metric.
-        encoding: of all configurations.
-        top: where the panels end, as a fraction of the figure.
-    """
-    if not frame.empty:
-        draw_legend(figure, encoding, list(_mark_handles(frame, encoding)), top)
+    """Draw the legend of the curves of one metric; see `draw_legend`."""
+    draw_legend(figure, encoding, list(_mark_handles(frame, encoding)), top)
 
 
 def _mark_handles(frame: pd.DataFrame, encoding: Encoding) -> Iterator[Artist]:
@@ -149,11 +125,11 @@ def _mark_handles(frame: pd.DataFrame, encoding: Encoding) -> Iterator[Artist]:
 
 
 def draw_curves(axes: Axes, frame: pd.DataFrame, encoding: Encoding) -> None:
-    """Draw a line per configuration; the scales must be set.
+    """Draw a line per configuration in a panel whose scales are set.
 
     Args:
-        axes: one panel.
-        frame: as from `summarise_curves`, one metric, and a column x.
+        axes: the panel.
+        frame: as from `summarise_curves`, of one metric, and a column x.
         encoding: of all configurations.
     """
     prepare(axes)
@@ -172,7 +148,6 @@ def draw_curves(axes: Axes, frame: pd.DataFrame, encoding: Encoding) -> None:
 
 
 def _lines(frame: pd.DataFrame, encoding: Encoding) -> list[Line]:
-    """Return the lines of one panel; frame: as for `draw_curves`."""
     points = frame.dropna(subset=["mean"])
     # A group-by that makes a frame per line takes seconds for 2,000 lines.
     starts = np.flatnonzero(~points.duplicated(list(HYPERPARAMETERS)))

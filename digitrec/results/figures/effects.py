@@ -35,7 +35,7 @@ def make_effects(inputs: FigureInputs) -> Chart | Omission:
     frame = summarise_effects(inputs.trials)
     panels = searched(frame)
     if not panels or frame["accuracy"].isna().all():
-        return Omission(title=TITLE, reason=inputs.why_no_comparison)
+        return Omission(TITLE, inputs.why_no_comparison)
     return Chart(
         name="effects",
         title=TITLE,
@@ -66,9 +66,6 @@ def summarise_effects(trials: pd.DataFrame) -> pd.DataFrame:
     """Return a row per configuration: the hyperparameters and accuracy.
 
     The accuracy is the mean over the completed seeds, NaN without one.
-
-    Args:
-        trials: columns trial, the hyperparameters, status, val_accuracy.
     """
     completed = trials["status"] == "completed"
     accuracy = trials["val_accuracy"].astype(float).where(completed)
@@ -78,12 +75,7 @@ def summarise_effects(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def main_effect(frame: pd.DataFrame, name: str) -> dict[Any, float]:
-    """Return each value of a hyperparameter, and the mean accuracy of the configurations with it.
-
-    Args:
-        frame: as from `summarise_effects`; values without an accuracy are left out.
-        name: of the hyperparameter.
-    """
+    """Return value -> mean accuracy of the configurations with it, if one has an accuracy."""
     means = frame.groupby(name)["accuracy"].mean().dropna().to_dict()
     return {value: float(means[value]) for value in order_values(means)}
 
@@ -93,9 +85,6 @@ def summarise_shares(frame: pd.DataFrame) -> pd.DataFrame:
 
     Only where two vary at least, and over the values of the first at which all combinations of the
     others have a trial that completed: there the grid is balanced, and the sums of squares add up.
-
-    Args:
-        frame: as from `summarise_effects`.
 
     Returns:
         Columns term (a hyperparameter, or interaction: all that main effects do not explain), share
@@ -125,11 +114,7 @@ def summarise_shares(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw_effects(frame: pd.DataFrame) -> Figure:
-    """Draw a panel per searched hyperparameter: a thick line of means, thin ones of another fixed.
-
-    Args:
-        frame: as from `summarise_effects`, with at least one accuracy.
-    """
+    """Draw a panel per hyperparameter: a thick line of means, thin ones with another held fixed."""
     scales = [ValueScale.of(name, frame[name]) for name in searched(frame)]
     figure = draw_panels(scales, frame["accuracy"], "validation accuracy")
     encoding = Encoding.of(frame)
@@ -163,11 +148,7 @@ def _draw_interaction(
 
 
 def describe_effects(frame: pd.DataFrame) -> str:
-    """Return the highest and lowest main effects, and the shares of the variance.
-
-    Args:
-        frame: as from `summarise_effects`.
-    """
+    """Return the highest and lowest main effects, and the shares of the variance."""
     said = []
     for name in searched(frame):
         effect = main_effect(frame, name)
@@ -181,11 +162,7 @@ def describe_effects(frame: pd.DataFrame) -> str:
 
 
 def describe_shares(shares: pd.DataFrame) -> str:
-    """Return which shares of the variance are whose; nothing where that is not known.
-
-    Args:
-        shares: as from `summarise_shares`.
-    """
+    """Return which shares of the variance are whose; nothing where that is not known."""
     if shares.empty:
         return ""
     interaction = "their interaction" if len(shares) == 3 else "their interactions"

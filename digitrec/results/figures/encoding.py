@@ -6,6 +6,7 @@ differ only in further hyperparameters look alike.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from textwrap import fill
 from typing import Any, Literal
 
 import matplotlib
@@ -16,12 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, to_rgba_array
 from matplotlib.figure import Figure
-from matplotlib.legend import Legend
-from matplotlib.legend_handler import HandlerBase
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import Normal, Stroke
-from matplotlib.text import Text
-from matplotlib.transforms import Transform
 
 from digitrec.results.figures.configurations import encoded, searched
 from digitrec.results.figures.scales import Floats, ValueScale
@@ -52,6 +49,8 @@ CATEGORY_COLOURS = to_rgba_array(
     ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7a4b1f", "#777777"]
 )
 MOST_LINES_WITH_MARKERS = 60
+HEADING = "heading"
+LEGEND_CHARACTERS = 18  # side by side in the headings of a legend
 WINNER_EDGE = [
     Stroke(linewidth=6, foreground="black"),
     Stroke(linewidth=4.4, foreground="white"),
@@ -141,9 +140,8 @@ def draw_legend(figure: Figure, encoding: Encoding, marks: Sequence[Artist], top
         top -= 1.1 * height
     else:
         handles = [*_colour_handles(encoding), *handles]
-    figure.legend(
+    legend = figure.legend(
         handles=handles,
-        handler_map={Text: HeadingHandler()},
         loc="upper left",
         bbox_to_anchor=(0.785, top + 0.015),
         fontsize=TICK_SIZE,
@@ -151,6 +149,9 @@ def draw_legend(figure: Figure, encoding: Encoding, marks: Sequence[Artist], top
         labelspacing=0.45,
         frameon=False,
     )
+    for handle, text in zip(handles, legend.get_texts(), strict=True):
+        if handle.get_gid() == HEADING:
+            text.set_fontweight("bold")
 
 
 def winner_handle(encoding: Encoding, value: Any) -> Artist:
@@ -160,32 +161,8 @@ def winner_handle(encoding: Encoding, value: Any) -> Artist:
     return line
 
 
-class HeadingHandler(HandlerBase):
-    """Put the heading of a legend where its lines stand, left of their labels."""
-
-    def create_artists(
-        self,
-        legend: Legend,
-        orig_handle: Artist,
-        xdescent: float,
-        ydescent: float,
-        width: float,
-        height: float,
-        fontsize: float,
-        trans: Transform,
-    ) -> Sequence[Artist]:
-        """Return the heading, left-aligned with the lines."""
-        assert isinstance(orig_handle, Text)
-        text = orig_handle.get_text()
-        heading = Text(-xdescent, -ydescent, text, fontsize=fontsize, fontweight="bold")
-        heading.set_transform(trans)
-        return [heading]
-
-
 def _heading(text: str) -> Artist:
-    heading = Text(text=text)
-    heading.set_label(" ")  # an empty label, but one that a legend does not skip
-    return heading
+    return Line2D([], [], linestyle="", label=fill(text, LEGEND_CHARACTERS), gid=HEADING)
 
 
 def _colour_handles(encoding: Encoding) -> list[Artist]:

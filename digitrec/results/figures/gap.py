@@ -26,40 +26,18 @@ def make_gap(inputs: FigureInputs) -> Chart | Omission:
     """Return the figure of the gap of a study."""
     frame = summarise_gap(inputs.trials, inputs.epochs, inputs.winner)
     if frame["mean"].isna().all():
-        return Omission(title=TITLE, reason="no trial has a finite epoch yet")
-    return Chart(
-        name="gap",
-        title=TITLE,
-        caption=CAPTION,
-        says=describe_gap(frame),
-        figure=draw_gap(frame),
-        marks=len(frame),
-    )
+        return Omission(TITLE, "no trial has a finite epoch yet")
+    return Chart("gap", TITLE, CAPTION, describe_gap(frame), draw_gap(frame), len(frame))
 
 
 def summarise_gap(trials: pd.DataFrame, epochs: pd.DataFrame, winner: str | None) -> pd.DataFrame:
-    """Return a row per configuration and epoch: training minus validation accuracy.
-
-    Args:
-        trials: as for `summarise_curves`.
-        epochs: as for `summarise_curves`.
-        winner: the name of a trial; its configuration becomes the winner.
-
-    Returns:
-        The columns of `summarise_curves`, metric being accuracy_gap.
-    """
-    gaps = epochs.assign(val_accuracy=epochs["train_accuracy"] - epochs["val_accuracy"])
-    frame = summarise_curves(trials, gaps, winner)
-    frame = frame[frame["metric"] == "val_accuracy"].reset_index(drop=True)
-    return frame.assign(metric="accuracy_gap")
+    """Return a row per configuration and epoch: training minus validation accuracy."""
+    gaps = epochs.assign(accuracy_gap=epochs["train_accuracy"] - epochs["val_accuracy"])
+    return summarise_curves(trials, gaps, winner, ["accuracy_gap"])
 
 
 def draw_gap(frame: pd.DataFrame) -> Figure:
-    """Draw the gap against epochs, a line per configuration that looks as in the comparison.
-
-    Args:
-        frame: as from `summarise_gap`.
-    """
+    """Draw the gap against epochs, a line per configuration that looks as in the comparison."""
     figure = new_figure(5.3, 3.6)
     axes = figure.add_axes((0.155, 0.15, 0.82, 0.82))
     encoding = Encoding.of(frame)
@@ -69,28 +47,21 @@ def draw_gap(frame: pd.DataFrame) -> Figure:
     axes.yaxis.set_major_formatter(
         FuncFormatter(lambda value, _: f"{100 * value:+.3g}" if value else "0")
     )
-    if frame["mean"].notna().any():
-        low, high = min(frame["low"].min(), 0), max(frame["high"].max(), 0)
-        margin = max(0.06 * (high - low), 0.002)
-        axes.set_ylim(low - margin, high + margin)
+    low, high = min(frame["low"].min(), 0), max(frame["high"].max(), 0)
+    margin = max(0.06 * (high - low), 0.002)
+    axes.set_ylim(low - margin, high + margin)
     axes.axhline(0, color=LINE_GREY, linewidth=1.2)
     draw_curves(axes, frame.assign(x=epoch_positions(frame, encoding)), encoding)
     return figure
 
 
 def describe_gap(frame: pd.DataFrame) -> str:
-    """Return the winner's gap after the last epoch, the widest one, and how many are above 0.
-
-    Args:
-        frame: as from `summarise_gap`.
-    """
+    """Return the winner's gap after the last epoch, the widest one, and how many are above 0."""
     last = (
         frame.dropna(subset="mean")
         .sort_values("epoch")
         .drop_duplicates(list(HYPERPARAMETERS), keep="last")
     )
-    if last.empty:
-        return "No configuration has a finite epoch."
     (widest,) = last.sort_values("mean").tail(1).to_dict("records")
     said = [
         f"After their last finite epoch, {int((last['mean'] > 0).sum())} of "

@@ -33,7 +33,6 @@ from digitrec.results.figures.scales import (
 from digitrec.results.figures.style import (
     DIVERGED_GREY,
     EMPTY_GREY,
-    TEXT_GREY,
     TEXT_SIZE,
     TICK_SIZE,
     new_figure,
@@ -45,7 +44,7 @@ from digitrec.space.hyperparameters import HYPERPARAMETERS
 TITLE = "Accuracy over the grid"
 CAPTION = (
     "The frame marks the winner. A good winner has good neighbours; one on the edge says that the "
-    "search should go on beyond it."
+    "search should continue beyond it."
 )
 ACCURACY_COLOURS = matplotlib.colormaps["viridis"]
 MOST_PAIRS = 6  # of hyperparameters; four that are searched have as many
@@ -103,8 +102,8 @@ def summarise_heatmap(
     """Return a row per cell of the grid of all values of one hyperparameter by all of another.
 
     Args:
-        trials: columns trial, the hyperparameters, seed, status, val_accuracy.
-        winner: the name of a trial; its cell becomes the winner.
+        trials: TRIAL_COLUMNS.
+        winner: its cell becomes the winner.
         pair: the hyperparameters of the rows and of the columns; None: the first of `pairs`.
 
     Returns:
@@ -112,9 +111,6 @@ def summarise_heatmap(
         over completed trials, else NaN), finished (how many those are), seeds (how many trials),
         all of the best configuration of the cell, or the winner; outcome (completed if any trial of
         the cell did, else the statuses found, a line each, or "not run"), winner (bool).
-
-    Raises:
-        ValueError: no trial has the winner's name.
     """
     by, across = list(HYPERPARAMETERS), list(pair or pairs(trials)[0])
     completed = trials["status"] == "completed"
@@ -142,17 +138,11 @@ def _outcome(statuses: "pd.Series[str]") -> str:
 
 
 def draw_heatmap(frame: pd.DataFrame) -> Figure:
-    """Draw the final validation accuracy over two hyperparameters.
-
-    Args:
-        frame: as from `summarise_heatmap`.
-    """
+    """Draw the final validation accuracy over two hyperparameters."""
     rows, columns = (ValueScale.of(name, frame[name]) for name in frame.columns[:2])
     readable = len(rows.values) <= MOST_ROWS_TO_READ and len(columns.values) <= MOST_COLUMNS_TO_READ
     figure, axes, bar = _heatmap_axes(len(rows.values), len(columns.values))
     _draw_title(figure, frame)
-    if frame.empty:
-        return _without_trials(figure, axes, bar)
     _draw_cells(axes, bar, frame, readable)
     _draw_empty_cells(axes, frame, readable)
     _draw_winner_cell(axes, frame, readable)
@@ -175,7 +165,7 @@ def _heatmap_axes(rows: int, columns: int) -> tuple[Figure, Axes, Axes]:
 
 
 def _draw_title(figure: Figure, frame: pd.DataFrame) -> None:
-    seeds = 0 if frame.empty else int(frame["seeds"].max())
+    seeds = int(frame["seeds"].max())
     mean = f", mean over {seeds} seeds" if seeds > 1 else ""
     subtitle = describe_winner(frame, frame.columns[:2].tolist())
     if frame["accuracy"].nunique() > 1:
@@ -190,7 +180,7 @@ def _matrix(frame: pd.DataFrame, column: str) -> NDArray[Any]:
 
 
 def _draw_cells(axes: Axes, bar: Axes, frame: pd.DataFrame, readable: bool) -> None:
-    """Draw the cells with a completed trial; frame: as from `summarise_heatmap`."""
+    """Draw the cells with a completed trial."""
     accuracy = _matrix(frame, "accuracy").astype(float)
     found = np.unique(accuracy[np.isfinite(accuracy)])
     # Even in the log error: 96 and 97% differ in colour, also beside cells at 10%.
@@ -229,7 +219,6 @@ def _label_bar(bar: Axes, low: float, high: float) -> None:
 
 
 def _cell_texts(frame: pd.DataFrame) -> list[str]:
-    """Return the text of each cell; frame: as from `summarise_heatmap`."""
     most = frame["seeds"].max()
     texts = []
     columns = (frame[column].tolist() for column in ("accuracy", "finished", "seeds", "outcome"))
@@ -244,7 +233,7 @@ def _cell_texts(frame: pd.DataFrame) -> list[str]:
 
 
 def _draw_empty_cells(axes: Axes, frame: pd.DataFrame, readable: bool) -> None:
-    """Draw the cells without a completed trial in greys; frame: as from `summarise_heatmap`."""
+    """Draw the cells without a completed trial in greys."""
     outcome = _matrix(frame, "outcome")
     empty, diverged = _matrix(frame, "finished") == 0, outcome == "diverged"
     kinds = {
@@ -307,19 +296,8 @@ def _label_cells(axes: Axes, rows: ValueScale, columns: ValueScale) -> None:
     axes.tick_params(labelsize=TICK_SIZE, length=0)
 
 
-def _without_trials(figure: Figure, axes: Axes, bar: Axes) -> Figure:
-    for each in (axes, bar):
-        each.set_axis_off()
-    axes.text(0.5, 0.5, "no trials", transform=axes.transAxes, ha="center", color=TEXT_GREY)
-    return figure
-
-
 def describe_heatmap(frame: pd.DataFrame) -> str:
-    """Return the highest and the lowest cell, and how many have no result.
-
-    Args:
-        frame: as from `summarise_heatmap`.
-    """
+    """Return the highest and the lowest cell, and how many have no result."""
     names = frame.columns[:2].tolist()
     found = frame.dropna(subset="accuracy").sort_values("accuracy", kind="stable")
     if found.empty:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
-import pandas as pd
 from matplotlib.image import imsave
 from numpy.typing import NDArray
 
@@ -35,55 +34,22 @@ def make_mistakes(inputs: FigureInputs) -> list[Mistake]:
     labels, validation = inputs.record.labels, inputs.validation
     if labels is None or validation is None:
         return []
-    frame = summarise_mistakes(
-        labels, validation.probabilities, validation.mistakes, validation.mistake_rows
+    chosen = validation.probabilities[validation.mistakes]  # (M, C)
+    columns = (
+        validation.mistake_rows.tolist(),
+        labels[validation.mistakes].tolist(),
+        chosen.argmax(1).tolist(),
+        chosen.max(1).tolist(),
+        map(draw_digit, validation.mistake_images),
     )
     return [
-        Mistake(
-            row=row["row"],
-            label=row["label"],
-            prediction=row["prediction"],
-            probability=row["probability"],
-            picture=draw_digit(pixels),
-        )
-        for row, pixels in zip(frame.to_dict("records"), validation.mistake_images, strict=True)
+        Mistake(row=row, label=label, prediction=digit, probability=probability, picture=picture)
+        for row, label, digit, probability, picture in zip(*columns, strict=True)
     ]
 
 
-def summarise_mistakes(
-    labels: NDArray[np.uint8],
-    probabilities: NDArray[np.float32],
-    mistakes: NDArray[np.int64],
-    rows: NDArray[np.int64],
-) -> pd.DataFrame:
-    """Return a row per mistake, in the order given.
-
-    Args:
-        labels: (N',).
-        probabilities: (N', C).
-        mistakes: (M,), places among the N' images.
-        rows: (M,), row numbers in the data, from 0.
-
-    Returns:
-        Columns row, label, prediction, probability (of the prediction).
-    """
-    chosen = probabilities[mistakes]
-    return pd.DataFrame(
-        {
-            "row": rows,
-            "label": labels[mistakes],
-            "prediction": chosen.argmax(1),
-            "probability": chosen.max(1).astype(float) if len(chosen) else [],
-        }
-    )
-
-
 def draw_digit(pixels: NDArray[np.uint8]) -> Picture | None:
-    """Return an image of a digit, light on dark; None if its pixels do not make a square.
-
-    Args:
-        pixels: (D,).
-    """
+    """Return an image of a digit, light on dark; None if its pixels, (D,), do not make a square."""
     side = math.isqrt(len(pixels))
     if side * side != len(pixels):
         return None

@@ -134,12 +134,7 @@ class ValueScale:
 
 
 def keep_apart(values: Sequence[float] | Floats, places: Sequence[float] | Floats) -> list[float]:
-    """Return those of ascending values whose labels have room.
-
-    Args:
-        values: any number of them.
-        places: of the values on the axis.
-    """
+    """Return those of ascending values whose labels have room at these places of an axis."""
     least = LEAST_GAP * (places[-1] - places[0])
     kept: list[int] = []
     for index, place in enumerate(places):
@@ -198,7 +193,7 @@ def set_accuracies(axes: Axes, low: float, high: float, label: str) -> None:
     """Scale the vertical axis for accuracies, evenly in the log error where they differ much.
 
     Args:
-        axes: one panel.
+        axes: of the panel.
         low: the lowest accuracy to show; NaN: there is none.
         high: the highest.
         label: of the axis.

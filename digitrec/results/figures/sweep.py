@@ -35,7 +35,7 @@ def make_sweep(inputs: FigureInputs) -> Chart | Omission:
     frame = summarise_sweep(inputs.trials, inputs.winner)
     panels = searched(frame)
     if not panels or not frame["trained"].any():
-        return Omission(title=TITLE, reason=inputs.why_no_comparison)
+        return Omission(TITLE, inputs.why_no_comparison)
     return Chart(
         name="sweep",
         title=TITLE,
@@ -50,13 +50,8 @@ def make_sweep(inputs: FigureInputs) -> Chart | Omission:
 def summarise_sweep(trials: pd.DataFrame, winner: str | None) -> pd.DataFrame:
     """Return a row per trial.
 
-    Args:
-        trials: columns trial, the hyperparameters, status, best_val_accuracy.
-        winner: the name of a trial.
-
-    Returns:
-        Columns the hyperparameters, trained (bool), best (best_val_accuracy, NaN without a finite
-        epoch), diverged (bool), winner (bool).
+    The columns are the hyperparameters, trained (bool), best (best_val_accuracy, NaN without a
+    finite epoch), diverged (bool), winner (bool).
     """
     return trials[list(HYPERPARAMETERS)].assign(
         trained=trials["status"].isin(["completed", "diverged"]),
@@ -67,13 +62,7 @@ def summarise_sweep(trials: pd.DataFrame, winner: str | None) -> pd.DataFrame:
 
 
 def draw_panels(scales: list[ValueScale], accuracies: "pd.Series[float]", label: str) -> Figure:
-    """Draw an empty panel of accuracies per hyperparameter, side by side.
-
-    Args:
-        scales: of the hyperparameters.
-        accuracies: all that will be drawn.
-        label: of the accuracy.
-    """
+    """Draw an empty panel per scale, side by side, with an axis for the accuracies."""
     rotated = [len(text) for scale in scales if scale.is_rotated for text in scale.tick_texts()]
     below = max(rotated, default=0) / CHARACTERS_PER_INCH
     width, height = 1.1 + 2.1 * len(scales), 3.6 + below
@@ -89,11 +78,7 @@ def draw_panels(scales: list[ValueScale], accuracies: "pd.Series[float]", label:
 
 
 def draw_sweep(frame: pd.DataFrame) -> Figure:
-    """Draw a panel per searched hyperparameter; colour and marker are those of the comparison.
-
-    Args:
-        frame: as from `summarise_sweep`, some of them trained.
-    """
+    """Draw a panel per searched hyperparameter; colour and marker are those of the comparison."""
     scales = [ValueScale.of(name, frame[name]) for name in searched(frame)]
     figure = draw_panels(scales, frame["best"], "best validation accuracy")
     encoding = Encoding.of(frame)
@@ -145,11 +130,7 @@ def _draw_diverged(axes: Axes, frame: pd.DataFrame, encoding: Encoding) -> None:
 
 
 def describe_sweep(frame: pd.DataFrame) -> str:
-    """Return where each searched hyperparameter was best, and how many trials diverged.
-
-    Args:
-        frame: as from `summarise_sweep`.
-    """
+    """Return where each searched hyperparameter was best, and how many trials diverged."""
     said = []
     for name in searched(frame):
         highest = frame.groupby(name)["best"].max().dropna().to_dict()

@@ -29,7 +29,7 @@ COLOURS = colormaps["viridis"]
 def make_timeline(inputs: FigureInputs) -> Chart | Omission:
     """Return the timeline of a study."""
     if inputs.record.runs.empty:
-        return Omission(title=TITLE, reason="no trial has been trained yet")
+        return Omission(TITLE, "no trial has been trained yet")
     frame = summarise_timeline(inputs.record.runs, inputs.trials)
     labels = join_words([HYPERPARAMETERS[name].label for name in _shown(frame)])
     return Chart(
@@ -56,10 +56,6 @@ def _shown(frame: pd.DataFrame) -> list[str]:
 
 def summarise_timeline(runs: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     """Return a row per stack that was trained, in the order of their starts.
-
-    Args:
-        runs: a row per trained trial: trial, stack, node, pid, started, ended (Unix seconds).
-        trials: columns trial and the hyperparameters that divide stacks.
 
     Returns:
         Columns worker (node and process), row (from 0, in the order of the workers' first starts),
@@ -92,11 +88,7 @@ def summarise_timeline(runs: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame
 
 
 def draw_timeline(frame: pd.DataFrame) -> Figure:
-    """Draw a row per worker and a bar per stack, coloured and labelled by what stacks differ in.
-
-    Args:
-        frame: as from `summarise_timeline`, with at least one row.
-    """
+    """Draw a row per worker and a bar per stack, coloured and labelled by what stacks differ in."""
     workers = frame["row"].nunique()
     height = 0.8 + min(0.42 * workers, 6.0)
     figure = new_figure(10, height)
@@ -167,9 +159,6 @@ def describe_timeline(frame: pd.DataFrame) -> str:
     """Return how many workers trained how long, how busy they were, and how long they waited.
 
     A worker is there from the beginning of its run to the end.
-
-    Args:
-        frame: as from `summarise_timeline`, with at least one row.
     """
     runs = frame.groupby("run").agg(
         workers=("row", "nunique"), started=("started", "min"), ended=("ended", "max")

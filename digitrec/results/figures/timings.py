@@ -16,33 +16,20 @@ CAPTION = "Wall clock of the parts of the last run; some overlap."
 def make_timings(inputs: FigureInputs) -> Chart | Omission:
     """Return the figure of the timings of a study."""
     if not inputs.record.timings:
-        return Omission(title=TITLE, reason="the directory holds no timings")
+        return Omission(TITLE, "the directory holds no timings")
     frame = summarise_timings(inputs.record.timings)
     return Chart(
-        name="timings",
-        title=TITLE,
-        caption=CAPTION,
-        says=describe_timings(frame),
-        figure=draw_timings(frame),
-        marks=len(frame),
+        "timings", TITLE, CAPTION, describe_timings(frame), draw_timings(frame), len(frame)
     )
 
 
 def summarise_timings(timings: Mapping[str, float]) -> pd.DataFrame:
-    """Return columns part and seconds, in the order of the run.
-
-    Args:
-        timings: part of the run -> seconds.
-    """
+    """Return columns part and seconds, in the order of the run."""
     return pd.DataFrame({"part": list(timings), "seconds": list(timings.values())})
 
 
 def draw_timings(frame: pd.DataFrame) -> Figure:
-    """Draw a bar per part.
-
-    Args:
-        frame: as from `summarise_timings`, with at least one row.
-    """
+    """Draw a bar per part."""
     height = 0.75 + 0.34 * len(frame)
     figure = new_figure(5.3, height)
     axes = prepare(figure.add_axes((0.33, 0.55 / height, 0.64, 1 - 0.65 / height)))
@@ -66,10 +53,6 @@ def draw_timings(frame: pd.DataFrame) -> Figure:
 
 
 def describe_timings(frame: pd.DataFrame) -> str:
-    """Return each part and its seconds.
-
-    Args:
-        frame: as from `summarise_timings`, with at least one row.
-    """
+    """Return each part and its seconds."""
     pairs = zip(frame["part"], frame["seconds"], strict=True)
     return f"Seconds: {join_words([f'{part} {seconds:.1f}' for part, seconds in pairs])}."

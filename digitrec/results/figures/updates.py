@@ -40,11 +40,7 @@ def summarise_updates(curves: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw_updates(frame: pd.DataFrame) -> Figure:
-    """Draw validation accuracy against the number of updates, a line per configuration.
-
-    Args:
-        frame: as from `summarise_updates`.
-    """
+    """Draw validation accuracy against the number of updates, a line per configuration."""
     figure = new_figure(10, 6)
     axes = figure.add_axes((0.085, 0.09, 0.69, 0.775))
     encoding = Encoding.of(frame)
@@ -57,11 +53,7 @@ def draw_updates(frame: pd.DataFrame) -> Figure:
 
 
 def describe_updates(trials: pd.DataFrame) -> str:
-    """Return updates and best accuracy by the images of a batch; of many, the first and the last.
-
-    Args:
-        trials: columns the hyperparameters, status, updates and val_accuracy.
-    """
+    """Return updates and best accuracy by batch size; of many sizes, the first and the last."""
     completed = trials[trials["status"] == "completed"]
     if completed.empty:
         return "No trial has completed."

@@ -34,11 +34,11 @@ def plain(text: str) -> str:
     return MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
 
 
-def code(text: str, language: str = "sh") -> str:
-    """Return text as a code block; the text may contain backticks."""
+def code(text: str) -> str:
+    """Return a command as a code block; the text may contain backticks."""
     longest = max(map(len, re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{text}\n{fence}"
+    return f"{fence}sh\n{text}\n{fence}"
 
 
 def _verdict(summary: Summary) -> list[str]:

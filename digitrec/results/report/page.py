@@ -20,13 +20,7 @@ MOST_ROWS_PRINTED = 50  # page.css has the same number
 
 
 def make_page(summary: Summary, sections: Sequence[Section], mistakes: Sequence[Mistake]) -> str:
-    """Return the page.
-
-    Args:
-        summary: the study in words and numbers.
-        sections: the figures of the study.
-        mistakes: the mistakes of the winner.
-    """
+    """Return the page."""
     environment = Environment(
         loader=PackageLoader("digitrec.results.report", "template"),
         autoescape=True,

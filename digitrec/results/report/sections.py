@@ -18,7 +18,7 @@ from digitrec.results.figures.sweep import make_sweep
 from digitrec.results.figures.timeline import make_timeline
 from digitrec.results.figures.timings import make_timings
 from digitrec.results.figures.updates import make_updates
-from digitrec.results.report.summary import rank_trials
+from digitrec.results.report.summary import saved_winner, winning_trial
 from digitrec.store.folder import Folder
 from digitrec.store.record import StudyRecord
 
@@ -58,8 +58,7 @@ def draw_mistakes(record: StudyRecord) -> list[Mistake]:
 
 
 def _inputs(record: StudyRecord) -> FigureInputs:
-    winners = rank_trials(record)["trial"].head(1).tolist()
-    return FigureInputs(record, winners[0] if winners else None)
+    return FigureInputs(record, winning_trial(record))
 
 
 def _draw_section(name: str, title: str, inputs: FigureInputs) -> Section:
@@ -78,8 +77,8 @@ def _draw_section(name: str, title: str, inputs: FigureInputs) -> Section:
 
 def _describe_model(inputs: FigureInputs) -> str:
     """Return which model the winner's figures are of; nothing where there is only one."""
-    best = inputs.record.best
-    if best is None or best["trial"] != inputs.winner or "refit" not in best:
+    best = saved_winner(inputs.record)
+    if best is None or "refit" not in best:
         return ""
     return (
         "Figures and mistakes are those of the model before it was trained again on all "

@@ -158,12 +158,23 @@ def rank_trials(record: StudyRecord) -> pd.DataFrame:
     return rank(record.tables.trials, record.spec.confirmed_trials)
 
 
+def winning_trial(record: StudyRecord) -> str | None:
+    """Return the best trial; None: no trial completed."""
+    return next(iter(rank_trials(record)["trial"]), None)
+
+
+def saved_winner(record: StudyRecord) -> dict[str, Any] | None:
+    """Return the winner's `model.json`; None: the winner's model is not saved yet."""
+    best = record.best
+    return best if best is not None and best["trial"] == winning_trial(record) else None
+
+
 def describe_model(record: StudyRecord) -> str:
     """Return sentences about the winner's saved model; empty where there is none."""
-    best, ranked = record.best, rank_trials(record)
-    if best is None or [best["trial"]] != ranked["trial"].head(1).tolist():
+    best = saved_winner(record)
+    if best is None:
         return ""
-    saved = ranked.iloc[0]
+    saved = rank_trials(record).iloc[0]
     said = f"The saved model was trained with seed {saved['seed']}"
     if Evidence(record).several_seeds:  # so the winner's accuracy is their mean
         said += f" and recognises {percent(saved['val_accuracy'])}"
@@ -199,8 +210,8 @@ def _facts(evidence: Evidence) -> list[tuple[str, str]]:
 
 
 def _test_fact(record: StudyRecord) -> list[tuple[str, str]]:
-    best, winner = record.best, rank_trials(record)["trial"].head(1).tolist()
-    if best is None or "test" not in best or [best["trial"]] != winner:
+    best = saved_winner(record)
+    if best is None or "test" not in best:
         return []
     test = best["test"]
     return [(f"accuracy on {count(test['rows'], 'test image')}", percent(test["accuracy"]))]

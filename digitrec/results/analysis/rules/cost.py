@@ -68,7 +68,6 @@ def judge_updates(evidence: Evidence) -> Finding | None:
             f"{percent(end.ours)} and {percent(end.theirs)}"
             for size, even, end in seen
         ),
-        command=None,
     )
 
 
@@ -159,5 +158,4 @@ def judge_price(evidence: Evidence) -> Finding | None:
         evidence=f"{spell(batch, winner.values[batch])} took {least:.2f} to {max(ratios):.2f} "
         f"times as long as {rival.values[batch]} in {len(ratios)} pairs of stacks of the same run "
         "and size",
-        command=None,
     )

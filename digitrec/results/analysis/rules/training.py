@@ -133,7 +133,6 @@ def judge_stability(evidence: Evidence) -> Finding | None:
         level="caution" if own in values else "note",
         sentence=f"Training is unstable at {join_words(said)}.{warning}",
         evidence=first_few(f"{each}: {why}" for each, why in unstable),
-        command=None,
     )
 
 

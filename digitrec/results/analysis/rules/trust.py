@@ -53,7 +53,6 @@ def _judge_fresh_seeds(evidence: Evidence) -> Finding | None:
         sentence=f"{who} {what} with fresh seeds: {first_few(bad)}."
         f"{_say_of_refuted(evidence, only_diverged=statuses == {'diverged'})}",
         evidence=f"{what}: {first_few(trials)}",
-        command=None,
     )
 
 
@@ -84,7 +83,6 @@ def judge_optimism(evidence: Evidence) -> Finding | None:
         "scores the winner on labelled digits that had no part in the choice.",
         evidence=f"best of {len(evidence.compared)} on {count(evidence.images, 'image')}; the "
         "choice was repeated on resampled images and scored on the images left out",
-        command=None,
     )
 
 
@@ -115,7 +113,6 @@ def judge_test(evidence: Evidence) -> Finding | None:
         evidence=f"{test['source']}, loss {float(test['loss']):.4f}; validation: "
         f"{percent(evidence.winner.accuracy)} (95% interval {percent(promised.low)} to "
         f"{percent(promised.high)})",
-        command=None,
     )
 
 

@@ -2,7 +2,7 @@
 
 from digitrec.results.analysis.evidence import Evidence
 from digitrec.results.analysis.finding import Finding
-from digitrec.results.text import count, first_few, percent, points
+from digitrec.results.text import NO_WINNER, count, first_few, percent, points
 
 
 def judge_winner(evidence: Evidence) -> Finding:
@@ -25,14 +25,13 @@ def judge_winner(evidence: Evidence) -> Finding:
         level="good" if clear and evidence.several_seeds else "note",
         sentence=" ".join(sentences),
         evidence=_describe_comparison(evidence),
-        command=None,
     )
 
 
 def name_winner(evidence: Evidence) -> str:
     """Return the sentence that names the winner, its accuracy and the interval."""
     if not evidence.compared:
-        return "No trial has completed, so there is no winner."
+        return f"{NO_WINNER.capitalize()}."
     winner, (low, high) = evidence.winner, evidence.interval
     alone = len(evidence.configurations) == 1
     fresh = "fresh " if evidence.confirmed else ""
