@@ -1,6 +1,7 @@
 """A study from its request to its result."""
 
 import importlib.metadata
+import math
 import platform
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,9 +21,8 @@ from digitrec.data.digits import (
 from digitrec.errors import DamagedError, InputError
 from digitrec.request import PACKAGED, Request
 from digitrec.signals import sigint_noted
-from digitrec.space.hyperparameters import with_role
+from digitrec.space.hyperparameters import NO_AUGMENTATION, with_role
 from digitrec.space.points import Space
-from digitrec.space.shape import layer_sizes
 from digitrec.store.directory import (
     check_directory,
     find_damage,
@@ -93,6 +93,7 @@ def _read_data(request: Request) -> tuple[StudySpec, SharedData, Digits | None]:
     digits = read_digits(request.data)
     split = _split(digits, request.val_fraction)
     _check_batch_sizes(request.space, split)
+    _check_square(request.space, digits)
     test = _read_test(request.test_data, digits)
     spec = ask(request, digits, split)
     return spec, share(digits, split, spec), test
@@ -126,7 +127,6 @@ def ask(request: Request, digits: Digits, split: Split) -> StudySpec:
         epochs=request.epochs,
         val_fraction=request.val_fraction,
         split_seed=SPLIT_SEED,
-        layer_sizes=list(layer_sizes(pixels)),
         precision=request.precision,
         refit=request.refit,
         test_data=None if request.test_data is None else absolute(request.test_data),
@@ -223,4 +223,14 @@ def _check_batch_sizes(space: Space, split: Split) -> None:
         if size > rows:
             raise InputError(
                 f"{batch.label} {size} is more than the {rows} training rows; give {batch.option}"
+            )
+
+
+def _check_square(space: Space, digits: Digits) -> None:
+    images, pixels = with_role("images"), digits.images.shape[1]
+    for value in space.values[images.name]:
+        if value != NO_AUGMENTATION and math.isqrt(pixels) ** 2 != pixels:
+            raise InputError(
+                f"{images.label} {value} needs square images; those of {digits.source} have "
+                f"{pixels} pixels. Give {images.option} {NO_AUGMENTATION}"
             )

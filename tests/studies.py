@@ -160,7 +160,6 @@ def make_spec(**changes: Any) -> StudySpec:
         "epochs": 3,
         "val_fraction": 0.2,
         "split_seed": 42,
-        "layer_sizes": [PIXELS, 256, 128, 10],
         "precision": "float32",
     }
     return StudySpec(**(fields | changes))

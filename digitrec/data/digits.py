@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from digitrec.data.readers import read_blocks
 from digitrec.errors import InputError
+from digitrec.space.hyperparameters import NO_AUGMENTATION, Configuration
 
 PIXELS_AT_ONCE = 16  # float32 values in an AVX-512 register; multiples give the fastest products
 
@@ -77,6 +78,14 @@ class Scaler:
         """Return the scaler of these pixels only."""
         return Scaler(data_min=self.data_min[pixels], data_max=self.data_max[pixels])
 
+    def of_all_pixels(self) -> "Scaler":
+        """Return the scaler that gives every pixel the range of all pixels together."""
+        lowest, highest = self.data_min.min(), self.data_max.max()
+        return Scaler(
+            data_min=np.full_like(self.data_min, lowest),
+            data_max=np.full_like(self.data_max, highest),
+        )
+
     def trained_pixels(self) -> NDArray[np.int64]:
         """Return the pixels that training can learn from, ascending.
 
@@ -103,6 +112,14 @@ class SharedData:
     """Rows of training and of validation."""
     scaler: Scaler
     """Fitted on the training rows."""
+
+    def scaler_of(self, configuration: Configuration) -> Scaler:
+        """Return the scaler of a configuration's images.
+
+        Augmentation moves ink from pixel to pixel, so that all pixels have one range.
+        """
+        augmented = configuration.of_role("images") != NO_AUGMENTATION
+        return self.scaler.of_all_pixels() if augmented else self.scaler
 
 
 def read_digits(source: str) -> Digits:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from digitrec.engine.model import StackedMLP
 from digitrec.engine.products import Products
+from digitrec.space.hyperparameters import NO_AUGMENTATION
 from digitrec.space.shape import CLASSES
 from digitrec.space.stacks import Stack
 
@@ -239,7 +240,8 @@ def state_kinds(stack: Stack) -> tuple[str, ...]:
 
 def trains_all_pixels(stack: Stack) -> bool:
     """Return whether the weights of pixels that are constant over the training rows change."""
-    return any(stack.values("weight_decay"))
+    augmented = stack.configuration.augmentation != NO_AUGMENTATION
+    return augmented or any(stack.values("weight_decay"))
 
 
 def draw_uniform(units: int, images: int, *, seed: int, epoch: int, batch: int) -> Tensor:

@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from digitrec.engine.augment import draw_transformations, transform
 from digitrec.engine.model import StackedMLP
 from digitrec.engine.products import Products, choose_products
 from digitrec.engine.step import Place, Step, make_step, state_kinds
+from digitrec.space.hyperparameters import NO_AUGMENTATION
 from digitrec.space.records import EpochRecord
 from digitrec.space.shape import CLASSES
 from digitrec.space.stacks import Stack
@@ -27,13 +29,17 @@ SUMS_BETWEEN_PAUSES = 16  # a stack can pause only when all its totals are summe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingData:
-    """Scaled images and their labels, resident on the device that trains."""
+    """Scaled images and their labels, resident on the device that trains.
+
+    Augmentation needs all pixels of the training images, which must be square.
+    """
 
     train_images: Tensor  # (N, P); all other pixels of the training images are 0
     train_labels: Tensor  # int64 (N,)
     pixels: Tensor  # int64 (P,), numbers of these pixels among the D pixels
     val_images: Tensor  # (N', D)
     val_labels: Tensor  # int64 (N',)
+    augmentation: str = NO_AUGMENTATION  # of the training images
 
 
 class Means(NamedTuple):
@@ -254,14 +260,39 @@ def train_on(
     with torch.inference_mode():
         labels = data.train_labels.index_select(0, order)
         one_hot = torch.nn.functional.one_hot(labels, CLASSES).t().to(step.model.dtype)  # (C, N)
-        batches = (torch.split(part, step.batch_size) for part in (order, labels))
+        images = batches_of(data, order, step.batch_size, seed=step.seed, epoch=epoch)
+        own_labels = torch.split(labels, step.batch_size)
         targets = torch.split(one_hot, step.batch_size, dim=1)
-        for batch, (rows, own, target) in enumerate(
-            zip(*batches, targets, strict=True), first_batch
+        for batch, (x, own, target) in enumerate(
+            zip(images, own_labels, targets, strict=True), first_batch
         ):
-            images = data.train_images.index_select(0, rows)
-            logits = step.update(images, target, Place(epoch, batch, before + batch))
+            logits = step.update(x, target, Place(epoch, batch, before + batch))
             totals.add(logits, own)
+
+
+def batches_of(
+    data: TrainingData, order: Tensor, size: int, *, seed: int, epoch: int
+) -> Iterator[Tensor]:
+    """Yield the training images (B, P) of an epoch's batches, augmented if the data ask for it.
+
+    Args:
+        data: the training images.
+        order: row numbers, int64 (N,).
+        size: of a batch.
+        seed: of the trials.
+        epoch: from 1.
+    """
+    images = data.train_images
+    if data.augmentation == NO_AUGMENTATION:
+        yield from (images.index_select(0, rows) for rows in torch.split(order, size))
+        return
+    side = math.isqrt(images.shape[1])
+    drawn = draw_transformations(
+        data.augmentation, len(images), side=side, seed=seed, epoch=epoch
+    ).to(images.device)
+    for rows in torch.split(order, size * math.ceil(IMAGES_AT_ONCE / size)):
+        moved = transform(images[rows].float(), drawn[rows]).to(images.dtype)
+        yield from torch.split(moved, size)
 
 
 def evaluate(

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
+from digitrec.space.shape import HIDDEN_SIZES, NOMINAL_PIXELS, count_parameters
+
 Precision = Literal["float32", "bf16"]
 Scale = Literal["log", "linear", "category"]
-Role = Literal["step size", "batch"]
+Role = Literal["step size", "batch", "shape", "images"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +31,7 @@ class Hyperparameter:
     values: tuple[Any, ...]  # the default values to search
     scale: Scale  # of axes, colours and ranges
     divides: bool  # whether trials that are trained together must share its value
-    role: Role | None  # by which the rules of the verdict find it
+    role: Role | None  # by which what depends on its meaning finds it
     beyond: Callable[[Sequence[Any], bool], list[Any]] | None
     """The next values above (True) or below the searched ones; None: there are no further ones."""
     needs: str | None
@@ -37,6 +39,7 @@ class Hyperparameter:
     hyperparameters with a default, which stands for no effect."""
     has_effect: Callable[["Configuration"], bool]
     """Whether a configuration has what the value needs."""
+    cost: Callable[[Any], float]  # the time of an update with a value, relative to the default
 
     @property
     def heading(self) -> str:
@@ -78,13 +81,14 @@ def _hyperparameter(
     beyond: Callable[[Sequence[Any], bool], list[Any]] | None = None,
     needs: str | None = None,
     has_effect: Callable[["Configuration"], bool] = lambda configuration: True,
+    cost: Callable[[Any], float] = lambda value: 1.0,
 ) -> Any:
     """Return a field of `Configuration` with its declaration as metadata."""
     declaration = {
         "label": label, "short": short, "help": help, "parse": parse, "kind": kind,
         "accepts": accepts, "is_right": is_right, "values": values, "scale": scale,
         "divides": divides, "role": role, "beyond": beyond,
-        "needs": needs, "has_effect": has_effect,
+        "needs": needs, "has_effect": has_effect, "cost": cost,
     }  # fmt: skip
     if len(values) == 1:
         return field(default=values[0], metadata=declaration)
@@ -92,6 +96,10 @@ def _hyperparameter(
 
 
 OPTIMIZERS = ("sgd", "adamw")
+MOST_LAYERS, MOST_UNITS = 8, 8192  # hidden ones
+NO_AUGMENTATION = "none"
+AUGMENTATIONS = (NO_AUGMENTATION, "shift2", "affine")
+
 SEEDS = "a whole number from 0 to 2**32 - 1"
 
 
@@ -147,6 +155,20 @@ def _parse_optimizer(text: str) -> str:
     if word not in OPTIMIZERS:
         raise ValueError(f"{text!r} is no optimizer")
     return word
+
+
+def _parse_sizes(text: str) -> tuple[int, ...]:
+    return tuple(int(size) for size in text.split("-"))
+
+
+def _are_sizes(sizes: Any) -> bool:
+    return 1 <= len(sizes) <= MOST_LAYERS and all(
+        type(size) is int and 1 <= size <= MOST_UNITS for size in sizes
+    )
+
+
+def _cost_of_sizes(sizes: Sequence[int]) -> float:
+    return count_parameters(NOMINAL_PIXELS, sizes) / count_parameters(NOMINAL_PIXELS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -256,6 +278,34 @@ class Configuration:
         scale="category",
         divides=True,
     )
+    hidden_sizes: tuple[int, ...] = _hyperparameter(
+        "hidden sizes",
+        short="hidden",
+        help="units of each hidden layer, such as 512-256",
+        parse=_parse_sizes,
+        kind="whole numbers joined by hyphens",
+        accepts=f"1 to {MOST_LAYERS} whole numbers from 1 to {MOST_UNITS:,} joined by hyphens",
+        is_right=_are_sizes,
+        values=(HIDDEN_SIZES,),
+        scale="category",
+        divides=True,
+        role="shape",
+        cost=_cost_of_sizes,
+    )
+    augmentation: str = _hyperparameter(
+        "augmentation",
+        short="",
+        help="none; shift2: move each training image by up to 2 pixels; affine: also rotate it by "
+        "up to 12 degrees and scale it by up to 10 %%",
+        parse=str,
+        kind="text",
+        accepts=f"one of {', '.join(AUGMENTATIONS)}",
+        is_right=lambda value: value in AUGMENTATIONS,
+        values=(NO_AUGMENTATION,),
+        scale="category",
+        divides=True,
+        role="images",
+    )
 
     @property
     def name(self) -> str:
@@ -281,6 +331,11 @@ class Configuration:
                 configuration = replace(configuration, **{each.name: each.values[0]})
         return configuration
 
+    @property
+    def cost(self) -> float:
+        """The time of an update relative to the default shape and optimizer."""
+        return math.prod(each.cost(getattr(self, each.name)) for each in HYPERPARAMETERS.values())
+
     def of_role(self, role: Role) -> Any:
         """Return the value of the hyperparameter that plays a role."""
         return getattr(self, with_role(role).name)
@@ -298,7 +353,8 @@ class Configuration:
                 raise ValueError(f"{name} is no hyperparameter that this digitrec knows")
             if not HYPERPARAMETERS[name].is_right(value):
                 raise ValueError(f"{name} {value!r} is not {HYPERPARAMETERS[name].accepts}")
-        return cls(**values)
+        tuples = {n: tuple(v) for n, v in values.items() if isinstance(v, list)}  # as in JSON
+        return cls(**{**values, **tuples})
 
     def _parts(self, hyperparameters: Iterable[Hyperparameter]) -> Iterator[str]:
         for each in hyperparameters:

@@ -85,8 +85,8 @@ class Task:
 class Cost(NamedTuple):
     """The training times in seconds that a plan is based on; only their proportions matter."""
 
-    per_image: float  # of one trial
-    per_update: float  # of one trial
+    per_image: float  # of one trial of the default shape and optimizer
+    per_update: float  # of one such trial
     per_stacked_update: float  # of a stack, however many members it has
     per_stack: float  # Ray's overhead for a stack
 
@@ -95,7 +95,8 @@ class Cost(NamedTuple):
         updates: float = images / stack.configuration.of_role("batch")
         per_member = images * self.per_image + updates * self.per_update
         stacked = updates * self.per_stacked_update
-        return len(stack.members) * per_member + stacked + self.per_stack
+        relative = math.fsum(member.configuration.cost for member in stack.members)
+        return relative * per_member + stacked + self.per_stack
 
 
 # Fitted to tests/benchmarks/engine.py on one AMD EPYC (Zen 5) core, 784-256-128-10, float32.

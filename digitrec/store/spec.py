@@ -8,6 +8,7 @@ from typing import Any
 from digitrec.errors import DamagedError, InputError
 from digitrec.space.hyperparameters import Trial
 from digitrec.space.points import Space, check_count
+from digitrec.space.shape import layer_sizes
 from digitrec.store.arrays import FORMAT
 from digitrec.store.folder import NOT_OURS, Folder
 
@@ -23,7 +24,6 @@ class StudySpec:
     epochs: int
     val_fraction: float
     split_seed: int  # random_state of the split
-    layer_sizes: list[int]  # of the MLP, from input to output
     precision: str  # of the factors of the matrix products
     refit: bool = False  # whether the winner is trained on all rows
     test_data: str | None = None  # the source that the winner is scored on
@@ -38,7 +38,7 @@ class StudySpec:
             self.data["fingerprint"],
             self.val_fraction,
             self.split_seed,
-            self.layer_sizes,
+            layer_sizes(self.data["pixels"]),  # the default shape, as before there were others
             self.precision,
         ]
         return hashlib.sha256(json.dumps(shared).encode()).hexdigest()[:16]
@@ -58,7 +58,6 @@ class StudySpec:
         pairs = [
             ("val_fraction", self.val_fraction, other.val_fraction),
             ("split_seed", self.split_seed, other.split_seed),
-            ("layer_sizes", self.layer_sizes, other.layer_sizes),
             ("precision", self.precision, other.precision),
         ]
         if self.data["fingerprint"] != other.data["fingerprint"]:
@@ -89,6 +88,7 @@ def read_spec(directory: Folder) -> StudySpec:
         version = values.pop("format")
         if version != FORMAT:
             raise DamagedError(f"it has format {version}; this digitrec reads {FORMAT}")
+        values.pop("layer_sizes", None)  # of files from when all trials had one shape
         spec = StudySpec(**values)
         _check(spec)
     except InputError as error:
@@ -107,7 +107,7 @@ def _check(spec: StudySpec) -> None:
     check_count(len(Space.from_json(spec.space)) + len(spec.confirmed))
     spec.trials()
     counts = [spec.data[name] for name in ("rows", "train_rows", "val_rows", "pixels")]
-    if not all(type(count) is int and count >= 1 for count in [*counts, *spec.layer_sizes]):
+    if not all(type(count) is int and count >= 1 for count in counts):
         raise ValueError("a count is not a whole number above 0")
     texts = [spec.data["source"], spec.data["fingerprint"], spec.precision]
     texts += [*spec.versions.keys(), *spec.versions.values()]

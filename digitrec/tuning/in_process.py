@@ -82,7 +82,6 @@ def _attempt(assignment: Assignment, task: Task, display: ProgressDisplay) -> Ex
     metrics = reports(
         task,
         assignment.shared,
-        tuple(spec.layer_sizes),
         spec.epochs,
         cast(Precision, spec.precision),
         assignment.directory,

@@ -140,7 +140,12 @@ class StudyRunner:
             for reason in dict.fromkeys(read_failures(directory).values()):
                 self.console.print(f"failed: {reason}", style="red", markup=False, soft_wrap=True)
             return None
-        return Refit(directory=directory, spec=whole, trial=winner.name, scaler=shared.scaler)
+        return Refit(
+            directory=directory,
+            spec=whole,
+            trial=winner.name,
+            scaler=shared.scaler_of(winner.configuration),
+        )
 
     def _search(
         self,

@@ -84,7 +84,6 @@ def trainable_of(assignment: Assignment) -> Any:
     function = tune.with_parameters(
         train_stack,
         shared=assignment.shared,
-        layer_sizes=tuple(spec.layer_sizes),
         epochs_wanted=spec.epochs,
         precision=spec.precision,
         directory=assignment.directory,

@@ -38,7 +38,7 @@ OF_A_TRIAL = [
     "ray.tune",
     "digitrec.tuning.trainable",
     "digitrec.engine.checkpoint",
-    "digitrec.engine.train",
+    "digitrec.engine.resident",
 ]
 
 

@@ -12,9 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import ray
-from numpy.typing import NDArray
 from ray import tune
 from ray.exceptions import ActorUnavailableError, RayActorError
 
@@ -22,6 +20,7 @@ from digitrec.data.digits import SharedData
 from digitrec.errors import DamagedError
 from digitrec.space.hyperparameters import Precision, Trial
 from digitrec.space.records import EpochRecord
+from digitrec.space.shape import layer_sizes
 from digitrec.space.stacks import Stack, Task
 from digitrec.store.arrays import SUFFIX
 from digitrec.store.folder import Folder, describe_error
@@ -37,7 +36,7 @@ from digitrec.store.stacks import (
 if TYPE_CHECKING:
     import torch
 
-    from digitrec.engine.train import Training, TrainingData
+    from digitrec.engine.train import Training
 
 
 class Place(NamedTuple):
@@ -56,7 +55,6 @@ def train_stack(
     config: dict[str, Any],
     *,
     shared: SharedData,
-    layer_sizes: tuple[int, ...],
     epochs_wanted: int,
     precision: Precision,
     directory: Folder,
@@ -72,7 +70,6 @@ def train_stack(
     Args:
         config: its `stack` comes from `task_config`.
         shared: the data.
-        layer_sizes: widths of the MLP, from input to output.
         epochs_wanted: how many to train.
         precision: of the factors of the matrix products.
         directory: the study directory.
@@ -81,7 +78,7 @@ def train_stack(
     task = task_of(config)
     try:
         for metrics in reports(
-            task, shared, layer_sizes, epochs_wanted, precision, directory, spec, rays_place()
+            task, shared, epochs_wanted, precision, directory, spec, rays_place()
         ):
             tune.report(metrics)
     except OSError as error:
@@ -91,7 +88,6 @@ def train_stack(
 def reports(
     task: Task,
     shared: SharedData,
-    layer_sizes: tuple[int, ...],
     epochs_wanted: int,
     precision: Precision,
     directory: Folder,
@@ -116,14 +112,19 @@ def reports(
     from digitrec.engine.checkpoint import INTERVAL, remove_checkpoint, state_of, write_checkpoint
     from digitrec.engine.model import init_mlp
     from digitrec.engine.products import bfloat16_is_fast
-    from digitrec.engine.step import trains_all_pixels
+    from digitrec.engine.resident import resident
     from digitrec.engine.train import Training, train
 
     started = time.time()
     device = claim_resources(place)
-    data = _resident(shared, device, precision, trains_all_pixels(stack))
+    data = resident(shared, device, precision, stack)
     slow = precision == "bf16" and not bfloat16_is_fast(device)
-    model = init_mlp(layer_sizes, seed=stack.seed, members=len(stack.members), device=device)
+    model = init_mlp(
+        layer_sizes(shared.images.shape[1], stack.configuration.of_role("shape")),
+        seed=stack.seed,
+        members=len(stack.members),
+        device=device,
+    )
     predictions = torch.zeros(len(model), len(data.val_labels), dtype=torch.uint8, device=device)
     kept = time.monotonic()
     epochs_reported = 0
@@ -306,47 +307,4 @@ def describe_run(place: Place, started: float) -> Run:
         pid=os.getpid(),
         started=started,
         ended=time.time(),
-    )
-
-
-_prepared: dict[tuple[object, ...], "TrainingData"] = {}  # at most one entry: the current study
-
-
-def _resident(
-    shared: SharedData, device: "torch.device", precision: Precision, all_pixels: bool
-) -> "TrainingData":
-    """Return the scaled data on the device, prepared once per worker."""
-    key = (shared.key, str(device), precision, all_pixels)
-    if key not in _prepared:
-        _prepared.clear()
-        _prepared[key] = prepare(shared, device, precision, all_pixels=all_pixels)
-    return _prepared[key]
-
-
-def prepare(
-    shared: SharedData, device: "torch.device", precision: Precision, *, all_pixels: bool = False
-) -> "TrainingData":
-    """Return the scaled training and validation images on the device, in the precision."""
-    import torch
-
-    from digitrec.engine.train import TrainingData
-
-    def images(scaled: NDArray[np.float32]) -> torch.Tensor:
-        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        return torch.from_numpy(scaled).to(device, dtype)
-
-    def labels(rows: NDArray[np.int64]) -> torch.Tensor:
-        return torch.from_numpy(shared.labels[rows].astype(np.int64)).to(device)
-
-    train, val = shared.split
-    pixels = shared.scaler.trained_pixels()
-    if all_pixels:
-        pixels = np.arange(shared.images.shape[1])
-    train_images = np.take(shared.images[train], pixels, axis=1)
-    return TrainingData(
-        train_images=images(shared.scaler.of_pixels(pixels).scale(train_images)),
-        train_labels=labels(train),
-        pixels=torch.from_numpy(pixels).to(device),
-        val_images=images(shared.scaler.scale(shared.images[val])),
-        val_labels=labels(val),
     )

@@ -11,6 +11,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from digitrec.data.digits import Digits, SharedData
+from digitrec.space.hyperparameters import Trial
 from digitrec.store.best import ABOUT, MODEL
 from digitrec.store.folder import Folder
 from digitrec.store.record import StudyRecord
@@ -48,10 +49,12 @@ def write_best(record: StudyRecord, winner: str | None, holdings: WinnerInputs) 
             best.remove(name)
         return replace(record, best=None, validation=None)
     weights = weights_of(record.directory, record.spec, record.results, winner)
-    validated = Classifier.from_parameters(weights, shared.scaler)
-    validation = validate(winner, validated, shared)
+    trial = next(each for each in record.spec.trials() if each.name == winner)
+    scaler = shared.scaler_of(trial.configuration)
+    classifier = Classifier.from_parameters(weights, scaler)
+    validation = validate(winner, classifier, shared)
     write_validation(record.directory, record.spec, validation)
-    about, scaler = describe_best(record, winner), shared.scaler
+    about = describe_best(record, trial, classifier)
     refit = holdings.refit
     if refit is not None and refit.trial == winner:
         weights, scaler = _weights_of_refit(refit), refit.scaler
@@ -107,17 +110,17 @@ def weights_of(
     return {each: values for each, values in state.items() if each[:1].isdecimal()}
 
 
-def describe_best(record: StudyRecord, winner: str) -> dict[str, Any]:
+def describe_best(record: StudyRecord, winner: Trial, classifier: Classifier) -> dict[str, Any]:
     """Return the description of a model for `model.json`."""
     spec, trials = record.spec, record.tables.trials
-    row = trials[trials["trial"] == winner].to_dict("records")[0]
+    row = trials[trials["trial"] == winner.name].to_dict("records")[0]
     return {
         "format": 1,
-        "trial": winner,
-        "layer_sizes": spec.layer_sizes,
+        "trial": winner.name,
+        "layer_sizes": classifier.layer_sizes,
         "activation": "relu",
         "configuration": {
-            **next(trial.values() for trial in spec.trials() if trial.name == winner),
+            **winner.values(),
             "epochs": spec.epochs,
             "precision": spec.precision,
         },

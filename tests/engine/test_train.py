@@ -23,12 +23,12 @@ from digitrec.engine.products import (
     choose_products,
     onednn_is_faster,
 )
+from digitrec.engine.resident import prepare
 from digitrec.engine.train import TrainingData, epochs, shuffled
 from digitrec.space.hyperparameters import Configuration, Trial
 from digitrec.space.records import EpochRecord
 from digitrec.space.shape import layer_sizes
 from digitrec.space.stacks import Stack
-from digitrec.tuning.trainable import prepare
 
 SIZES = (12, 8, 6, 10)
 LRS = (0.01, 0.1, 0.5, 1.0, 2.0)
@@ -178,9 +178,10 @@ def test_images_that_are_all_the_same_train(pixels: int) -> None:
     split = split_rows(labels, 0.2, 42)
     scaler = fit_scaler(images[split.train])
     shared = SharedData(key="same", images=images, labels=labels, split=split, scaler=scaler)
-    data = prepare(shared, torch.device("cpu"), "float32")
+    two = stack((0.1, 0.5), 4)
+    data = prepare(shared, torch.device("cpu"), "float32", two)
     model = init_mlp(layer_sizes(pixels), seed=0, members=2)
-    *_, last = epochs(model, stack((0.1, 0.5), 4), data, epochs=2)
+    *_, last = epochs(model, two, data, epochs=2)
     assert all(math.isfinite(record.val_loss) for record in last)
 
 

@@ -137,7 +137,6 @@ def _spec(grid: list[Point], epochs: int, confirmed: Sequence[Point]) -> StudySp
         epochs=epochs,
         val_fraction=0.2,
         split_seed=42,
-        layer_sizes=[4, 3, 10],
         precision="float32",
         confirmed=[dict(zip(names, point, strict=True)) for point in confirmed],
     )

@@ -233,10 +233,7 @@ def _setup(spec: StudySpec) -> list[tuple[str, str]]:
         ),
         *_searched(spec),
         ("epochs", str(spec.epochs)),
-        (
-            "model",
-            f"MLP {' - '.join(map(str, spec.layer_sizes))}, ReLU, {spec.precision}",
-        ),
+        ("model", ", ".join(["MLP with ReLU between its layers", spec.precision, *_left(spec)])),
         ("versions", versions),
     ]
 
@@ -255,6 +252,15 @@ def _searched(spec: StudySpec) -> list[tuple[str, str]]:
         trials = count(len(spec.confirmed), "trial")
         items.append(("confirmation", f"{trials} of the leaders with fresh seeds"))
     return items
+
+
+def _left(spec: StudySpec) -> list[str]:
+    """Return the hyperparameters that were left at their defaults."""
+    return [
+        f"{each.heading} {each.write(each.values[0])}"
+        for name, each in HYPERPARAMETERS.items()
+        if name not in spec.space
+    ]
 
 
 def _ranking(spec: StudySpec) -> str:
