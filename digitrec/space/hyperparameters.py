@@ -150,11 +150,13 @@ def _parse_bool(text: str) -> bool:
     return word == "true"
 
 
-def _parse_optimizer(text: str) -> str:
-    word = text.strip()
-    if word not in OPTIMIZERS:
-        raise ValueError(f"{text!r} is no optimizer")
-    return word
+def _one_of(*words: str) -> Callable[[str], str]:
+    """Return a function that reads one of these words."""
+
+    def parse(text: str) -> str:
+        return words[words.index(text.strip())]
+
+    return parse
 
 
 def _parse_sizes(text: str) -> tuple[int, ...]:
@@ -270,7 +272,7 @@ class Configuration:
         "optimizer",
         short="",
         help="sgd, or adamw: Adam with decoupled weight decay, betas 0.9 and 0.999, eps 1e-8",
-        parse=_parse_optimizer,
+        parse=_one_of(*OPTIMIZERS),
         kind="sgd or adamw",
         accepts="sgd or adamw",
         is_right=lambda value: value in OPTIMIZERS,
@@ -297,8 +299,8 @@ class Configuration:
         short="",
         help="none; shift2: move each training image by up to 2 pixels; affine: also rotate it by "
         "up to 12 degrees and scale it by up to 10 %%",
-        parse=str,
-        kind="text",
+        parse=_one_of(*AUGMENTATIONS),
+        kind=f"one of {', '.join(AUGMENTATIONS)}",
         accepts=f"one of {', '.join(AUGMENTATIONS)}",
         is_right=lambda value: value in AUGMENTATIONS,
         values=(NO_AUGMENTATION,),

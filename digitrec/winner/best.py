@@ -63,8 +63,9 @@ def write_best(record: StudyRecord, winner: str | None, holdings: WinnerInputs) 
         about["test"] = score(Classifier.from_parameters(weights, scaler), holdings.test)
     tensors = weights | {f"scaler.{name}": values for name, values in asdict(scaler).items()}
     best.write(MODEL, save(tensors))
-    best.write(ABOUT, (json.dumps(about, indent=2, ensure_ascii=False) + "\n").encode())
-    return replace(record, best=about, validation=validation)
+    text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
+    best.write(ABOUT, text.encode())
+    return replace(record, best=json.loads(text), validation=validation)
 
 
 def validate(trial: str, classifier: Classifier, shared: SharedData) -> WinnerValidation:

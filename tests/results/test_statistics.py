@@ -27,6 +27,7 @@ from digitrec.results.analysis.statistics import (
     wilson_interval,
     winner_interval,
 )
+from tests.studies import DEFAULTS
 
 ERROR_RATE = 0.05
 STUDIES = 2_000
@@ -37,7 +38,8 @@ CHANCE = 2 * math.sqrt(ERROR_RATE * (1 - ERROR_RATE) / STUDIES)
 def trials(accuracies: dict[tuple[float, int, int], float | None]) -> pd.DataFrame:
     """Trials by lr, batch size and seed; None diverged."""
     return pd.DataFrame(
-        {
+        DEFAULTS
+        | {
             "trial": f"lr{lr}-bs{size}-seed{seed}",
             "lr": lr,
             "batch_size": size,

@@ -99,7 +99,9 @@ def test_a_stack_has_one_optimizer() -> None:
         "bs32-seed0-lr0.1,0.5",
         "bs32-adamw-seed0-lr0.1,0.5",
     ]
-    with pytest.raises(InputError, match="one batch size, one optimizer, one seed"):
+    with pytest.raises(
+        InputError, match="one batch size, one optimizer, one hidden sizes, one augm"
+    ):
         Stack(trials)
 
 

@@ -128,6 +128,7 @@ def test_tables_have_the_columns_of_the_contract(tmp_path: Path) -> None:
     )
     assert (tmp_path / "trials.csv").read_text().splitlines()[0] == (
         "trial,lr,batch_size,momentum,nesterov,weight_decay,dropout,label_smoothing,optimizer,"
+        "hidden_sizes,augmentation,"
         "seed,status,epochs,updates,train_loss,train_accuracy,val_loss,val_accuracy,best_val_accuracy,best_epoch,seconds"
     )
     assert (tmp_path / "runs.csv").read_text().splitlines()[0] == (
@@ -135,6 +136,7 @@ def test_tables_have_the_columns_of_the_contract(tmp_path: Path) -> None:
     )
     assert (tmp_path / "epochs.csv").read_text().splitlines()[0] == (
         "trial,lr,batch_size,momentum,nesterov,weight_decay,dropout,label_smoothing,optimizer,"
+        "hidden_sizes,augmentation,"
         "seed,epoch,updates,train_loss,train_accuracy,val_loss,val_accuracy,seconds"
     )
 

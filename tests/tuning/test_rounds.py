@@ -18,7 +18,7 @@ from digitrec.space.hyperparameters import Configuration, Trial
 from digitrec.space.points import Space
 from digitrec.tuning.rounds import fresh_seeds, spec_of_refit
 from digitrec.winner.classifier import load_classifier
-from tests.studies import folder, make_spec, run
+from tests.studies import DEFAULTS, folder, make_spec, run
 
 LEADERS = Space.of(lr=(0.001, 0.1, 0.5), batch_size=(256,))
 
@@ -191,7 +191,8 @@ def test_counts_out_of_range_are_refused(options: dict[str, int]) -> None:
 
 def test_a_cell_with_a_seed_that_diverged_comes_last() -> None:
     trials = pd.DataFrame(
-        {
+        DEFAULTS
+        | {
             "trial": ["a0", "a1", "b0", "b1"],
             "lr": [0.1, 0.1, 0.5, 0.5],
             "batch_size": [32] * 4,
