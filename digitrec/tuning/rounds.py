@@ -227,8 +227,8 @@ def describe_plan(spec: StudySpec, tasks: Sequence[Task]) -> str:
     cooldown = tasks[0].stack.cooldown
     if cooldown:
         return (
-            f"Cooldown of {configurations} finalists in {len(tasks)} stacks: epochs "
-            f"{spec.epochs + 1} to {spec.epochs + cooldown}, learning rate falling to 0"
+            f"Cooldown of {configurations} trials in {len(tasks)} stacks, to epoch "
+            f"{spec.epochs + cooldown}, while the learning rate falls to 0"
         )
     going_on = sum(len(task.stack.members) for task in tasks if task.continues)
     grown = f"; {going_on} of them continue from fewer epochs" if going_on else ""

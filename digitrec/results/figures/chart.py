@@ -43,14 +43,6 @@ class FigureInputs:
         """The winner's trial in `trials`: the one that it continues if it cooled down."""
         return self.record.spec.cooled_trials.get(self.winner or "", self.winner)
 
-    @property
-    def cooldown_caption(self) -> str:
-        """What the curves beyond the last epoch of the search are, after a space; may be empty."""
-        spec = self.record.spec
-        if not spec.cooled:
-            return ""
-        return f" Beyond epoch {spec.epochs}, the finalists cool down."
-
     @cached_property
     def curves(self) -> pd.DataFrame:
         """The curves of all metrics, as from `summarise_curves`."""

@@ -36,7 +36,7 @@ def make_comparison(inputs: FigureInputs) -> Chart:
     return Chart(
         name="comparison",
         title=TITLE,
-        caption=f"{describe_encoding(frame)} {CAPTION}{inputs.cooldown_caption}".strip(),
+        caption=f"{describe_encoding(frame)} {CAPTION}".strip(),
         says=describe_comparison(inputs.trials, inputs.record.tables.epochs, inputs.winner),
         figure=draw_comparison(frame),
         marks=len(frame),

@@ -14,6 +14,8 @@ def judge_cooldown(evidence: Evidence) -> Finding | None:
     epochs, trials = count(evidence.spec.cooldown, "epoch"), evidence.cooled_trials
     bad = trials[trials["status"] == "diverged"]
     lost = f"{len(bad)} of {count(len(trials), 'trial')} diverged in the cooldown"
+    if len(trials) == 1:
+        lost = "The only trial that cooled down diverged"
     if not evidence.cooled:
         if bad.empty:
             return None
