@@ -97,7 +97,7 @@ class Request:
         "winner",
         "E",
         "train the finalists (the leaders with fresh seeds, or else the winner) for E more epochs "
-        "while the learning rate falls to 0, and choose the winner among them",
+        "while their step size falls linearly to 0, and choose the winner among them",
         **INT,
     )
     refit: bool = _option(

@@ -13,7 +13,7 @@ from rich.console import Console
 from digitrec.data.digits import SharedData, Split, fit_scaler
 from digitrec.request import Request
 from digitrec.signals import Interruption
-from digitrec.space.hyperparameters import Trial
+from digitrec.space.hyperparameters import Trial, with_role
 from digitrec.space.stacks import MAX_STACK_SIZE, Stack, Task, plan_stacks
 from digitrec.store.directory import find_damage
 from digitrec.store.folder import Folder
@@ -228,7 +228,7 @@ def describe_plan(spec: StudySpec, tasks: Sequence[Task]) -> str:
     if cooldown:
         return (
             f"Cooldown of {configurations} trials in {len(tasks)} stacks, to epoch "
-            f"{spec.epochs + cooldown}, while the learning rate falls to 0"
+            f"{spec.epochs + cooldown}, while the {with_role('step size').label} falls to 0"
         )
     going_on = sum(len(task.stack.members) for task in tasks if task.continues)
     grown = f"; {going_on} of them continue from fewer epochs" if going_on else ""
