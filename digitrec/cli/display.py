@@ -42,8 +42,10 @@ def print_result(result: "StudyResult", console: Console) -> None:
 
 def _describe_means(spec: "StudySpec", means: Sequence[dict[Hashable, Any]]) -> str:
     title = "The leaders with fresh seeds" if spec.confirmed else "Means over the seeds"
+    if not spec.cooled:
+        return title
     cooled = means[0]["trials"][0] in spec.cooled_trials
-    return f"{title}, after their cooldown" if cooled else title
+    return f"{title}, {'after' if cooled else 'before'} the cooldown"
 
 
 def print_lines(lines: Iterable[str], console: Console) -> None:
