@@ -111,11 +111,13 @@ RESULTS = (
     Column("updates", "updates", str, in_short=True),
     Column("seconds", "seconds", _number(2), in_short=True),
 )
+COOLED = Column("cooldown", "cooldown, epochs", str, is_filter=True, in_short=True)
 
 
 def choose_columns(trials: pd.DataFrame) -> tuple[Column, ...]:
     """Return the columns of the trial table, among them the hyperparameters that name a trial."""
-    return (*IDENTITY, *map(_column_of, named_hyperparameters(trials)), *RESULTS)
+    cooled = [COOLED] if COOLED.name in trials else []
+    return (*IDENTITY, *map(_column_of, named_hyperparameters(trials)), *cooled, *RESULTS)
 
 
 def _column_of(name: str) -> Column:
@@ -155,7 +157,8 @@ def summarise(record: StudyRecord, findings: Sequence[Finding]) -> Summary:
 
 def rank_trials(record: StudyRecord) -> pd.DataFrame:
     """Return the completed trials of a study, the winner first."""
-    return rank(record.tables.trials, record.spec.confirmed_trials)
+    spec = record.spec
+    return rank(record.tables.trials, spec.confirmed_trials, spec.cooled_trials)
 
 
 def winning_trial(record: StudyRecord) -> str | None:
@@ -194,7 +197,7 @@ def _state(trials: pd.DataFrame) -> str:
 
 
 def _facts(evidence: Evidence) -> list[tuple[str, str]]:
-    trials, spec = evidence.trials, evidence.spec
+    trials, spec = evidence.record.tables.trials, evidence.spec
     trained = int(trials["status"].isin(["completed", "diverged"]).sum())
     configurations = len(trials.drop_duplicates(list(HYPERPARAMETERS)))
     accuracy = percent(evidence.winner.accuracy) if evidence.compared else "none"
@@ -251,6 +254,10 @@ def _searched(spec: StudySpec) -> list[tuple[str, str]]:
     if spec.confirmed:
         trials = count(len(spec.confirmed), "trial")
         items.append(("confirmation", f"{trials} of the leaders with fresh seeds"))
+    if spec.cooled:
+        trials = count(len(spec.cooled), "trial")
+        epochs = count(spec.cooldown, "epoch")
+        items.append(("cooldown", f"{epochs}, {trials} of the finalists"))
     return items
 
 
@@ -265,6 +272,10 @@ def _left(spec: StudySpec) -> list[str]:
 
 def _ranking(spec: StudySpec) -> str:
     said = "by validation accuracy after the last epoch; the lower validation loss breaks ties."
+    if spec.cooled:
+        return (
+            f"Ranked by the mean over the seeds of the finalists after their cooldown, then {said}"
+        )
     if spec.confirmed:
         return f"Ranked by the mean over the fresh seeds of the leaders, then {said}"
     return f"Ranked {said}"
