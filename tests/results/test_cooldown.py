@@ -148,6 +148,9 @@ def test_the_winner_is_the_best_mean_of_the_cooled_finalists() -> None:
         "on average: lr 0.1, batch size 32 from 85.00% to 95.00%; lr 0.5, batch size 32 from "
         "88.00% to 91.00%. Before it, lr 0.5, batch size 32 was ahead."
     )
+    assert "lr0.1-bs32-seed1 84.00%, 94.00%; lr0.1-bs32-seed2 86.00%, 96.00%; " in (
+        findings["cooldown"].evidence
+    )
 
 
 def test_the_search_is_judged_by_what_it_was_before_the_cooldown() -> None:

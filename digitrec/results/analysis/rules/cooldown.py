@@ -31,12 +31,7 @@ def judge_cooldown(evidence: Evidence) -> Finding | None:
         level="caution" if len(bad) else "good" if min(gains) > 0 else "note",
         sentence=f"A cooldown of {epochs} {_say_gains(evidence, gains)}."
         f"{_say_leader(evidence)}{f' {lost}.' if len(bad) else ''}",
-        evidence="mean validation accuracy before and after: "
-        + "; ".join(
-            f"{each} {percent(accuracy_before(evidence, each))}, {percent(each.accuracy)} "
-            f"({count(len(each.trials), 'seed')})"
-            for each in evidence.cooled
-        ),
+        evidence=f"validation accuracy before and after: {first_few(_describe_trials(evidence))}",
     )
 
 
@@ -44,6 +39,15 @@ def accuracy_before(evidence: Evidence, cooled: RankedConfiguration) -> float:
     """Return the mean accuracy of the same trials before they cooled down."""
     before = [evidence.accuracies[evidence.spec.cooled_trials[trial]] for trial in cooled.trials]
     return sum(before) / len(before)
+
+
+def _describe_trials(evidence: Evidence) -> list[str]:
+    completed = evidence.cooled_trials[evidence.cooled_trials["status"] == "completed"]
+    return [
+        f"{before} {percent(evidence.accuracies[before])}, {percent(after)}"
+        for trial, after in zip(completed["trial"], completed["val_accuracy"], strict=True)
+        for before in [evidence.spec.cooled_trials[trial]]
+    ]
 
 
 def _say_gains(evidence: Evidence, gains: list[float]) -> str:
