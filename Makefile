@@ -19,7 +19,7 @@ LOCK := cluster/requirements.lock
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help tune report predict cluster submit cluster-stop test test-fast coverage soak fuzz bench check format lock clean
+.PHONY: help tune best report predict cluster submit cluster-stop test test-fast coverage soak fuzz bench check format lock clean
 
 help: ## list the commands
 	@echo "make COMMAND, where COMMAND is"
@@ -38,6 +38,9 @@ $(READY): $(LOCK) pyproject.toml
 
 tune: $(READY) ## search the grid: DATA=sample|openml|FILE, OUT=directory, ARGS="more options"
 	@$(BIN)/digitrec tune --data '$(DATA)' $(if $(OUT),--out '$(OUT)') $(ARGS)
+
+best: $(READY) ## search for the best model of train.csv in minutes: DATA=FILE, OUT=directory
+	@$(BIN)/python -m tune_jobs.best_digits --data '$(DATA)' $(if $(OUT),--out '$(OUT)') $(ARGS)
 
 predict: $(READY) ## recognise digits: DIR=study directory, IMAGES=sample|openml|FILE, TO=submission.csv
 	$(if $(IMAGES),,$(error make predict needs IMAGES=FILE, the images to recognise))

@@ -27,6 +27,7 @@ from safetensors.numpy import load_file
 
 from digitrec.cli import main as cli
 from digitrec.cli.display import describe, describe_verdict
+from digitrec.cli.options import make_parser, make_request
 from digitrec.data.digits import fit_scaler, read_digits, split_rows
 from digitrec.errors import InputError
 from digitrec.request import Request
@@ -45,7 +46,7 @@ from digitrec.tuning.session import Session, count_workers, local_runtime_env
 from digitrec.tuning.trainable import reports, stack_of, train_stack
 from digitrec.winner.classifier import load_classifier
 from tests.studies import folder, make_spec, run
-from tune_jobs import mnist_grid
+from tune_jobs import best_digits, mnist_grid
 
 TIMES = ["seconds"]
 
@@ -375,6 +376,22 @@ def test_the_job_is_the_same_study(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(mnist_grid, "digitrec", remember)
     assert mnist_grid.main(["--out", str(tmp_path)]) == 0
     assert asked == [["tune", "--out", str(tmp_path)]]
+
+
+def test_the_recipe_is_a_study_that_arguments_can_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def remember(arguments: list[str]) -> int:
+        asked.append(arguments)
+        return 0
+
+    monkeypatch.setattr(best_digits, "digitrec", remember)
+    assert best_digits.main(["--out", str(tmp_path), "--epochs", "2"]) == 0
+    request = make_request(make_parser().parse_args(asked[0]))
+    assert (request.epochs, request.refit) == (2, True)
+    assert {trial.configuration.of_role("images") for trial in request.space.trials()} == {"affine"}
 
 
 def test_another_study_in_the_directory_is_refused_by_its_differences(
