@@ -31,6 +31,7 @@ CAPTION = (
     "shows what goes with accuracy within the values searched, not what causes it. Trials that did "
     "not complete are left out, so what makes trials diverge counts too little."
 )
+MOST_ROWS_OF_A_TREE = 500  # which bounds the time of studies with thousands of configurations
 FEWEST, FEWEST_PER_HYPERPARAMETER = 10, 4  # configurations that completed
 
 
@@ -86,7 +87,9 @@ def summarise_importance(configurations: pd.DataFrame) -> pd.DataFrame:
         np.column_stack(ranks).astype(np.float32),
         found["accuracy"].to_numpy(float),
     )
-    forest = RandomForestRegressor(TREES, random_state=RANDOM_STATE).fit(values, accuracies)
+    forest = RandomForestRegressor(
+        TREES, max_samples=min(len(found), MOST_ROWS_OF_A_TREE), random_state=RANDOM_STATE
+    ).fit(values, accuracies)
     score = partial(explained, unseen=out_of_bag(forest, len(found)))
     result = permutation_importance(
         forest, values, accuracies, scoring=score, n_repeats=REPEATS,
