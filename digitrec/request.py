@@ -92,6 +92,14 @@ class Request:
         **INT,
     )
     confirm_seeds: int = _option(3, "winner", "S", "number of fresh seeds", **INT)
+    cooldown: int = _option(
+        0,
+        "winner",
+        "E",
+        "train the finalists (the leaders with fresh seeds, or else the winner) for E more epochs "
+        "while their step size falls linearly to 0, and choose the winner among them",
+        **INT,
+    )
     refit: bool = _option(
         False,
         "winner",
@@ -153,8 +161,11 @@ class Request:
             self.confirm_seeds >= 1,
             f"confirm-seeds {self.confirm_seeds} is not a whole number above 0",
         )
+        _check(self.cooldown >= 0, f"cooldown {self.cooldown} is less than 0")
         leaders = min(self.confirm, len(self.space) // len(self.space.seeds))
-        check_count(len(self.space) + leaders * self.confirm_seeds)
+        confirming = leaders * self.confirm_seeds
+        cooling = (confirming or len(self.space.seeds)) if self.cooldown else 0
+        check_count(len(self.space) + confirming + cooling)
         _check(self.max_failures >= 0, f"max-failures {self.max_failures} is less than 0")
         _check(
             not IN_A_RAY_JOB or Path(self.out or "").is_absolute() or "://" in (self.out or ""),

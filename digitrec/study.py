@@ -79,6 +79,8 @@ def run_study(
         rounds.train(spec, spec.trials())
         if request.confirm:
             spec = rounds.confirm(spec)
+        if request.cooldown:
+            spec = rounds.cool(spec)
         refitted = rounds.refit(spec) if request.refit else None
         rounds.end()
         from digitrec.results.outcome import conclude
@@ -129,6 +131,7 @@ def ask(request: Request, digits: Digits, split: Split) -> StudySpec:
         split_seed=SPLIT_SEED,
         precision=request.precision,
         refit=request.refit,
+        cooldown=request.cooldown,
         test_data=None if request.test_data is None else absolute(request.test_data),
         versions={"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in ("digitrec", "ray", "torch")},

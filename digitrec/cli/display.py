@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from digitrec.doctor.checks import Diagnosis
     from digitrec.results.analysis.finding import Finding
     from digitrec.results.outcome import StudyResult
+    from digitrec.store.spec import StudySpec
     from digitrec.winner.predict import Score
 
 MOST_RANKED = 5  # rows of the table at the end
@@ -30,14 +31,21 @@ def print_result(result: "StudyResult", console: Console) -> None:
     named = named_hyperparameters(result.tables.trials)
     means = result.configurations.head(MOST_RANKED).to_dict("records")
     if means:
-        fresh = bool(result.record.spec.confirmed)
-        console.print(f"\n{'The leaders with fresh seeds' if fresh else 'Means over the seeds'}")
+        console.print(f"\n{_describe_means(result.record.spec, means)}")
         console.print(_rank_means(means, named), soft_wrap=True)
     leaders = result.ranked.head(MOST_RANKED).to_dict("records")
     if leaders:
         console.print(f"\nThe best {len(leaders)} of {len(result.tables.trials)} trials")
         console.print(_rank_trials(leaders, named), soft_wrap=True)
     print_lines(describe_verdict(result.findings) + describe(result), console)
+
+
+def _describe_means(spec: "StudySpec", means: Sequence[dict[Hashable, Any]]) -> str:
+    title = "The leaders with fresh seeds" if spec.confirmed else "Means over the seeds"
+    if not spec.cooled:
+        return title
+    cooled = means[0]["trials"][0] in spec.cooled_trials
+    return f"{title}, {'after' if cooled else 'before'} the cooldown"
 
 
 def print_lines(lines: Iterable[str], console: Console) -> None:
@@ -47,18 +55,20 @@ def print_lines(lines: Iterable[str], console: Console) -> None:
 
 
 def _rank_trials(leaders: Sequence[dict[Hashable, Any]], named: Sequence[str]) -> Table:
+    identity = ["cooldown", "seed"] if "cooldown" in leaders[0] else ["seed"]
     rows = [
         [
             str(place),
             *_spell(row, named),
-            str(row["seed"]),
+            *(str(row[name]) for name in identity),
             percent(row["val_accuracy"]),
             f"{row['val_loss']:.4f}",
             f"{row['updates']:,}",
         ]
         for place, row in enumerate(leaders, start=1)
     ]
-    headings = ["rank", *_headings(named), "seed", "val accuracy", "val loss", "updates"]
+    measured = ["val accuracy", "val loss", "updates"]
+    headings = ["rank", *_headings(named), *identity, *measured]
     return _table(headings, rows)
 
 

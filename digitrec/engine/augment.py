@@ -51,9 +51,11 @@ def transform(images: Tensor, transformations: Tensor) -> Tensor:
         transformations: as `draw_transformations` returns them, (B, 2, 3).
     """
     side = math.isqrt(images.shape[1])
-    shape = (1, side, side)
-    grid = torch.nn.functional.affine_grid(
-        transformations, [len(images), *shape], align_corners=False
-    )
-    moved = torch.nn.functional.grid_sample(images.view(-1, *shape), grid, align_corners=False)
+    line = (2 * torch.arange(side, device=images.device) + 1) / side - 1  # centres of pixels
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    points = torch.stack([x.flatten(), y.flatten(), torch.ones_like(x.flatten())])  # (3, D)
+    # As `affine_grid`, which takes four times as long as all the rest.
+    grid = (transformations.reshape(-1, 3) @ points).view(-1, 2, side, side).permute(0, 2, 3, 1)
+    originals = images.view(-1, 1, side, side)
+    moved = torch.nn.functional.grid_sample(originals, grid, align_corners=False)
     return moved.view(images.shape)

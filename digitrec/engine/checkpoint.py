@@ -90,6 +90,8 @@ def read_finished(
 ) -> Training:
     """Return the state in which a stack finished with fewer epochs left some of its members.
 
+    Members with a cooldown continue from where they ended without it.
+
     Args:
         directory: the study directory.
         spec: the key of the study's spec.
@@ -101,9 +103,10 @@ def read_finished(
         DamagedError: a file of the finished stack is missing or damaged.
     """
     result: StackResult = read_stack(directory, spec, key + SUFFIX)
-    parameters = read_weights(directory, spec, key, [member.name for member in stack.members])
+    earlier = [member.before_cooldown for member in stack.members]
+    parameters = read_weights(directory, spec, key, [member.name for member in earlier])
     try:
-        places = [result.stack.members.index(member) for member in stack.members]
+        places = [result.stack.members.index(member) for member in earlier]
         members = [_member(training, stack, k) for k in range(len(stack.members))]
         _fill(_by_member(members), _by_member(parameters))
     except (KeyError, ValueError) as error:

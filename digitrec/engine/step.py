@@ -38,6 +38,7 @@ class Place(NamedTuple):
     epoch: int  # from 1
     batch: int  # of the epoch, from 0
     updates: int  # before it, since the start
+    rate: float = 1.0  # share of its learning rate that each trial uses
 
 
 class Step(ABC):
@@ -55,7 +56,8 @@ class Step(ABC):
     def __init__(self, stack: Stack, model: StackedMLP, state: State, products: Products) -> None:
         self.batch_size, self.seed = stack.configuration.batch_size, stack.seed
         self.model, self.state, self.products = model, state, products
-        self.lr = values_of_members(stack, "lr", model)
+        self.lr = values_of_members(stack, "lr", model)  # lowered in place by a cooldown
+        self.full_lr = self.lr.clone()
         self.weight_decay = _used(values_of_members(stack, "weight_decay", model))
         self.dropout = _used(values_of_members(stack, "dropout", model))
         self.smoothing = _used(values_of_members(stack, "label_smoothing", model))
@@ -67,11 +69,13 @@ class Step(ABC):
         Args:
             images: (B, P).
             target: the labels as one-hot, (C, B).
-            place: gives, with the seed, what dropout drops.
+            place: gives the rate and, with the seed, what dropout drops.
 
         Returns:
             The logits before the step, (K, C, B).
         """
+        if place.rate != 1:
+            torch.mul(self.full_lr, place.rate, out=self.lr)
         inputs = self._layer_inputs(images, place)
         logits = self.model.logits(inputs[-1], self.products).to(self.model.dtype)
         if self.smoothing is not None:

@@ -52,6 +52,24 @@ class Means(NamedTuple):
 DIVERGED = Means(math.nan, math.nan)
 
 
+class Cooldown(NamedTuple):
+    """The last updates of a training, in which the learning rate falls linearly to 0."""
+
+    begins: int  # updates before it
+    updates: int  # of it; 0: there is none
+
+    def rate(self, updates: int) -> float:
+        """Return the share of the learning rate that the next update uses, after so many.
+
+        The first update of the cooldown uses all of it, the last one 1 / `self.updates`.
+        """
+        left = self.begins + self.updates - updates
+        return min(1.0, left / self.updates) if self.updates else 1.0
+
+
+NO_COOLDOWN = Cooldown(0, 0)
+
+
 class Totals:
     """Loss and correct predictions of K trials, summed over images.
 
@@ -161,7 +179,7 @@ def train(
         stack: K trials. A shorter last batch is used too; only the seed and the epoch's number
             determine the order of the images.
         data: the training and validation images, on the model's device.
-        epochs: how many in all.
+        epochs: how many in all, those of the stack's cooldown included.
         pause_after: seconds of training within an epoch after which to yield; continuing from
             there, now or from a copy, gives the same numbers.
         predictions: uint8 (K, N'), overwritten with the predicted labels of each validation.
@@ -170,6 +188,8 @@ def train(
     model = training.model
     products = products or choose_products(model.device, model.dtype, data.train_images.dtype)
     images = len(data.train_labels)
+    batches = math.ceil(images / stack.configuration.batch_size)
+    cooldown = Cooldown((epochs - stack.cooldown) * batches, stack.cooldown * batches)
     while len(training.history) < epochs:
         epoch = len(training.history) + 1
         before = training.history[-1] if training.history else [None] * len(model)
@@ -178,7 +198,7 @@ def train(
         else:
             order = shuffled(images, seed=stack.seed, epoch=epoch).to(model.device)
             step = training.step(stack, data.pixels, products)
-            for _ in _train_epoch(training, step, data, order, pause_after):
+            for _ in _train_epoch(training, step, data, order, cooldown, pause_after):
                 training.take(step, data.pixels)
                 yield training
             training.take(step, data.pixels)
@@ -187,7 +207,7 @@ def train(
             validated = evaluate(model, data.val_images, data.val_labels, products, predictions)
             measured = list(zip(trained, validated.means(), strict=True))
             training.seconds += time.perf_counter() - start
-        updates = epoch * math.ceil(images / stack.configuration.batch_size)
+        updates = epoch * batches
         seconds = training.seconds / len(model)
         training.history.append(
             [
@@ -220,7 +240,12 @@ def shuffled(images: int, *, seed: int, epoch: int) -> Tensor:
 
 
 def _train_epoch(
-    training: Training, step: Step, data: TrainingData, order: Tensor, pause_after: float
+    training: Training,
+    step: Step,
+    data: TrainingData,
+    order: Tensor,
+    cooldown: Cooldown,
+    pause_after: float,
 ) -> Iterator[None]:
     """Train the rest of an epoch; yield where a pause is due."""
     size = step.batch_size
@@ -233,7 +258,9 @@ def _train_epoch(
         start = time.perf_counter()
         rows = order[place : place + between]
         epoch, batch = len(training.history) + 1, place // size
-        train_on(step, data, rows, training.totals, epoch=epoch, first_batch=batch)
+        train_on(
+            step, data, rows, training.totals, epoch=epoch, first_batch=batch, cooldown=cooldown
+        )
         training.seconds += time.perf_counter() - start
 
 
@@ -245,6 +272,7 @@ def train_on(
     *,
     epoch: int,
     first_batch: int = 0,
+    cooldown: Cooldown = NO_COOLDOWN,
 ) -> None:
     """Update the model with batch after batch of training images.
 
@@ -255,6 +283,7 @@ def train_on(
         totals: get the loss and the correct predictions of each batch before its update.
         epoch: from 1.
         first_batch: number of the first batch within the epoch, from 0.
+        cooldown: of the training.
     """
     before = (epoch - 1) * math.ceil(len(data.train_labels) / step.batch_size)
     with torch.inference_mode():
@@ -266,7 +295,9 @@ def train_on(
         for batch, (x, own, target) in enumerate(
             zip(images, own_labels, targets, strict=True), first_batch
         ):
-            logits = step.update(x, target, Place(epoch, batch, before + batch))
+            updates = before + batch
+            place = Place(epoch, batch, updates, cooldown.rate(updates))
+            logits = step.update(x, target, place)
             totals.add(logits, own)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from digitrec.results.analysis import ranking
+from digitrec.results.analysis.evidence import Evidence
 from digitrec.results.analysis.finding import Finding
 from digitrec.results.analysis.verdict import reach_verdict
 from digitrec.results.report.markdown import make_markdown
@@ -53,14 +53,10 @@ class StudyResult:
 
     @property
     def configurations(self) -> pd.DataFrame:
-        """The configurations that are compared, best mean first; none where each has one seed.
-
-        See `ranking.rank_confirmed`.
-        """
-        confirmed = self.record.spec.confirmed_trials
-        ranked = ranking.rank_confirmed(self.tables.trials, confirmed)
-        several = bool((ranked["seeds"] > 1).any() or confirmed)
-        return ranked[ranked["compared"] & several]
+        """The configurations that are compared, best mean first; none where each has one seed."""
+        evidence = Evidence(self.record)
+        several = (evidence.ranking["seeds"] > 1).any() or self.record.spec.confirmed
+        return evidence.comparable if several else evidence.comparable.iloc[:0]
 
     @property
     def best(self) -> dict[str, Any] | None:

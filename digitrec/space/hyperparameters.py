@@ -371,15 +371,26 @@ class Trial:
 
     configuration: Configuration
     seed: int  # of the initial weights and of the order of the images
+    cooldown: int = 0  # epochs after all others, in which the learning rate falls to 0
 
     @property
     def name(self) -> str:
         """The name of the trial, such as `lr0.1-bs32-seed0`; it does not depend on the space."""
-        return f"{self.configuration.name}-seed{self.seed}"
+        cooldown = f"-cooldown{self.cooldown}" if self.cooldown else ""
+        return f"{self.configuration.name}-seed{self.seed}{cooldown}"
+
+    @property
+    def before_cooldown(self) -> "Trial":
+        """The same trial without its cooldown, which continues from there."""
+        return replace(self, cooldown=0)
 
     def values(self) -> dict[str, Any]:
-        """Return the hyperparameters by name, and the seed: the columns and the keys of files."""
-        return asdict(self.configuration) | {"seed": self.seed}
+        """Return the hyperparameters by name, and the seed: the columns and the keys of files.
+
+        A cooldown follows if there is one.
+        """
+        cooldown = {"cooldown": self.cooldown} if self.cooldown else {}
+        return asdict(self.configuration) | {"seed": self.seed} | cooldown
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Trial":
@@ -387,13 +398,15 @@ class Trial:
 
         Raises:
             KeyError: there is no seed.
-            ValueError: the seed is out of its range.
+            ValueError: the seed or the cooldown is out of its range.
         """
-        own = {name: value for name, value in values.items() if name != "seed"}
-        seed = values["seed"]
+        own = {name: value for name, value in values.items() if name not in ("seed", "cooldown")}
+        seed, cooldown = values["seed"], values.get("cooldown", 0)
         if not is_seed(seed):
             raise ValueError(f"seed {seed!r} is not {SEEDS}")
-        return cls(Configuration.of(own), seed)
+        if type(cooldown) is not int or cooldown < 0:
+            raise ValueError(f"cooldown {cooldown!r} is not a whole number from 0 on")
+        return cls(Configuration.of(own), seed, cooldown)
 
 
 HYPERPARAMETERS: dict[str, Hyperparameter] = {

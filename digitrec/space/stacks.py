@@ -28,7 +28,8 @@ class Stack:
     def __post_init__(self) -> None:
         if len({_shared(member) for member in self.members}) != 1:
             names = [each.label for each in HYPERPARAMETERS.values() if each.divides]
-            raise InputError(f"a stack needs members of one {', one '.join([*names, 'seed'])}")
+            names += ["seed", "cooldown"]
+            raise InputError(f"a stack needs members of one {', one '.join(names)}")
 
     @property
     def configuration(self) -> Configuration:
@@ -39,6 +40,11 @@ class Stack:
     def seed(self) -> int:
         """The seed of all members."""
         return self.members[0].seed
+
+    @property
+    def cooldown(self) -> int:
+        """The epochs of the cooldown of all members; 0: none."""
+        return self.members[0].cooldown
 
     def values(self, name: str) -> tuple[Any, ...]:
         """Return the members' values of a hyperparameter, in their order."""
@@ -51,7 +57,8 @@ class Stack:
             [each.short + ",".join(texts) for each, texts in self._values(divides)]
             for divides in (True, False)
         )
-        return "-".join([*shared, f"seed{self.seed}", *own])
+        cooldown = [f"cooldown{self.cooldown}"] if self.cooldown else []
+        return "-".join([*shared, f"seed{self.seed}", *cooldown, *own])
 
     @property
     def key(self) -> str:
@@ -128,7 +135,7 @@ def plan_stacks(
 
 def _shared(trial: Trial) -> tuple[Any, ...]:
     """Return the values that all members of a stack must share."""
-    return (*trial.configuration.shared, trial.seed)
+    return (*trial.configuration.shared, trial.seed, trial.cooldown)
 
 
 def _groups(trials: Iterable[Trial]) -> list[list[Trial]]:

@@ -42,6 +42,11 @@ class StudyRecord:
         """Where and when each trial was trained; see `tables.RUN_COLUMNS`."""
         return self.tables.runs
 
+    @property
+    def searched(self) -> Tables:
+        """The tables without the trials that cool down."""
+        return self.tables.without(self.spec.cooled_trials)
+
 
 def read_record(directory: Folder) -> StudyRecord:
     """Read a study directory; the study need not be finished.

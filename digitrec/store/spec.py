@@ -28,6 +28,8 @@ class StudySpec:
     refit: bool = False  # whether the winner is trained on all rows
     test_data: str | None = None  # the source that the winner is scored on
     confirmed: list[dict[str, Any]] = field(default_factory=list)  # trials outside the space
+    cooldown: int = 0  # epochs that the finalists are asked to cool down for
+    cooled: list[dict[str, Any]] = field(default_factory=list)  # the finalists, cooling down
     versions: dict[str, str] = field(default_factory=dict)  # of Python and the packages used
     format: int = FORMAT
 
@@ -48,10 +50,16 @@ class StudySpec:
         """The names of the trials that train the leaders again."""
         return [Trial.of(values).name for values in self.confirmed]
 
+    @property
+    def cooled_trials(self) -> dict[str, str]:
+        """The names of the trials that cool down, each with that of the trial it continues."""
+        trials = map(Trial.of, self.cooled)
+        return {trial.name: trial.before_cooldown.name for trial in trials}
+
     def trials(self) -> tuple[Trial, ...]:
-        """Return the trials of the grid, then the trials that confirm its leaders."""
+        """Return the trials of the grid, those that confirm its leaders, and those that cool."""
         grid = Space.from_json(self.space).trials()
-        return grid + tuple(Trial.of(values) for values in self.confirmed)
+        return grid + tuple(Trial.of(values) for values in (*self.confirmed, *self.cooled))
 
     def differences(self, other: "StudySpec") -> list[str]:
         """Return the differences, in words, that keep `other` from sharing this directory."""
@@ -68,8 +76,12 @@ class StudySpec:
 
 
 def write_spec(directory: Folder, spec: StudySpec) -> None:
-    """Write `study.json`."""
-    text = json.dumps(asdict(spec), indent=2, ensure_ascii=False) + "\n"
+    """Write `study.json`; a study without a cooldown has the file it had before there were any."""
+    values = asdict(spec)
+    for name in ("cooldown", "cooled"):
+        if not values[name]:
+            del values[name]
+    text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
     directory.write(NAME, text.encode())
 
 
@@ -104,8 +116,11 @@ def _check(spec: StudySpec) -> None:
     Raises:
         ValueError, TypeError, KeyError: a value is missing, of another type or out of its range.
     """
-    check_count(len(Space.from_json(spec.space)) + len(spec.confirmed))
-    spec.trials()
+    check_count(len(Space.from_json(spec.space)) + len(spec.confirmed) + len(spec.cooled))
+    trials = set(spec.trials())
+    cooled = [Trial.of(values) for values in spec.cooled]
+    if not all(trial.cooldown and trial.before_cooldown in trials for trial in cooled):
+        raise ValueError("a trial cools down that is none of the study's")
     counts = [spec.data[name] for name in ("rows", "train_rows", "val_rows", "pixels")]
     if not all(type(count) is int and count >= 1 for count in counts):
         raise ValueError("a count is not a whole number above 0")
@@ -114,9 +129,9 @@ def _check(spec: StudySpec) -> None:
     texts += [text for text in (spec.test_data, spec.data.get("location")) if text is not None]
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("a value is not text")
-    if not isinstance(spec.refit, bool) or type(spec.epochs) is not int:
+    if not isinstance(spec.refit, bool) or {type(spec.epochs), type(spec.cooldown)} != {int}:
         raise TypeError("a value has another type")
-    if not (spec.key and spec.epochs >= 1 and 0 < spec.val_fraction < 1):
+    if not (spec.key and spec.epochs >= 1 and spec.cooldown >= 0 and 0 < spec.val_fraction < 1):
         raise ValueError("a value is out of its range")
 
 

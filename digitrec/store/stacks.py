@@ -62,6 +62,11 @@ class StackResult:
         """The name of its files."""
         return result_key(self.stack, len(self.epochs))
 
+    @property
+    def epochs_before_cooldown(self) -> int:
+        """The number of epochs without those of the cooldown."""
+        return len(self.epochs) - self.stack.cooldown
+
 
 @dataclass(frozen=True, slots=True)
 class Damage:
@@ -76,7 +81,7 @@ class Damage:
 
 
 def result_key(stack: Stack, epochs: int) -> str:
-    """Return the name of the files of a stack after this number of epochs."""
+    """Return the name of the files of a stack after this number of epochs in all."""
     return f"{stack.key}-{epochs}epochs"
 
 
@@ -162,10 +167,13 @@ def set_aside(directory: Folder, damage: Damage) -> bool:
 def results_after(
     epochs: int, results: Iterable[StackResult]
 ) -> Iterator[tuple[Trial, StackResult, int]]:
-    """Yield each trial trained for exactly this number of epochs, its stack and its place there."""
+    """Yield each trial trained for exactly this number of epochs, its stack and its place there.
+
+    The epochs of a cooldown do not count.
+    """
     seen: set[Trial] = set()
     for result in results:
-        if len(result.epochs) != epochs:
+        if result.epochs_before_cooldown != epochs:
             continue
         for k, member in enumerate(result.stack.members):
             if member not in seen:

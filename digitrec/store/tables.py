@@ -4,7 +4,7 @@ Released columns do not change; `README.md` describes them with their units.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ EPOCH_COLUMNS = [
     "trial", *HYPERPARAMETERS, "seed", "epoch", "updates", "train_loss", "train_accuracy",
     "val_loss", "val_accuracy", "seconds",
 ]  # fmt: skip
+COOLDOWN = "cooldown"  # the column, before the seed, of a study in which trials cool down
 RUN_COLUMNS = ["trial", "stack", "node", "pid", "started", "ended", "node_id"]
 METRICS = ["train_loss", "train_accuracy", "val_loss", "val_accuracy"]
 
@@ -31,14 +32,23 @@ METRICS = ["train_loss", "train_accuracy", "val_loss", "val_accuracy"]
 class Tables:
     """The tables of a study as data frames, in the order of the grid."""
 
-    trials: pd.DataFrame  # TRIAL_COLUMNS
-    epochs: pd.DataFrame  # EPOCH_COLUMNS
+    trials: pd.DataFrame  # TRIAL_COLUMNS, and COOLDOWN if a trial cools down
+    epochs: pd.DataFrame  # EPOCH_COLUMNS, and COOLDOWN if a trial cools down
     runs: pd.DataFrame  # RUN_COLUMNS: where and when each trial that has a result was trained
 
     @property
     def complete(self) -> bool:
         """Whether every trial was trained to its last epoch or diverged."""
         return bool(self.trials["status"].isin(["completed", "diverged"]).all())
+
+    def without(self, trials: Collection[str]) -> "Tables":
+        """Return the tables without these trials."""
+        names = list(trials)
+        return Tables(
+            self.trials[~self.trials["trial"].isin(names)],
+            self.epochs[~self.epochs["trial"].isin(names)],
+            self.runs[~self.runs["trial"].isin(names)],
+        )
 
 
 def make_tables(
@@ -51,10 +61,12 @@ def make_tables(
 
     Args:
         trials: one per row, in this order.
-        epochs: how many each trial is trained for; results of other numbers are left out.
+        epochs: how many each trial is trained for, without those of its cooldown; results of
+            other numbers are left out.
         results: finished stacks.
         failures: trial -> error.
     """
+    trials = list(trials)
     found = {member: (result, k) for member, result, k in results_after(epochs, results)}
     trial_rows, epoch_rows, run_rows = [], [], []
     for trial in trials:
@@ -66,10 +78,13 @@ def make_tables(
             run_rows.append(where | asdict(result.run))
         trial_rows.append(_trial_row(trial, history, failures))
         epoch_rows += [_identity(trial) | record._asdict() for record in history]
-    frame = pd.DataFrame(trial_rows, columns=TRIAL_COLUMNS)
+    trial_columns, epoch_columns = TRIAL_COLUMNS, EPOCH_COLUMNS
+    if any(trial.cooldown for trial in trials):
+        trial_columns, epoch_columns = map(_with_cooldown, (trial_columns, epoch_columns))
+    frame = pd.DataFrame(trial_rows, columns=trial_columns)
     return Tables(
         frame.astype({"best_epoch": "Int64"}),  # empty for a trial without a finite epoch
-        pd.DataFrame(epoch_rows, columns=EPOCH_COLUMNS),
+        pd.DataFrame(epoch_rows, columns=epoch_columns),
         pd.DataFrame(run_rows, columns=RUN_COLUMNS),
     )
 
@@ -81,8 +96,13 @@ def write_tables(directory: Folder, tables: Tables) -> None:
         directory.write(f"{name}.csv", frame.to_csv(index=False, lineterminator="\n").encode())
 
 
+def _with_cooldown(columns: Sequence[str]) -> list[str]:
+    place = columns.index("seed")
+    return [*columns[:place], COOLDOWN, *columns[place:]]
+
+
 def _identity(trial: Trial) -> dict[str, Any]:
-    values = trial.values().items()
+    values = ({COOLDOWN: 0} | trial.values()).items()
     return {"trial": trial.name} | {name: in_column(name, value) for name, value in values}
 
 

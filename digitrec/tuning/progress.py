@@ -320,12 +320,13 @@ def make_progress(spec: StudySpec, stacks: Sequence[Stack]) -> Progress:
     """Return the progress of a study in which these stacks are still to be trained."""
     configurations = len(spec.trials())
     to_train = sum(len(stack.members) for stack in stacks)
-    images = spec.epochs * spec.data["train_rows"]
+    epochs = spec.epochs + max((stack.cooldown for stack in stacks), default=0)
+    images = epochs * spec.data["train_rows"]
     return Progress(
         configurations=configurations,
         configurations_done=configurations - to_train,
-        epochs_wanted=spec.epochs * to_train,
-        epochs=spec.epochs,
+        epochs_wanted=epochs * to_train,
+        epochs=epochs,
         images_per_epoch=spec.data["train_rows"],
         work={stack.key: CPU_COST.of_stack(stack, images) for stack in stacks},
     )

@@ -1,4 +1,4 @@
-"""The training of a study: the grid, its leaders with fresh seeds, the winner on all rows."""
+"""The training of a study: the grid, its leaders anew, their cooldown, the winner on all rows."""
 
 import itertools
 import os
@@ -13,7 +13,7 @@ from rich.console import Console
 from digitrec.data.digits import SharedData, Split, fit_scaler
 from digitrec.request import Request
 from digitrec.signals import Interruption
-from digitrec.space.hyperparameters import Trial
+from digitrec.space.hyperparameters import Trial, with_role
 from digitrec.space.stacks import MAX_STACK_SIZE, Stack, Task, plan_stacks
 from digitrec.store.directory import find_damage
 from digitrec.store.folder import Folder
@@ -105,6 +105,27 @@ class StudyRunner:
         self.train(spec, confirmed)
         return spec
 
+    def cool(self, spec: StudySpec) -> StudySpec:
+        """Train the finalists of a study on, while their learning rates fall to 0.
+
+        Returns:
+            The spec with the trials that cool down; unchanged if there are no finalists yet.
+        """
+        trials = self._trials(spec)
+        if self.interruption.came or (trials["status"] == "stopped").any():
+            return spec
+        from digitrec.results.analysis.ranking import find_finalists
+
+        finalists = find_finalists(trials, spec.confirmed_trials)
+        cooled = [
+            replace(trial, cooldown=self.request.cooldown)
+            for trial in spec.trials()
+            if trial.name in finalists
+        ]
+        spec = replace(spec, cooled=[trial.values() for trial in cooled])
+        self.train(spec, cooled)
+        return spec
+
     def refit(self, spec: StudySpec) -> Refit | None:
         """Train the winner on all rows.
 
@@ -114,7 +135,7 @@ class StudyRunner:
         trials = self._trials(spec)
         from digitrec.results.analysis.ranking import rank
 
-        ranked = rank(trials, spec.confirmed_trials)
+        ranked = rank(trials, spec.confirmed_trials, spec.cooled_trials)
         if self.interruption.came or ranked.empty or (trials["status"] == "stopped").any():
             return None
         best = ranked["trial"].iloc[0]
@@ -126,7 +147,7 @@ class StudyRunner:
         for damage in find_damage(directory, whole.key):
             set_aside(directory, damage)
         results, _ = read_stacks(directory, whole.key)
-        if missing_trials(whole, results):
+        if winner in missing_trials(whole, results):
             runner = self._start(1)
             rows = f"{whole.data['rows']:,}"
             self.console.print(f"Training {winner.name} on all {rows} rows", highlight=False)
@@ -135,8 +156,10 @@ class StudyRunner:
             with self.timings.part("train"), self.console.status("Training the winner"):
                 self._search(runner, directory, whole, shared, tasks, quiet)
             results, _ = read_stacks(directory, whole.key)
-        trained = [result.epochs[-1][k] for _, result, k in results_after(whole.epochs, results)]
-        if not trained or trained[0].diverged:
+        trained = {
+            trial: result.epochs[-1][k] for trial, result, k in results_after(whole.epochs, results)
+        }
+        if winner not in trained or trained[winner].diverged:
             for reason in dict.fromkeys(read_failures(directory).values()):
                 self.console.print(f"failed: {reason}", style="red", markup=False, soft_wrap=True)
             return None
@@ -201,6 +224,12 @@ def describe_plan(spec: StudySpec, tasks: Sequence[Task]) -> str:
     """Return one line: the data, and the number of configurations, stacks and epochs."""
     data = spec.data
     configurations = sum(len(task.stack.members) for task in tasks)
+    cooldown = tasks[0].stack.cooldown
+    if cooldown:
+        return (
+            f"Cooldown of {configurations} trials in {len(tasks)} stacks, to epoch "
+            f"{spec.epochs + cooldown}, while the {with_role('step size').label} falls to 0"
+        )
     going_on = sum(len(task.stack.members) for task in tasks if task.continues)
     grown = f"; {going_on} of them continue from fewer epochs" if going_on else ""
     return (
@@ -227,7 +256,7 @@ def plan(
 
     The whole grid of trials is planned, then finished trials are dropped. So an interrupted study
     continues with the same stacks and ends with the same numbers, bit for bit. A trial that was
-    trained for fewer epochs continues from there.
+    trained for fewer epochs continues from there, a trial that cools down from its last epoch.
 
     Raises:
         InputError: the nodes cannot train even one trial at a time.
@@ -235,27 +264,27 @@ def plan(
     whole = plan_stacks(
         trials,
         workers=count_workers(nodes, request.cpus_per_stack, request.gpus_per_stack),
-        images=spec.data["train_rows"] * spec.epochs,
+        images=spec.data["train_rows"] * (trials[0].cooldown or spec.epochs),
         stack_size=request.stack_size or (MAX_STACK_SIZE if request.gpus_per_stack else None),
     )
-    earlier = _longest_before(spec.epochs, results)
+    earlier = _longest_within(spec.epochs, results)
     tasks = []
     for stack in whole:
         parts: dict[str | None, list[Trial]] = {}
         for member in stack.members:
             if member in missing:
-                parts.setdefault(earlier.get(member), []).append(member)
+                parts.setdefault(earlier.get(member.before_cooldown), []).append(member)
         tasks += [Task(Stack(tuple(members)), key) for key, members in parts.items()]
     return tasks
 
 
-def _longest_before(epochs: int, results: Sequence[StackResult]) -> dict[Trial, str]:
-    """Return trial -> key of the stack that trained it for the most epochs, fewer than these."""
-    lengths = sorted({len(result.epochs) for result in results})
+def _longest_within(epochs: int, results: Sequence[StackResult]) -> dict[Trial, str]:
+    """Return trial -> key of the stack that trained it for the most epochs, these at most."""
+    lengths = sorted({result.epochs_before_cooldown for result in results})
     return {
         trial: result.key
         for length in lengths
-        if length < epochs
+        if length <= epochs
         for trial, result, _ in results_after(length, results)
     }
 
@@ -267,13 +296,15 @@ def fresh_seeds(taken: Sequence[int], how_many: int) -> list[int]:
 
 
 def spec_of_refit(spec: StudySpec, winner: Trial) -> StudySpec:
-    """Return the spec of training a winner on all rows."""
+    """Return the spec of training a winner on all rows, its cooldown included."""
+    values = winner.before_cooldown.values()
     return replace(
         spec,
         data=spec.data | {"train_rows": spec.data["rows"]},
-        space={name: [value] for name, value in winner.values().items()},
+        space={name: [value] for name, value in values.items()},
         val_fraction=0.0,
         confirmed=[],
+        cooled=[winner.values()] if winner.cooldown else [],
     )
 
 

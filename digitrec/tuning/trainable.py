@@ -70,7 +70,7 @@ def train_stack(
     Args:
         config: its `stack` comes from `task_config`.
         shared: the data.
-        epochs_wanted: how many to train.
+        epochs_wanted: how many to train, without those of a cooldown.
         precision: of the factors of the matrix products.
         directory: the study directory.
         spec: the key of the study's spec.
@@ -99,7 +99,8 @@ def reports(
     Raises:
         OSError: the study directory cannot be read or written.
     """
-    stack, key = task.stack, result_key(task.stack, epochs_wanted)
+    stack, epochs_wanted = task.stack, epochs_wanted + task.stack.cooldown
+    key = result_key(stack, epochs_wanted)
     try:
         last = read_stack(directory, spec, key + SUFFIX).epochs[-1]
     except DamagedError:  # usually: not finished yet

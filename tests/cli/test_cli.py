@@ -53,6 +53,8 @@ WRONG_OPTIONS = [
     (["--precision", "float16"], "digitrec tune: argument --precision: invalid choice: 'float16'"),
     (["--confirm", "-1"], "digitrec: confirm -1 is less than 0"),
     (["--confirm-seeds", "0"], "digitrec: confirm-seeds 0 is not a whole number above 0"),
+    (["--cooldown", "-1"], "digitrec: cooldown -1 is less than 0"),
+    (["--cooldown", "1.5"], "digitrec tune: argument --cooldown: '1.5' is not a whole number"),
     (["--max-failures", "-1"], "digitrec: max-failures -1 is less than 0"),
     (["--stack-size", "0"], "digitrec: stack-size 0 is neither 'auto' nor a whole number above 0"),
     (["--stack-size", "1.5"], "digitrec tune: argument --stack-size: '1.5' is not a whole number"),

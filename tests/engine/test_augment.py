@@ -56,6 +56,15 @@ def test_a_whole_shift_copies_the_pixels() -> None:
     torch.testing.assert_close(moved[:, 0], torch.zeros(SIDE), atol=1e-5, rtol=0)
 
 
+def test_images_are_transformed_as_affine_grid_would() -> None:
+    images = torch.from_numpy(np.random.default_rng(0).random((20, SIDE**2), np.float32))
+    drawn = draw("affine", images=20)
+    shape = [20, 1, SIDE, SIDE]
+    grid = torch.nn.functional.affine_grid(drawn, shape, align_corners=False)
+    moved = torch.nn.functional.grid_sample(images.view(shape), grid, align_corners=False)
+    torch.testing.assert_close(transform(images, drawn), moved.flatten(1), atol=1e-5, rtol=0)
+
+
 def test_an_affine_transformation_stays_within_its_limits_and_uses_them() -> None:
     linear, shift = draw("affine")[:, :, :2], draw("affine")[:, :, 2] * SIDE / 2
     scale = 1 / linear.det().sqrt()

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from digitrec.results.analysis.naming import named_hyperparameters, spell_all
 from digitrec.results.analysis.ranking import rank_configurations, rank_confirmed
@@ -44,11 +45,16 @@ class RankedConfiguration(NamedTuple):
 
 
 class Evidence:
-    """A record and what follows from it, computed when a rule first asks for it."""
+    """A record and what follows from it, computed when a rule first asks for it.
+
+    A cooldown decides which configuration is the winner, and its accuracy. Everything else is that
+    of the search: only finalists cool down, so the others must not be measured against that.
+    """
 
     def __init__(self, record: StudyRecord) -> None:
         self.record, self.spec = record, record.spec
-        self.trials = record.tables.trials
+        searched = record.searched
+        self.trials, self.epochs = searched.trials, searched.epochs
         self.named = named_hyperparameters(self.trials)
 
     @cached_property
@@ -58,14 +64,41 @@ class Evidence:
         return rank_confirmed(self.trials, confirmed)
 
     @cached_property
+    def cooled_trials(self) -> pd.DataFrame:
+        """The trials that cool down; may be empty."""
+        trials = self.record.tables.trials
+        return trials[trials["trial"].isin(list(self.spec.cooled_trials))]
+
+    @cached_property
+    def cooled(self) -> list[RankedConfiguration]:
+        """The configurations that have cooled down, best first, without those that diverged."""
+        ranking = rank_configurations(self.cooled_trials)
+        return self._rows(ranking[ranking["compared"]])
+
+    @property
+    def compared_cooled(self) -> bool:
+        """Whether the configurations that are compared have cooled down."""
+        return len(self.cooled) > 1
+
+    @cached_property
+    def comparable(self) -> pd.DataFrame:
+        """The rows of the ranking by which the winner was chosen, those compared."""
+        cooled = self.compared_cooled
+        ranking = rank_configurations(self.cooled_trials) if cooled else self.ranking
+        return ranking[ranking["compared"]]
+
+    @cached_property
     def configurations(self) -> list[RankedConfiguration]:
         """The configurations with a result, compared or not, best first."""
         return self._rows(self.ranking)
 
     @cached_property
     def compared(self) -> list[RankedConfiguration]:
-        """The configurations that are compared, winner first; none where no trial completed."""
-        return self._rows(self.ranking[self.ranking["compared"]])
+        """The configurations that are compared, winner first; none where no trial completed.
+
+        Where one configuration cooled down, it is compared with the others by what it was before.
+        """
+        return self._rows(self.comparable)
 
     def _rows(self, ranking: pd.DataFrame) -> list[RankedConfiguration]:
         return [
@@ -84,8 +117,8 @@ class Evidence:
 
     @property
     def winner(self) -> RankedConfiguration:
-        """The best configuration; there must be one."""
-        return self.compared[0]
+        """The best configuration; there must be one. Its accuracy is that after any cooldown."""
+        return self.cooled[0] if self.cooled else self.compared[0]
 
     @cached_property
     def fresh(self) -> pd.DataFrame:
@@ -95,7 +128,8 @@ class Evidence:
     @property
     def confirmed(self) -> bool:
         """Whether the winner was chosen by fresh seeds."""
-        return self.winner.trials[0] in self.spec.confirmed_trials
+        trial = self.winner.trials[0]
+        return self.spec.cooled_trials.get(trial, trial) in self.spec.confirmed_trials
 
     @cached_property
     def first_leader(self) -> RankedConfiguration:
@@ -127,15 +161,21 @@ class Evidence:
         """The compared configurations image by image; None without the labels."""
         if self.record.labels is None or not self.compared:
             return None
-        names = [each.trials for each in self.compared]
-        return score_images(names, self.record.predictions, self.record.labels)
+        return self._score(self.compared, self.record.labels)
+
+    def _score(
+        self, configurations: list[RankedConfiguration], labels: NDArray[np.uint8]
+    ) -> Correctness:
+        names = [each.trials for each in configurations]
+        return score_images(names, self.record.predictions, labels)
 
     @cached_property
     def interval(self) -> Interval:
         """The 95% interval of the winner's accuracy; without the labels, over its images alone."""
-        if self.correctness is None:
+        if self.correctness is None or self.record.labels is None:
             return wilson_interval(self.winner.accuracy, self.images)
-        return winner_interval(self.correctness)
+        cooled = self._score([self.winner], self.record.labels) if self.cooled else None
+        return winner_interval(cooled or self.correctness)
 
     @property
     def most_frequent(self) -> float | None:
@@ -172,13 +212,13 @@ class Evidence:
     @cached_property
     def curves(self) -> dict[str, pd.DataFrame]:
         """Trial -> its epochs, in order."""
-        epochs = self.record.tables.epochs
+        epochs = self.epochs
         return {str(trial): rows for trial, rows in epochs.groupby("trial", sort=False)}
 
     @cached_property
     def mean_curves(self) -> pd.DataFrame:
         """The means over the seeds, by place in `configurations` and by epoch."""
-        epochs = self.record.tables.epochs
+        epochs = self.epochs
         places = epochs["trial"].map(self.places).rename("place")
         metrics = ["updates", "train_accuracy", "val_loss", "val_accuracy"]
         return epochs.groupby([places, epochs["epoch"]])[metrics].mean()
@@ -190,7 +230,8 @@ class Evidence:
 
     def mean_curve(self, configuration: RankedConfiguration) -> pd.DataFrame:
         """Return a row per epoch, the mean over the seeds; the epoch is the index."""
-        place = self.places[configuration.trials[0]]
+        same = (each.values == configuration.values for each in self.configurations)
+        place = next(k for k, found in enumerate(same) if found)
         return self.mean_curves.loc[[place]].droplevel("place")
 
     @cached_property

@@ -13,7 +13,7 @@ def tune_command(record: StudyRecord, changes: dict[str, Any] | None = None) -> 
     """Return the `digitrec tune` command of a study with some of its values changed.
 
     It is understood from any directory: its paths are absolute. The changes are to hyperparameters
-    and seed (lists), epochs, confirm or confirm_seeds.
+    and seed (lists), epochs, confirm, confirm_seeds or cooldown.
     """
     spec = record.spec
     seeds = {int(point["seed"]) for point in spec.confirmed}
@@ -22,6 +22,7 @@ def tune_command(record: StudyRecord, changes: dict[str, Any] | None = None) -> 
         "epochs": spec.epochs,
         "confirm": len(spec.confirmed) // max(1, len(seeds)),
         "confirm_seeds": len(seeds) or default_of("confirm_seeds"),
+        "cooldown": spec.cooldown,
         **(changes or {}),
     }
     lists = {name: asked.pop(name) for name in (*HYPERPARAMETERS, "seed") if name in asked}

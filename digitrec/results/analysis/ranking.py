@@ -7,16 +7,28 @@ import pandas as pd
 from digitrec.space.hyperparameters import HYPERPARAMETERS
 
 
-def rank(trials: pd.DataFrame, confirmed: Collection[str] = ()) -> pd.DataFrame:
+def rank(
+    trials: pd.DataFrame, confirmed: Collection[str] = (), cooled: Collection[str] = ()
+) -> pd.DataFrame:
     """Return the completed trials, best first: by their configurations, then by themselves.
 
     With one seed this is the order by validation accuracy, then validation loss. Among the trials
-    of a confirmed configuration the fresh ones come first: the others made it a leader.
+    of a confirmed configuration the fresh ones come first: the others made it a leader. All trials
+    that cooled down come before the others.
 
     Args:
         trials: TRIAL_COLUMNS.
         confirmed: trials that train the leaders again with fresh seeds.
+        cooled: trials that train the finalists on.
     """
+    cool = trials["trial"].isin(list(cooled))
+    ranked = _rank_searched(trials[~cool], confirmed)
+    if not cool.any():
+        return ranked
+    return pd.concat([_rank_searched(trials[cool], ()), ranked], ignore_index=True)
+
+
+def _rank_searched(trials: pd.DataFrame, confirmed: Collection[str]) -> pd.DataFrame:
     by = list(HYPERPARAMETERS)
     places = rank_confirmed(trials, confirmed)[by].reset_index(names="place")
     completed = trials[trials["status"] == "completed"]
@@ -47,6 +59,14 @@ def rank_confirmed(trials: pd.DataFrame, confirmed: Collection[str]) -> pd.DataF
     rest = by_grid.merge(leaders[by], "left", by, indicator=True)
     rest = rest[rest["_merge"] == "left_only"].drop(columns="_merge")
     return pd.concat([leaders, rest.assign(compared=False)], ignore_index=True)
+
+
+def find_finalists(trials: pd.DataFrame, confirmed: Collection[str]) -> set[str]:
+    """Return the trials to cool down: the confirming ones of the leaders, or else the winner's."""
+    ranked = rank_confirmed(trials, confirmed)
+    compared = ranked.loc[ranked["compared"], "trials"].tolist()
+    rows = compared if set(confirmed).intersection(*compared[:1]) else compared[:1]
+    return {trial for names in rows for trial in names}
 
 
 def rank_configurations(trials: pd.DataFrame) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from digitrec.results.analysis.evidence import Evidence
 from digitrec.results.analysis.finding import Finding
+from digitrec.results.analysis.rules.cooldown import judge_cooldown
 from digitrec.results.analysis.rules.cost import judge_price, judge_updates
 from digitrec.results.analysis.rules.space import (
     judge_chance,
@@ -26,6 +27,7 @@ Rule = Callable[[Evidence], Finding | None]
 
 RULES: Sequence[Rule] = (
     judge_winner,
+    judge_cooldown,
     judge_unfinished,
     judge_failures,
     judge_seeds,

@@ -25,20 +25,30 @@ class FigureInputs:
     record: StudyRecord
     winner: str | None
 
-    @property
+    @cached_property
     def trials(self) -> pd.DataFrame:
-        """The table of trials."""
-        return self.record.tables.trials
+        """The table of trials, without those that cool down: finalists only cannot be compared."""
+        return self.record.searched.trials
+
+    @cached_property
+    def epochs(self) -> pd.DataFrame:
+        """The table of epochs; of the trials that cool down, the cooldown alone.
+
+        So it continues the curves of their configurations.
+        """
+        spec, epochs = self.record.spec, self.record.tables.epochs
+        cooled = epochs["trial"].isin(list(spec.cooled_trials))
+        return epochs[~cooled | (epochs["epoch"] > spec.epochs)]
 
     @property
-    def epochs(self) -> pd.DataFrame:
-        """The table of epochs."""
-        return self.record.tables.epochs
+    def marked(self) -> str | None:
+        """The winner's trial in `trials`: the one that it continues if it cooled down."""
+        return self.record.spec.cooled_trials.get(self.winner or "", self.winner)
 
     @cached_property
     def curves(self) -> pd.DataFrame:
         """The curves of all metrics, as from `summarise_curves`."""
-        return summarise_curves(self.trials, self.epochs, self.winner)
+        return summarise_curves(self.trials, self.epochs, self.marked)
 
     @property
     def answers(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:

@@ -37,7 +37,7 @@ def make_comparison(inputs: FigureInputs) -> Chart:
         name="comparison",
         title=TITLE,
         caption=f"{describe_encoding(frame)} {CAPTION}".strip(),
-        says=describe_comparison(inputs.trials, inputs.epochs, inputs.winner),
+        says=describe_comparison(inputs.trials, inputs.record.tables.epochs, inputs.winner),
         figure=draw_comparison(frame),
         marks=len(frame),
         wide=True,

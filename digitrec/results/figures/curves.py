@@ -23,6 +23,7 @@ from digitrec.results.figures.scales import Floats
 from digitrec.results.figures.style import TEXT_GREY, WHITE_EDGE, prepare, write_title
 from digitrec.results.text import count
 from digitrec.space.hyperparameters import HYPERPARAMETERS
+from digitrec.store.tables import COOLDOWN
 
 METRICS = ["train_loss", "val_loss", "train_accuracy", "val_accuracy"]
 
@@ -51,17 +52,18 @@ def summarise_curves(
     Returns:
         Columns metric, the hyperparameters, seeds (of the configuration, in trials), winner (bool),
         epoch, updates, mean, low, high, finite and recorded (how many seeds have a finite value at
-        this epoch, and how many a row), diverged (bool: the last epoch before a seed diverges, or
-        the first epoch where one has diverged in it). A configuration without epochs has one row
-        per metric, with NaN from epoch on.
+        this epoch, and how many a row), cooldown (above 0 in a cooldown), diverged (bool: the last
+        epoch before a seed diverges, or the first epoch where one has diverged in it). A
+        configuration without epochs has one row per metric, with NaN from epoch on.
     """
     by = list(HYPERPARAMETERS)
     # A table without rows, read from CSV, has no types; with them, it needs no case of its own.
     types = trials.dtypes[by].to_dict() | dict.fromkeys(["epoch", "updates", *metrics], float)
     values = (
         epochs.astype(types)
+        .assign(cooldown=epochs.get(COOLDOWN, 0))
         .replace([np.inf, -np.inf], np.nan)
-        .melt([*by, "epoch", "updates"], metrics, var_name="metric")
+        .melt([*by, "epoch", "updates", COOLDOWN], metrics, var_name="metric")
     )
     lines = values.groupby(["metric", *by, "epoch"], as_index=False).agg(
         updates=("updates", "mean"),
@@ -70,6 +72,7 @@ def summarise_curves(
         high=("value", "max"),
         finite=("value", "count"),
         recorded=("value", "size"),
+        cooldown=(COOLDOWN, "max"),
     )
     configurations = trials.groupby(by, as_index=False).agg(seeds=("seed", "nunique"))
     configurations["winner"] = is_winner(configurations, trials, winner)
@@ -101,6 +104,8 @@ def draw_curves_title(figure: Figure, title: str, frame: pd.DataFrame) -> None:
     said = [describe_winner(configurations, named_hyperparameters(frame))]
     if configurations["seeds"].max() > 1:
         said.append("means over seeds, with bands from the lowest to the highest")
+    if (cooling := frame[COOLDOWN] > 0).any():
+        said.append(f"cooldown from epoch {frame.loc[cooling, 'epoch'].min():.0f} on")
     drawn = count(len(configurations.dropna(subset="epoch")), "configuration")
     write_title(figure, f"{title}, {drawn}", "; ".join(said))
 

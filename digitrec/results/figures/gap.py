@@ -24,7 +24,7 @@ CAPTION = (
 
 def make_gap(inputs: FigureInputs) -> Chart | Omission:
     """Return the figure of the gap of a study."""
-    frame = summarise_gap(inputs.trials, inputs.epochs, inputs.winner)
+    frame = summarise_gap(inputs.trials, inputs.epochs, inputs.marked)
     if frame["mean"].isna().all():
         return Omission(TITLE, "no trial has a finite epoch yet")
     return Chart("gap", TITLE, CAPTION, describe_gap(frame), draw_gap(frame), len(frame))

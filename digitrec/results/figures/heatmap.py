@@ -58,7 +58,7 @@ def make_heatmaps(inputs: FigureInputs) -> list[Chart]:
 
 def _make_heatmap(inputs: FigureInputs, pair: Pair) -> Chart:
     first, *others = pairs(inputs.trials)
-    frame = summarise_heatmap(inputs.trials, inputs.winner, pair)
+    frame = summarise_heatmap(inputs.trials, inputs.marked, pair)
     figure = draw_heatmap(frame)
     labels = " and ".join(HYPERPARAMETERS[name].label for name in pair)
     return Chart(

@@ -47,7 +47,7 @@ def make_parallel(inputs: FigureInputs) -> Chart | Omission:
     """Return the parallel coordinates of a study."""
     if reason := inputs.why_no_overview:
         return Omission(TITLE, reason)
-    frame = summarise_parallel(inputs.trials, inputs.winner)
+    frame = summarise_parallel(inputs.trials, inputs.marked)
     if frame["accuracy"].isna().all():
         return Omission(TITLE, inputs.why_no_comparison)
     return Chart(

@@ -33,7 +33,7 @@ MOST_TRIALS_WITH_LARGE_POINTS = 200
 
 def make_sweep(inputs: FigureInputs) -> Chart | Omission:
     """Return the slices of a study."""
-    frame = summarise_sweep(inputs.trials, inputs.winner)
+    frame = summarise_sweep(inputs.trials, inputs.marked)
     panels = searched(frame)
     if not panels or not frame["trained"].any():
         return Omission(TITLE, inputs.why_no_comparison)

@@ -30,7 +30,7 @@ def make_timeline(inputs: FigureInputs) -> Chart | Omission:
     """Return the timeline of a study."""
     if inputs.record.runs.empty:
         return Omission(TITLE, "no trial has been trained yet")
-    frame = summarise_timeline(inputs.record.runs, inputs.trials)
+    frame = summarise_timeline(inputs.record.runs, inputs.record.tables.trials)
     labels = join_words([HYPERPARAMETERS[name].label for name in _shown(frame)])
     return Chart(
         name="timeline",

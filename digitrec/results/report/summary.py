@@ -111,7 +111,7 @@ RESULTS = (
     Column("updates", "updates", str, in_short=True),
     Column("seconds", "seconds", _number(2), in_short=True),
 )
-
+COOLED = Column("cooldown", "cooldown, epochs", str, is_filter=True, in_short=True)
 SETTLED = ("seed", "status", "epochs")
 
 
@@ -122,7 +122,8 @@ def choose_columns(trials: pd.DataFrame) -> tuple[Column, ...]:
     """
     alike = {name for name in SETTLED if trials[name].nunique(dropna=False) == 1}
     results = (column for column in RESULTS if column.name not in alike)
-    return (*IDENTITY, *map(_column_of, named_hyperparameters(trials)), *results)
+    cooled = [COOLED] if COOLED.name in trials else []
+    return (*IDENTITY, *map(_column_of, named_hyperparameters(trials)), *cooled, *results)
 
 
 def _column_of(name: str) -> Column:
@@ -162,7 +163,8 @@ def summarise(record: StudyRecord, findings: Sequence[Finding]) -> Summary:
 
 def rank_trials(record: StudyRecord) -> pd.DataFrame:
     """Return the completed trials of a study, the winner first."""
-    return rank(record.tables.trials, record.spec.confirmed_trials)
+    spec = record.spec
+    return rank(record.tables.trials, spec.confirmed_trials, spec.cooled_trials)
 
 
 def winning_trial(record: StudyRecord) -> str | None:
@@ -201,7 +203,7 @@ def _state(trials: pd.DataFrame) -> str:
 
 
 def _facts(evidence: Evidence) -> list[tuple[str, str]]:
-    trials, spec = evidence.trials, evidence.spec
+    trials, spec = evidence.record.tables.trials, evidence.spec
     trained = int(trials["status"].isin(["completed", "diverged"]).sum())
     configurations = len(trials.drop_duplicates(list(HYPERPARAMETERS)))
     accuracy = percent(evidence.winner.accuracy) if evidence.compared else "none"
@@ -258,6 +260,10 @@ def _searched(spec: StudySpec) -> list[tuple[str, str]]:
     if spec.confirmed:
         trials = count(len(spec.confirmed), "trial")
         items.append(("confirmation", f"{trials} of the leaders with fresh seeds"))
+    if spec.cooled:
+        trials = count(len(spec.cooled), "trial")
+        epochs = count(spec.cooldown, "epoch")
+        items.append(("cooldown", f"{epochs}, {trials} of the finalists"))
     return items
 
 
@@ -272,6 +278,10 @@ def _left(spec: StudySpec) -> list[str]:
 
 def _ranking(spec: StudySpec) -> str:
     said = "by validation accuracy after the last epoch; the lower validation loss breaks ties."
+    if spec.cooled:
+        return (
+            f"Ranked by the mean over the seeds of the finalists after their cooldown, then {said}"
+        )
     if spec.confirmed:
         return f"Ranked by the mean over the fresh seeds of the leaders, then {said}"
     return f"Ranked {said}"

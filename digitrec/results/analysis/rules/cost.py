@@ -138,7 +138,7 @@ def judge_price(evidence: Evidence) -> Finding | None:
     Source: Playbook, "Choosing the batch size to minimize training time" and "Choosing the batch
     size to minimize resource consumption".
     """
-    winner, batch = evidence.winner, with_role("batch").name
+    winner, batch = evidence.compared[0], with_role("batch").name
     near = [each for each in evidence.compared if winner.accuracy - each.accuracy <= SMALL_GAIN]
     found = [
         (min(ratios), rival, ratios)

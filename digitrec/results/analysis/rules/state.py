@@ -8,7 +8,8 @@ from digitrec.results.text import count, first_few
 
 def judge_unfinished(evidence: Evidence) -> Finding | None:
     """Say that the verdict is provisional while trials are missing."""
-    missing, trials = evidence.trials[evidence.trials["status"] == "stopped"], evidence.trials
+    trials = evidence.record.tables.trials
+    missing = trials[trials["status"] == "stopped"]
     if missing.empty:
         return None
     verb = "is" if len(missing) == 1 else "are"
@@ -33,7 +34,8 @@ def judge_failures(evidence: Evidence) -> Finding | None:
     Source: Playbook, "Extracting insight from experimental results": what fraction of trials is
     infeasible; many of them can mean a bug.
     """
-    failed = evidence.trials[evidence.trials["status"] == "failed"]
+    trials = evidence.record.tables.trials
+    failed = trials[trials["status"] == "failed"]
     if failed.empty:
         return None
     errors = [evidence.record.failures.get(trial, "").strip() for trial in failed["trial"]]
@@ -42,7 +44,7 @@ def judge_failures(evidence: Evidence) -> Finding | None:
     return Finding(
         rule="failed",
         level="caution",
-        sentence=f"{len(failed)} of {count(len(evidence.trials), 'trial')} failed with an error "
+        sentence=f"{len(failed)} of {count(len(trials), 'trial')} failed with an error "
         f"and {verb} left out of this verdict. The command trains {them} again.",
         evidence=f"{first_few(failed['trial'])}: {'; '.join(reasons) or 'no error is recorded'}",
         command=tune_command(evidence.record),

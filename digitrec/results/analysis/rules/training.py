@@ -41,12 +41,14 @@ def judge_convergence(evidence: Evidence) -> Finding | None:
         or after["val_loss"] >= before["val_loss"]
     ):
         return None
+    end = "its cooldown began" if evidence.cooled else "training ended"
     last = "last epoch" if epochs - since == 1 else f"last {epochs - since} epochs"
     return Finding(
         rule="unconverged",
         level="caution",
-        sentence="The winner was still improving when training ended: it gained "
-        f"{points(gain)} in its {last}. More epochs may change both its accuracy and the ranking.",
+        sentence=f"The winner was still improving when {end}: it gained {points(gain)} in its "
+        f"{last}{' before' if evidence.cooled else ''}. More epochs may change both its accuracy "
+        "and the ranking.",
         evidence=f"validation accuracy {percent(before['val_accuracy'])} after epoch {since}, "
         f"{percent(after['val_accuracy'])} after epoch {epochs}; noise: {points(noise)}, {source}; "
         f"validation loss {before['val_loss']:.3f}, then {after['val_loss']:.3f}",

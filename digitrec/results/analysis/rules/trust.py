@@ -124,6 +124,7 @@ def _find_test(evidence: Evidence) -> dict[str, Any] | None:
     best = evidence.record.best
     if best is None:
         return None
-    saved = evidence.trials[evidence.trials["trial"] == best["trial"]]
+    trials = evidence.record.tables.trials
+    saved = trials[trials["trial"] == best["trial"]]
     same = [(saved[name] == value).all() for name, value in evidence.winner.values.items()]
     return best.get("test") if len(saved) and all(same) else None

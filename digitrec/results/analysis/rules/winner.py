@@ -18,6 +18,7 @@ def judge_winner(evidence: Evidence) -> Finding:
     clear = evidence.comparisons is not None and not evidence.alike
     sentences = [
         name_winner(evidence),
+        *_say_basis(evidence),
         *_say_alike(evidence),
         *_say_confirmation(evidence),
         *_say_not_compared(evidence),
@@ -39,11 +40,19 @@ def name_winner(evidence: Evidence) -> str:
     alone = len(evidence.configurations) == 1
     fresh = "fresh " if evidence.confirmed else ""
     seeds = f", mean of {len(winner.trials)} {fresh}seeds" if evidence.several_seeds else ""
+    does = "after its cooldown it recognises" if evidence.cooled else "it recognises"
     return (
-        f"{'The only configuration with a result' if alone else 'The winner'} is {winner}: it "
-        f"recognises {percent(winner.accuracy)} of the {count(evidence.images, 'validation image')}"
+        f"{'The only configuration with a result' if alone else 'The winner'} is {winner}: {does} "
+        f"{percent(winner.accuracy)} of the {count(evidence.images, 'validation image')}"
         f" (95% interval {percent(low)} to {percent(high)}{seeds})."
     )
+
+
+def _say_basis(evidence: Evidence) -> list[str]:
+    """Say with what the others are compared, where the winner alone cooled down."""
+    if not evidence.cooled or evidence.compared_cooled or len(evidence.compared) < 2:
+        return []
+    return ["The others are compared with what it was before."]
 
 
 def _say_alike(evidence: Evidence) -> list[str]:
