@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from dataclasses import replace
 from io import BytesIO
 from itertools import product
@@ -20,7 +22,9 @@ from digitrec.results.figures import (
     confusion,
     effects,
     gap,
+    importance,
     mistakes,
+    parallel,
     sweep,
     timeline,
     timings,
@@ -30,7 +34,7 @@ from digitrec.results.figures.comparison import draw_comparison
 from digitrec.results.figures.configurations import searched
 from digitrec.results.figures.curves import summarise_curves
 from digitrec.results.figures.encoding import Encoding, describe_encoding
-from digitrec.results.figures.heatmap import MOST_PAIRS, pairs, summarise_heatmap
+from digitrec.results.figures.heatmap import MOST_PAIRS, choose_pairs, pairs, summarise_heatmap
 from digitrec.results.figures.scales import ValueScale, keep_apart
 from digitrec.results.figures.style import new_figure, render
 from digitrec.results.report.sections import draw_mistakes, draw_sections
@@ -338,6 +342,134 @@ def test_pixels_that_make_no_square_are_not_drawn() -> None:
     assert mistakes.draw_digit(np.zeros(15, np.uint8)) is None
 
 
+# --- many hyperparameters
+
+
+def points(number: int, **values: int) -> pd.DataFrame:
+    """Completed trials at random points; each hyperparameter has as many values, from 0 to 1."""
+    rng = np.random.default_rng(0)
+    drawn = {name: rng.integers(0, most, number) / (most - 1) for name, most in values.items()}
+    trials = pd.DataFrame({**DEFAULTS, "lr": 0.1, "batch_size": 32, **drawn})
+    trials = trials.assign(seed=0, status="completed", val_accuracy=0.5 + 0.3 * trials["dropout"])
+    return trials.drop_duplicates(list(HYPERPARAMETERS)).assign(
+        trial=lambda frame: [f"trial{row}" for row in range(len(frame))]
+    )
+
+
+MANY = {"momentum": 4, "weight_decay": 4, "dropout": 4}
+
+
+def test_a_line_runs_through_the_values_of_its_configuration() -> None:
+    frame = parallel.summarise_parallel(points(20, **MANY), None)
+    completed = lines(parallel.draw_parallel(frame), "completed")
+    assert len(completed) == len(frame)
+    for line, row in zip(completed, frame.to_dict("records"), strict=True):
+        momentum, _, dropout, accuracy = np.asarray(line.vertices)[:, 1]
+        assert momentum == pytest.approx(row["momentum"], abs=parallel.WIDEST_FAN + 1e-9)
+        assert dropout == pytest.approx(row["dropout"], abs=parallel.WIDEST_FAN + 1e-9)
+        assert 0 <= accuracy <= 1
+
+
+def lines(figure: Figure, label: str) -> list[Any]:
+    """The lines of a figure of parallel coordinates: completed or diverged."""
+    found = [artist for artist in figure.axes[0].collections if artist.get_label() == label]
+    return [path for artist in found for path in artist.get_paths()]
+
+
+@pytest.mark.parametrize("values", [(0.0, 1.0), (0.0, 0.5, 1.0), tuple(n / 40 for n in range(41))])
+def test_lines_that_share_a_value_stand_apart_and_off_the_next_value(
+    values: tuple[float, ...],
+) -> None:
+    frame = pd.DataFrame({"dropout": sorted(values * 3)})
+    heights = parallel.fan_out(frame, ValueScale.of("dropout", values))
+    assert (np.diff(heights) > 0).all()
+
+
+def test_zero_is_the_foot_of_a_log_axis() -> None:
+    values = (0.0, 1e-5, 1e-4, 1e-3)
+    frame = pd.DataFrame({"weight_decay": values})
+    heights = parallel.fan_out(frame, ValueScale.of("weight_decay", values))
+    np.testing.assert_allclose(heights, [0, 1 / 3.7, 2.35 / 3.7, 1], atol=0.1)
+    axes = new_figure(3, 3).add_subplot()
+    ValueScale.of("weight_decay", values).set_upright(axes)
+    ends = axes.transAxes.inverted().transform(axes.transData.transform([(0, v) for v in values]))
+    np.testing.assert_allclose(ends[:, 1], heights, atol=1e-6)
+
+
+def test_a_configuration_of_diverged_seeds_alone_ends_at_the_foot() -> None:
+    trials = points(20, **MANY)
+    trials = pd.concat([trials, trials.assign(seed=1, trial=trials["trial"] + "b")])
+    trials.loc[trials["trial"].isin(["trial0", "trial1", "trial1b"]), "status"] = "diverged"
+    frame = parallel.summarise_parallel(trials, "trial2")
+    assert frame["diverged"].sum() == 1
+    figure = parallel.draw_parallel(frame)
+    (line,) = lines(figure, "diverged")
+    assert np.asarray(line.vertices)[-1, 1] == parallel.FOOT
+    assert [line.get_label() for line in figure.axes[0].lines] == ["winner"]
+    assert "; 1 diverged. The winner has momentum" in parallel.describe_parallel(frame)
+
+
+def test_thousands_of_configurations_are_a_handful_of_artists() -> None:
+    trials = points(6000, lr=50, **MANY).assign(lr=lambda frame: frame["lr"] + 0.01)
+    frame = parallel.summarise_parallel(trials, None)
+    assert len(frame) > 2000
+    assert len(parallel.draw_parallel(frame).axes[0].collections) == 3  # the axes are the third
+
+
+def test_what_alone_decides_the_accuracy_is_the_most_important() -> None:
+    frame = importance.summarise_importance(effects.summarise_effects(points(40, **MANY)))
+    assert frame["name"].iloc[0] == "dropout"
+    assert frame["importance"].iloc[0] > 1
+    np.testing.assert_allclose(frame["importance"].iloc[1:], 0, atol=0.05)
+    assert frame["explained"].iloc[0] > 0.9
+
+
+def test_an_importance_includes_interactions() -> None:
+    trials = points(80, momentum=2, dropout=2, lr=3, batch_size=3)
+    trials["val_accuracy"] = 0.5 + 0.3 * (trials["momentum"] != trials["dropout"])
+    frame = importance.summarise_importance(effects.summarise_effects(trials))
+    assert set(frame["name"].iloc[:2]) == {"momentum", "dropout"}
+    assert frame["importance"].iloc[1] > 0.3
+
+
+def test_the_same_trials_have_the_same_importances() -> None:
+    configurations = effects.summarise_effects(points(20, **MANY))
+    first, second = (importance.summarise_importance(configurations) for _ in range(2))
+    pd.testing.assert_frame_equal(first, second)
+
+
+def test_accuracies_of_pure_chance_are_not_explained() -> None:
+    trials = points(40, **MANY)
+    trials["val_accuracy"] = np.random.default_rng(1).uniform(size=len(trials))
+    frame = importance.summarise_importance(effects.summarise_effects(trials))
+    assert frame["explained"].iloc[0] < 0.1
+
+
+def test_few_configurations_have_no_importances() -> None:
+    configurations = effects.summarise_effects(points(12, **MANY))
+    assert importance.why_no_importance(configurations) is None
+    assert importance.why_no_importance(configurations.iloc[1:]) == (
+        "3 hyperparameters take 12 configurations with a trial that completed; there are 11"
+    )
+    assert importance.why_no_importance(configurations.assign(accuracy=0.5)) == (
+        "all configurations have the same accuracy"
+    )
+
+
+def test_scikit_learn_is_imported_only_to_draw_importances() -> None:
+    code = "import sys, digitrec.results.report.sections; sys.exit('sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_many_panels_stand_in_rows() -> None:
+    trials = points(50, lr=3, batch_size=3, **MANY).assign(best_val_accuracy=0.5)
+    figure = sweep.draw_sweep(sweep.summarise_sweep(trials, None))
+    assert len(figure.axes) == 5
+    assert [axes.get_position().x0 for axes in figure.axes[:2]] == [
+        axes.get_position().x0 for axes in figure.axes[3:]
+    ]
+
+
 KINDS: dict[str, dict[str, Any]] = {
     "whole": {},
     "one trial": {"lrs": (0.1,), "batch_sizes": (32,)},
@@ -361,7 +493,7 @@ def names(kind: dict[str, Any], directory: Path) -> list[str]:
     assert all(chart.says.endswith(".") and chart.picture.content for chart in charts)
     omitted = [omission for section in sections for omission in section.omissions]
     assert all(omission.reason for omission in omitted)
-    assert len(charts) + len(omitted) == 12
+    assert len(charts) + len(omitted) == 14
     return [chart.name for chart in charts]
 
 
@@ -371,8 +503,13 @@ def test_any_study_has_figures_or_says_why_not(kind: str, tmp_path: Path) -> Non
     assert names(KINDS[kind], tmp_path)[:3] == ["comparison", "heatmap", "updates"]
 
 
-def test_a_study_with_everything_has_every_figure(tmp_path: Path) -> None:
+def test_a_study_of_two_hyperparameters_has_every_figure_but_those_of_three(tmp_path: Path) -> None:
     assert len(names({}, tmp_path)) == 12
+    omitted = [
+        each for section in draw_sections(make_record(tmp_path)) for each in section.omissions
+    ]
+    assert {each.title for each in omitted} == {parallel.TITLE, importance.TITLE}
+    assert {each.reason for each in omitted} == {"it takes 3 searched hyperparameters"}
 
 
 @pytest.mark.slow
@@ -454,12 +591,12 @@ def test_a_study_of_any_hyperparameters_has_every_figure(
     charts = {chart.name: chart for section in sections for chart in section.charts}
     assert all(chart.says.endswith(".") and chart.picture.content for chart in charts.values())
     maps = [name for name in charts if name.startswith("heatmap")]
-    assert len(maps) == 6
+    assert len(maps) == MOST_PAIRS
     assert "A cell is the best over share of dropped units and kinds of units." in (
         charts["heatmap"].caption
     )
     omitted = [omission for section in sections for omission in section.omissions]
-    assert len(charts) - len(maps) + len(omitted) == 11
+    assert len(charts) - len(maps) + len(omitted) == 13
     if kind == "whole":
         assert omitted == []
         panels = [axes.get_xlabel() for axes in charts["sweep"].figure.axes]
@@ -522,7 +659,19 @@ def test_the_heat_maps_that_are_left_out_are_counted(tmp_path: Path, extend: Ext
     assert len(pairs(record.tables.trials)) == 10
     maps = [c for c in draw_sections(record)[0].charts if c.name.startswith("heatmap")]
     assert len(maps) == MOST_PAIRS
-    assert maps[0].caption.endswith("Heat maps of 4 more pairs of hyperparameters are left out.")
+    assert maps[0].caption.endswith(
+        "Heat maps of 6 more pairs of hyperparameters, whose cells differ less, are left out."
+    )
+
+
+def test_the_heat_maps_after_the_first_are_those_whose_cells_differ_most() -> None:
+    trials = points(2000, lr=3, batch_size=3, dropout=3, momentum=3, weight_decay=3)
+    trials["val_accuracy"] = 0.5 + 0.4 * trials["weight_decay"] + 0.2 * trials["momentum"]
+    first, *others = choose_pairs(trials)
+    assert first == pairs(trials)[0]
+    assert len(others) == MOST_PAIRS - 1
+    assert ("momentum", "weight_decay") in others
+    assert all("weight_decay" in pair for pair in others)
 
 
 def test_the_shares_of_any_hyperparameters_sum_to_one(tmp_path: Path, extend: Extend) -> None:

@@ -38,7 +38,8 @@ from digitrec.store.timings import Timings
 from tests.results.test_figures import KINDS
 from tests.studies import VAL_ROWS, make_record
 
-COLUMNS = [column.name for column in choose_columns(pd.DataFrame(columns=TRIAL_COLUMNS))]
+TRIALS = pd.DataFrame(columns=TRIAL_COLUMNS)
+HEADINGS = {column.name: column.heading for column in choose_columns(TRIALS)}
 HOSTILE = "</script><script>alert(1)</script>\"'`|_x_&amp;\n.csv"
 WINNER = Finding(
     rule="winner", level="good", sentence="One is best.", evidence="p < 0.01", command=None
@@ -177,7 +178,7 @@ def test_headings_and_landmarks_make_an_outline(page: Page) -> None:
 
 def test_the_table_is_marked_up_for_readers_that_do_not_see_it(page: Page) -> None:
     scopes = [heading.get("scope") for heading in page.all("th")]
-    assert scopes == ["col"] * len(COLUMNS) + ["row"] * 6
+    assert scopes == ["col"] * (len(HEADINGS) - 3) + ["row"] * 6  # no seed, status and epochs
     sorts = [heading["aria-sort"] for heading in page.all("th") if "aria-sort" in heading]
     assert sorts == ["ascending"]  # by rank
 
@@ -256,13 +257,25 @@ def test_the_command_asks_the_question_again(source: str, tmp_path: Path) -> Non
 
 def test_the_rows_are_ranked_and_those_without_a_rank_last(tmp_path: Path) -> None:
     record = make_record(tmp_path, diverged=[1.0], untrained=[0.01])
-    rows = summarise(record, []).rows
+    summary = summarise(record, [])
+    rows = summary.rows
     assert [row[0] for row in rows] == ["1", "2", "", "", "", ""]
     ranked = rank(record.tables.trials)["trial"].tolist()
     assert [row[1] for row in rows[:2]] == ranked
-    untrained = dict(zip(COLUMNS, rows[2], strict=True))
+    untrained = dict(zip((column.name for column in summary.columns), rows[2], strict=True))
     assert untrained["status"] == "stopped"
     assert untrained["val_accuracy"] == ""
+
+
+def test_a_seed_status_or_number_of_epochs_that_all_trials_share_has_no_column(
+    tmp_path: Path,
+) -> None:
+    def columns(**kind: Any) -> set[str]:
+        return {column.name for column in summarise(make_record(tmp_path, **kind), []).columns}
+
+    assert {"seed", "status", "epochs"}.isdisjoint(columns())
+    assert {"status", "epochs"} <= columns(diverged=[1.0])
+    assert "seed" in columns(confirmed=[0.1])
 
 
 def test_leaders_that_fresh_seeds_confirm_come_first(tmp_path: Path) -> None:
@@ -394,7 +407,7 @@ def emulate(browser: webdriver.Chrome, scheme: str, width: int) -> None:
 
 def column(browser: webdriver.Chrome, name: str) -> list[str]:
     """The cells of a column, top to bottom."""
-    place = COLUMNS.index(name)
+    place = headings(browser).index(HEADINGS[name])
     cells: list[str] = browser.execute_script(
         "return [...document.querySelectorAll('#trials-table tbody tr')]"
         ".map((row) => row.cells[arguments[0]].textContent)",
@@ -404,8 +417,16 @@ def column(browser: webdriver.Chrome, name: str) -> list[str]:
 
 
 def heading(browser: webdriver.Chrome, name: str) -> WebElement:
-    place = COLUMNS.index(name)
+    place = headings(browser).index(HEADINGS[name])
     return browser.find_elements(By.CSS_SELECTOR, "#trials-table thead th")[place]
+
+
+def headings(browser: webdriver.Chrome) -> list[str]:
+    texts: list[str] = browser.execute_script(
+        "return [...document.querySelectorAll('#trials-table thead th')]"
+        ".map((heading) => heading.textContent)"
+    )
+    return texts
 
 
 def press(element: WebElement, key: str = Keys.ENTER) -> None:

@@ -15,6 +15,8 @@ from digitrec.results.text import NO_WINNER
 from digitrec.store.record import StudyRecord
 from digitrec.store.validation import WinnerValidation
 
+FEWEST_FOR_OVERVIEW = 3  # hyperparameters; the heat map shows all of two
+
 
 @dataclass(frozen=True)
 class FigureInputs:
@@ -66,6 +68,13 @@ class FigureInputs:
         if not searched(self.trials):
             return "the study has one configuration"
         return "no trial has completed"
+
+    @property
+    def why_no_overview(self) -> str | None:
+        """Why a figure of many hyperparameters would show nothing new; None: it does."""
+        if len(searched(self.trials)) < FEWEST_FOR_OVERVIEW:
+            return f"it takes {FEWEST_FOR_OVERVIEW} searched hyperparameters"
+        return None
 
     @property
     def why_no_predictions(self) -> str:

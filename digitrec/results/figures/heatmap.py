@@ -9,10 +9,8 @@ import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
-from matplotlib.colors import FuncNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
 from digitrec.results.figures.chart import Chart, FigureInputs
@@ -25,10 +23,8 @@ from digitrec.results.figures.configurations import (
 )
 from digitrec.results.figures.scales import (
     ValueScale,
-    accuracy_at,
-    accuracy_ticks,
-    error_decades,
-    percent_format,
+    accuracy_norm,
+    label_accuracies,
 )
 from digitrec.results.figures.style import (
     DIVERGED_GREY,
@@ -47,7 +43,7 @@ CAPTION = (
     "search should continue beyond it."
 )
 ACCURACY_COLOURS = matplotlib.colormaps["viridis"]
-MOST_PAIRS = 6  # of hyperparameters; four that are searched have as many
+MOST_PAIRS = 4  # of hyperparameters; parallel coordinates show more
 MOST_ROWS_TO_READ, MOST_COLUMNS_TO_READ = 15, 12
 MOST_ROWS_NAMED, MOST_COLUMNS_NAMED = 20, 12
 WIDE = 8  # inches
@@ -57,7 +53,7 @@ Pair = tuple[str, str]
 
 def make_heatmaps(inputs: FigureInputs) -> list[Chart]:
     """Return a heat map of a study per pair of searched hyperparameters."""
-    return [_make_heatmap(inputs, pair) for pair in pairs(inputs.trials)[:MOST_PAIRS]]
+    return [_make_heatmap(inputs, pair) for pair in choose_pairs(inputs.trials)]
 
 
 def _make_heatmap(inputs: FigureInputs, pair: Pair) -> Chart:
@@ -77,13 +73,15 @@ def _make_heatmap(inputs: FigureInputs, pair: Pair) -> Chart:
 
 
 def _caption(trials: pd.DataFrame, pair: Pair) -> str:
-    said = [CAPTION]
+    said = []
     if rest := [name for name in searched(trials) if name not in pair]:
         labels = join_words([HYPERPARAMETERS[name].label for name in rest])
-        said.insert(0, f"A cell is the best over {labels}.")
-    left_out = len(pairs(trials)) - MOST_PAIRS
-    if left_out > 0 and pair == pairs(trials)[0]:
-        said.append(f"Heat maps of {count(left_out, 'more pair')} of hyperparameters are left out.")
+        said.append(f"A cell is the best over {labels}.")
+    if pair == pairs(trials)[0]:
+        said.append(CAPTION)
+        if (left_out := len(pairs(trials)) - MOST_PAIRS) > 0:
+            more = f"{count(left_out, 'more pair')} of hyperparameters"
+            said.append(f"Heat maps of {more}, whose cells differ less, are left out.")
     return " ".join(said)
 
 
@@ -94,6 +92,22 @@ def pairs(trials: pd.DataFrame) -> list[Pair]:
         return found
     first, second = sorted(encoded(trials), key=list(HYPERPARAMETERS).index)
     return [(first, second)]
+
+
+def choose_pairs(trials: pd.DataFrame) -> list[Pair]:
+    """Return the first of `pairs`, and those whose cells differ most, in the order of `pairs`."""
+    first, *others = found = pairs(trials)
+    if len(found) <= MOST_PAIRS:
+        return found
+    completed = trials[trials["status"] == "completed"]
+    accuracy = completed.groupby(searched(trials))["val_accuracy"].mean()
+
+    def spread(pair: Pair) -> float:
+        cells = accuracy.groupby(list(pair)).max()
+        return float(cells.max() - cells.min())
+
+    most = sorted(others, key=spread, reverse=True)[: MOST_PAIRS - 1]
+    return [first, *sorted(most, key=found.index)]
 
 
 def summarise_heatmap(
@@ -182,17 +196,14 @@ def _matrix(frame: pd.DataFrame, column: str) -> NDArray[Any]:
 def _draw_cells(axes: Axes, bar: Axes, frame: pd.DataFrame, readable: bool) -> None:
     """Draw the cells with a completed trial."""
     accuracy = _matrix(frame, "accuracy").astype(float)
-    found = np.unique(accuracy[np.isfinite(accuracy)])
-    # Even in the log error: 96 and 97% differ in colour, also beside cells at 10%.
-    low, high = (found[0], found[-1]) if len(found) else (0.0, 1.0)
-    low, high = max(low - 0.002, 0.0), min(high + 0.002, 1.0)
-    several = len(found) > 1
+    norm = accuracy_norm(accuracy)
+    several = frame["accuracy"].nunique() > 1
     seaborn.heatmap(
         accuracy,
         vmin=0,
         vmax=1,
         cmap=ACCURACY_COLOURS,
-        norm=FuncNorm((error_decades, accuracy_at), low, high),
+        norm=norm,
         annot=_matrix(frame.assign(text=_cell_texts(frame)), "text") if readable else None,
         fmt="",
         annot_kws={"fontsize": TEXT_SIZE},
@@ -204,18 +215,9 @@ def _draw_cells(axes: Axes, bar: Axes, frame: pd.DataFrame, readable: bool) -> N
         ax=axes,
     )
     if several:
-        _label_bar(bar, low, high)
+        label_accuracies(bar, norm)
     else:
         bar.set_axis_off()
-
-
-def _label_bar(bar: Axes, low: float, high: float) -> None:
-    ticks = accuracy_ticks(low, high)
-    few = np.linspace(low + 0.002, high - 0.002, 3).round(3)
-    bar.yaxis.set_ticks(ticks if len(ticks) > 2 else few)
-    bar.yaxis.set_minor_locator(NullLocator())
-    bar.yaxis.set_major_formatter(percent_format())
-    bar.tick_params(labelsize=TICK_SIZE)
 
 
 def _cell_texts(frame: pd.DataFrame) -> list[str]:

@@ -27,6 +27,7 @@ CAPTION = (
     "at the best it had reached, or at the foot if it had nothing."
 )
 FOOT = 0.03  # where the cross of a trial without a finite epoch stands, as a share of the panel
+MOST_PANELS_IN_A_ROW = 4
 MOST_TRIALS_WITH_LARGE_POINTS = 200
 
 
@@ -62,17 +63,24 @@ def summarise_sweep(trials: pd.DataFrame, winner: str | None) -> pd.DataFrame:
 
 
 def draw_panels(scales: list[ValueScale], accuracies: "pd.Series[float]", label: str) -> Figure:
-    """Draw an empty panel per scale, side by side, with an axis for the accuracies."""
+    """Draw an empty panel per scale, some side by side, with an axis for the accuracies."""
     rotated = [len(text) for scale in scales if scale.is_rotated for text in scale.tick_texts()]
-    below = max(rotated, default=0) / CHARACTERS_PER_INCH
-    width, height = 1.1 + 2.1 * len(scales), 3.6 + below
+    below = 0.54 + max(rotated, default=0) / CHARACTERS_PER_INCH
+    rows = -(-len(scales) // MOST_PANELS_IN_A_ROW)
+    columns = -(-len(scales) // rows)
+    width, height = 1.1 + 2.1 * columns, (3.06 + below) * rows
     figure = new_figure(width, height)
-    panels = figure.subplots(1, len(scales), sharey=True, squeeze=False)[0]
-    bottom, top = (0.54 + below) / height, 1 - 0.108 / height
-    figure.subplots_adjust(0.95 / width, bottom, 1 - 0.15 / width, top, wspace=0.07)
-    set_accuracies(panels[0], accuracies.min(), accuracies.max(), label)
-    break_label(panels[0])
-    for axes, scale in zip(panels, scales, strict=True):
+    grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    figure.subplots_adjust(
+        0.95 / width, below / height, 1 - 0.15 / width, 1 - 0.108 / height,
+        wspace=0.07, hspace=(below + 0.108) / (3.06 - 0.108),
+    )  # fmt: skip
+    for axes in grid[:, 0]:
+        set_accuracies(axes, accuracies.min(), accuracies.max(), label)
+        break_label(axes)
+    for axes in grid.flat[len(scales) :]:
+        axes.remove()
+    for axes, scale in zip(grid.flat, scales, strict=False):
         scale.set_axis(prepare(axes))
     return figure
 
@@ -137,14 +145,16 @@ def describe_sweep(frame: pd.DataFrame) -> str:
         if not highest:
             continue
         values = order_values(highest)
+        best = max(values, key=highest.__getitem__)
         ends = [
             f"{percent(highest[value])} at {label_value(name, value)}"
-            for value in (values[0], values[-1])
+            for value in dict.fromkeys([values[0], values[-1]])
+            if value != best
         ]
-        best = max(values, key=highest.__getitem__)
+        others = f"; {'the ends reach' if len(ends) > 1 else 'the other end reaches'} "
         said.append(
             f"The best over {HYPERPARAMETERS[name].label} is {percent(highest[best])} "
-            f"at {label_value(name, best)}; the ends reach {join_words(ends)}."
+            f"at {label_value(name, best)}{others + join_words(ends) if ends else ''}."
         )
     diverged, trained = int(frame["diverged"].sum()), int(frame["trained"].sum())
     said.append(f"{diverged or 'None'} of {count(trained, 'trial')} diverged.")

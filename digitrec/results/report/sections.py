@@ -12,7 +12,9 @@ from digitrec.results.figures.confusion import make_confusion
 from digitrec.results.figures.effects import make_effects
 from digitrec.results.figures.gap import make_gap
 from digitrec.results.figures.heatmap import make_heatmaps
+from digitrec.results.figures.importance import make_importance
 from digitrec.results.figures.mistakes import Mistake, make_mistakes
+from digitrec.results.figures.parallel import make_parallel
 from digitrec.results.figures.style import render_png
 from digitrec.results.figures.sweep import make_sweep
 from digitrec.results.figures.timeline import make_timeline
@@ -26,7 +28,14 @@ Make = Callable[[FigureInputs], Chart | Omission | Sequence[Chart]]
 
 SECTIONS: dict[tuple[str, str], Sequence[Make]] = {
     ("reached", "What was reached"): [make_comparison, make_heatmaps, make_updates],
-    ("why", "What made the difference"): [make_sweep, make_effects, make_gap, make_best_of_n],
+    ("why", "What made the difference"): [
+        make_sweep,
+        make_parallel,
+        make_effects,
+        make_importance,
+        make_gap,
+        make_best_of_n,
+    ],
     ("winner", "The winner, digit by digit"): [make_confusion, make_classes, make_calibration],
     ("time", "Where the time went"): [make_timings, make_timeline],
 }

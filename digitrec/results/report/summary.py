@@ -112,12 +112,18 @@ RESULTS = (
     Column("seconds", "seconds", _number(2), in_short=True),
 )
 COOLED = Column("cooldown", "cooldown, epochs", str, is_filter=True, in_short=True)
+SETTLED = ("seed", "status", "epochs")
 
 
 def choose_columns(trials: pd.DataFrame) -> tuple[Column, ...]:
-    """Return the columns of the trial table, among them the hyperparameters that name a trial."""
+    """Return the columns of the trial table, among them the hyperparameters that name a trial.
+
+    Columns of `SETTLED` are left out where all trials have the same; the report says it elsewhere.
+    """
+    alike = {name for name in SETTLED if trials[name].nunique(dropna=False) == 1}
+    results = (column for column in RESULTS if column.name not in alike)
     cooled = [COOLED] if COOLED.name in trials else []
-    return (*IDENTITY, *map(_column_of, named_hyperparameters(trials)), *cooled, *RESULTS)
+    return (*IDENTITY, *map(_column_of, named_hyperparameters(trials)), *cooled, *results)
 
 
 def _column_of(name: str) -> Column:

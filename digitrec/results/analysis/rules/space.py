@@ -33,11 +33,6 @@ def judge_edge(evidence: Evidence) -> Finding | None:
     if not edges:
         return None
     winner, space = evidence.winner, evidence.spec.space
-    said = [
-        f"{spell(edge.name, winner.values[edge.name])} is the "
-        f"{'highest' if edge.highest else 'lowest'} value that was searched"
-        for edge in edges
-    ]
     inside = [
         each
         for each in evidence.alike
@@ -52,12 +47,27 @@ def judge_edge(evidence: Evidence) -> Finding | None:
     return Finding(
         rule="edge",
         level="note" if inside else "caution",
-        sentence=f"The winner is on the edge of the search space: {' and '.join(said)}. The best "
-        f"configuration may lie beyond it.{comfort} The command trains only the trials that the "
-        "wider grid adds.",
+        sentence=f"The winner is on the edge of the search space: {_say_ends(evidence, edges)}. "
+        f"The best configuration may lie beyond it.{comfort} The command trains only the trials "
+        "that the wider grid adds.",
         evidence="; ".join(_describe_line(evidence, edge.name) for edge in edges),
         command=tune_command(evidence.record, wider),
     )
+
+
+def _say_ends(evidence: Evidence, edges: list[Edge]) -> str:
+    said = []
+    for highest, end in ((True, "highest"), (False, "lowest")):
+        names = [
+            spell(edge.name, evidence.winner.values[edge.name])
+            for edge in edges
+            if edge.highest == highest
+        ]
+        verb = (
+            f"is the {end} value that was" if len(names) == 1 else f"are the {end} values that were"
+        )
+        said += [f"{join_words(names)} {verb} searched"] if names else []
+    return "; ".join(said)
 
 
 def find_edges(evidence: Evidence) -> list[Edge]:

@@ -1,8 +1,11 @@
 """Which configuration won, and which others are as good?"""
 
-from digitrec.results.analysis.evidence import Evidence
+from digitrec.results.analysis.evidence import Evidence, RankedConfiguration
 from digitrec.results.analysis.finding import Finding
+from digitrec.results.analysis.naming import spell_all
 from digitrec.results.text import NO_WINNER, count, first_few, percent, points
+
+MOST_NAMED = 2  # hyperparameters that name each of several configurations
 
 
 def judge_winner(evidence: Evidence) -> Finding:
@@ -66,8 +69,18 @@ def _say_alike(evidence: Evidence) -> list[str]:
         if others == 1:
             every = "the only other configuration"
         return [f"On these images it is better than {every}."]
-    names = first_few(f"{each} ({percent(each.accuracy)})" for each in alike)
-    return [f"{_count_alike(len(alike), others)} be told apart from it: {names}."]
+    names = first_few(f"{_name(evidence, each)} ({percent(each.accuracy)})" for each in alike)
+    short = len(evidence.named) > MOST_NAMED
+    how = " (only values that differ from the winner's are named)" if short else ""
+    return [f"{_count_alike(len(alike), others)} be told apart from it{how}: {names}."]
+
+
+def _name(evidence: Evidence, other: RankedConfiguration) -> str:
+    """Return the name of a configuration; of many hyperparameters, only what differs."""
+    if len(evidence.named) <= MOST_NAMED:
+        return str(other)
+    winner = evidence.winner.values
+    return spell_all(other.values, [n for n in evidence.named if other.values[n] != winner[n]])
 
 
 def _count_alike(alike: int, others: int) -> str:
