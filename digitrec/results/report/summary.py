@@ -95,13 +95,13 @@ def _number(digits: int, factor: float = 1) -> Callable[[float], str]:
 IDENTITY = (
     Column("rank", "rank", _number(0), in_short=True),
     Column("trial", "trial", str, kind="text"),
+    Column(
+        "val_accuracy", "validation accuracy, %", _number(2, 100), first="descending", in_short=True
+    ),
 )
 RESULTS = (
     Column("seed", "seed", str, is_filter=True, in_short=True),
     Column("status", "status", str, kind="text", is_filter=True),
-    Column(
-        "val_accuracy", "validation accuracy, %", _number(2, 100), first="descending", in_short=True
-    ),
     Column("val_loss", "validation loss", _number(4), in_short=True),
     Column("train_accuracy", "training accuracy, %", _number(2, 100), first="descending"),
     Column("train_loss", "training loss", _number(4)),
