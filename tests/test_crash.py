@@ -91,7 +91,7 @@ def remount(disk: Path, options: str) -> None:
 def disk(tmp_path: Path) -> Iterator[Path]:
     if shutil.which("mount") is None:
         pytest.skip("there is no mount")
-    with small_disk(tmp_path, "3m") as mounted:
+    with small_disk(tmp_path, "6m") as mounted:
         yield mounted
 
 
