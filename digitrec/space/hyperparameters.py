@@ -150,13 +150,36 @@ def _parse_bool(text: str) -> bool:
     return word == "true"
 
 
-def _one_of(*words: str) -> Callable[[str], str]:
-    """Return a function that reads one of these words."""
+def _share(label: str, **others: Any) -> Any:
+    """Return the field of a share, which may be 0 and not 1."""
+    return _hyperparameter(
+        label,
+        parse=float,
+        kind="a number",
+        accepts="a number from 0 to below 1",
+        is_right=lambda value: 0 <= value < 1,
+        values=(0.0,),
+        scale="linear",
+        **others,
+    )
 
-    def parse(text: str) -> str:
-        return words[words.index(text.strip())]
 
-    return parse
+def _word(label: str, words: Sequence[str], *, help: str, role: Role | None = None) -> Any:
+    """Return the field of a word that the trials of a stack share; the first is the default."""
+    said = f"one of {', '.join(words)}"
+    return _hyperparameter(
+        label,
+        short="",
+        help=help,
+        parse=lambda text: words[words.index(text.strip())],
+        kind=said,
+        accepts=said,
+        is_right=lambda value: value in words,
+        values=(words[0],),
+        scale="category",
+        divides=True,
+        role=role,
+    )
 
 
 def _parse_sizes(text: str) -> tuple[int, ...]:
@@ -204,16 +227,10 @@ class Configuration:
         role="batch",
         beyond=_next_sizes,
     )
-    momentum: float = _hyperparameter(
+    momentum: float = _share(
         "momentum",
         short="momentum",
         help="share of the previous step that SGD adds to the next; adamw has none",
-        parse=float,
-        kind="a number",
-        accepts="a number from 0 to below 1",
-        is_right=lambda value: 0 <= value < 1,
-        values=(0.0,),
-        scale="linear",
         beyond=_next_momenta,
         needs="optimizer sgd",
         has_effect=lambda configuration: configuration.optimizer == "sgd",
@@ -244,41 +261,22 @@ class Configuration:
         scale="log",
         beyond=_next_decays,
     )
-    dropout: float = _hyperparameter(
+    dropout: float = _share(
         "dropout",
         short="dropout",
         help="probability that training leaves a hidden unit out of an image",
-        parse=float,
-        kind="a number",
-        accepts="a number from 0 to below 1",
-        is_right=lambda value: 0 <= value < 1,
-        values=(0.0,),
-        scale="linear",
         beyond=_next_shares,
     )
-    label_smoothing: float = _hyperparameter(
+    label_smoothing: float = _share(
         "label smoothing",
         short="smoothing",
         help="share of the target that is spread evenly over the ten digits",
-        parse=float,
-        kind="a number",
-        accepts="a number from 0 to below 1",
-        is_right=lambda value: 0 <= value < 1,
-        values=(0.0,),
-        scale="linear",
         beyond=_next_shares,
     )
-    optimizer: str = _hyperparameter(
+    optimizer: str = _word(
         "optimizer",
-        short="",
+        OPTIMIZERS,
         help="sgd, or adamw: Adam with decoupled weight decay, betas 0.9 and 0.999, eps 1e-8",
-        parse=_one_of(*OPTIMIZERS),
-        kind="sgd or adamw",
-        accepts="sgd or adamw",
-        is_right=lambda value: value in OPTIMIZERS,
-        values=("sgd",),
-        scale="category",
-        divides=True,
     )
     hidden_sizes: tuple[int, ...] = _hyperparameter(
         "hidden sizes",
@@ -294,18 +292,11 @@ class Configuration:
         role="shape",
         cost=_cost_of_sizes,
     )
-    augmentation: str = _hyperparameter(
+    augmentation: str = _word(
         "augmentation",
-        short="",
+        AUGMENTATIONS,
         help="none; shift2: move each training image by up to 2 pixels; affine: also rotate it by "
         "up to 12 degrees and scale it by up to 10 %%",
-        parse=_one_of(*AUGMENTATIONS),
-        kind=f"one of {', '.join(AUGMENTATIONS)}",
-        accepts=f"one of {', '.join(AUGMENTATIONS)}",
-        is_right=lambda value: value in AUGMENTATIONS,
-        values=(NO_AUGMENTATION,),
-        scale="category",
-        divides=True,
         role="images",
     )
 

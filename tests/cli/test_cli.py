@@ -98,7 +98,7 @@ WRONG_OPTIONS = [
     ),
     (
         ["--optimizer", "adam"],
-        "digitrec tune: argument --optimizer: 'adam' is not sgd or adamw",
+        "digitrec tune: argument --optimizer: 'adam' is not one of sgd, adamw",
     ),
     (["more"], "digitrec: unrecognized arguments: more"),
     (["--nonsense"], "digitrec: unrecognized arguments: --nonsense"),

@@ -44,7 +44,7 @@ def test_the_default_space_is_five_learning_rates_by_five_batch_sizes() -> None:
         ({"batch_size": (32.5,)}, "batch size 32.5 is not a whole number above 0"),
         ({"momentum": (1.0,)}, "momentum 1.0 is not a number from 0 to below 1"),
         ({"nesterov": (1,)}, "Nesterov momentum 1 is not true or false"),
-        ({"optimizer": (["sgd"],)}, "optimizer ['sgd'] is not sgd or adamw"),
+        ({"optimizer": (["sgd"],)}, "optimizer ['sgd'] is not one of sgd, adamw"),
         (
             {"momentum": (0.5, 0.9), "optimizer": ("adamw",)},
             "momentum 0.5 has no effect in any trial: it needs optimizer sgd",
