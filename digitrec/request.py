@@ -14,10 +14,12 @@ from typing import Any, NamedTuple, get_args
 from digitrec.errors import InputError
 from digitrec.space.hyperparameters import HYPERPARAMETERS, Precision
 from digitrec.space.points import Space, check_count
+from digitrec.space.race import AUDIT, HALVE, LATE_EPOCHS, Race, default_rungs, learn_late
 from digitrec.store.folder import Folder
 
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # which Ray sets for the entry point of a job
 IN_A_RAY_JOB = JOB_CONFIG in os.environ
+_LATE = " or ".join(each.label for each in HYPERPARAMETERS.values() if each.learns_late)
 PACKAGED = ("sample", "openml")  # sources of data that are not files
 
 
@@ -44,6 +46,10 @@ FLOAT: dict[str, Any] = {"parse": float, "kind": "a number"}
 
 def _parse_stack_size(text: str) -> int | None:
     return None if text == "auto" else int(text)
+
+
+def _parse_rungs(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
 
 
 def _option(default: Any, group: str, metavar: str, help: str, **more: Any) -> Any:
@@ -83,6 +89,29 @@ class Request:
         "float32, or bf16, which multiplies in bfloat16 and keeps the weights in float32: faster "
         "on processors and GPUs that have it in hardware",
         choices=get_args(Precision),
+    )
+    race: bool = _option(
+        False,
+        "race",
+        "",
+        "train all points for few epochs and only the best of them on, from rung to rung",
+    )
+    halve: int = _option(HALVE, "race", "N", "keep one in N at a rung", **INT)
+    rungs: tuple[int, ...] | None = _option(
+        None,
+        "race",
+        "E,...",
+        "epochs after which the race drops trials; the last is the number of epochs (default: "
+        f"--epochs divided by --halve down to 1, or to {LATE_EPOCHS} if {_LATE} is searched)",
+        parse=_parse_rungs,
+        kind="whole numbers separated by commas",
+    )
+    audit: int = _option(
+        AUDIT,
+        "race",
+        "N",
+        "train N of the trials dropped first to the end, to see what dropping them cost",
+        **INT,
     )
     confirm: int = _option(
         0,
@@ -146,6 +175,7 @@ class Request:
         for name in ("data", "test_data", "out", "address"):
             if getattr(self, name) is not None:
                 check_name(option_name(name), getattr(self, name))
+        self._check_race()
         _check(self.epochs >= 1, f"epochs {self.epochs} is not a whole number above 0")
         _check(
             0 < self.val_fraction < 1, f"val-fraction {self.val_fraction} is not between 0 and 1"
@@ -172,9 +202,40 @@ class Request:
             "inside a Ray job, --out must be an absolute path or a URI such as s3://bucket/study, "
             "on storage that outlives the job",
         )
+        _ = self.raced  # checks its values
         check_name("the working directory", os.getcwd())
         check_name("TMPDIR", os.environ.get("TMPDIR", "/tmp"))  # where Ray keeps its sockets
         check_name("the study directory", str(self.directory))
+
+    def _check_race(self) -> None:
+        """Check the options of a race; the last rung is the number of epochs."""
+        if not self.race:
+            for name in ("halve", "rungs", "audit"):
+                asked = getattr(self, name) != default_of(name)
+                _check(not asked, f"{option_name(name)} needs --race")
+            return
+        seeds = ",".join(map(str, self.space.seeds))
+        _check(
+            len(self.space.seeds) == 1,
+            f"a race has one seed, not {seeds}; --confirm trains its leaders with fresh seeds",
+        )
+        if self.rungs is None:
+            return
+        _check(bool(self.rungs), "no rungs are given; at least one is needed")
+        _check(
+            self.epochs in (default_of("epochs"), self.rungs[-1]),
+            f"epochs {self.epochs} is not the last of the rungs {','.join(map(str, self.rungs))}",
+        )
+        object.__setattr__(self, "epochs", self.rungs[-1])
+
+    @property
+    def raced(self) -> Race | None:
+        """The race that is asked for; None: all trials are trained to the end."""
+        if not self.race:
+            return None
+        late = learn_late(self.space.values)
+        rungs = self.rungs or default_rungs(self.epochs, self.halve, late=late)
+        return Race(rungs, self.halve, self.audit)
 
     @property
     def directory(self) -> Folder:
@@ -210,7 +271,8 @@ def option_words(values: Mapping[str, Any]) -> list[str]:
         if value is True:
             words.append(option_name(each.name))
         elif value != each.default:
-            words += [option_name(each.name), str(value)]
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            words += [option_name(each.name), text]
     return words
 
 

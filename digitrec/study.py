@@ -76,7 +76,10 @@ def run_study(
     ):
         open_study(directory, spec, console)
         write_labels(directory, spec, shared.labels[shared.split.val], shared.split.val)
-        rounds.train(spec, spec.trials())
+        if spec.race is None:
+            rounds.train(spec, spec.trials())
+        else:
+            spec = rounds.race(spec)
         if request.confirm:
             spec = rounds.confirm(spec)
         if request.cooldown:
@@ -132,6 +135,7 @@ def ask(request: Request, digits: Digits, split: Split) -> StudySpec:
         precision=request.precision,
         refit=request.refit,
         cooldown=request.cooldown,
+        race=None if request.raced is None else request.raced.to_json(),
         test_data=None if request.test_data is None else absolute(request.test_data),
         versions={"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in ("digitrec", "ray", "torch")},

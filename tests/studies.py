@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from digitrec.results.analysis.ranking import rank
 from digitrec.results.outcome import StudyResult
 from digitrec.space.hyperparameters import HYPERPARAMETERS, Configuration, Trial, in_column
 from digitrec.space.points import Space
+from digitrec.space.race import Goal
 from digitrec.space.records import EpochRecord
 from digitrec.space.stacks import Stack
 from digitrec.store.folder import Folder
@@ -135,7 +136,7 @@ def make_record(
         for trial in trials
         if trial.configuration.lr in failed
     }
-    tables = make_tables(trials, epochs, results, failures)
+    tables = make_tables(spec.goals(), results, failures)
     winners = rank(tables.trials, spec.confirmed_trials)["trial"].head(1)
     return StudyRecord(
         directory=Folder.at(directory),
@@ -150,6 +151,11 @@ def make_record(
         timings={"start Ray": 2.0, "train": 3.0} if results else {},
         damaged=[],
     )
+
+
+def to_the_end(trials: Iterable[Trial], epochs: int) -> dict[Trial, Goal]:
+    """All of these trials, trained for so many epochs."""
+    return dict.fromkeys(trials, Goal(epochs, "completed"))
 
 
 def make_spec(**changes: Any) -> StudySpec:

@@ -15,7 +15,15 @@ from digitrec.store.folder import Folder
 Commands: TypeAlias = "argparse._SubParsersAction[OneLineParser]"
 
 SEARCH = "search space (values separated by commas)"
-GROUPS = ("data", SEARCH, "training", "winner", "results", "machine")  # as the help shows them
+GROUPS = (
+    "data",
+    SEARCH,
+    "training",
+    "race",
+    "winner",
+    "results",
+    "machine",
+)  # as the help shows them
 
 
 class OneLineParser(argparse.ArgumentParser):

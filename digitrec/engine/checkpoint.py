@@ -14,6 +14,7 @@ from torch import Tensor
 from digitrec.engine.step import state_kinds
 from digitrec.engine.train import Totals, Training
 from digitrec.errors import DamagedError
+from digitrec.space.hyperparameters import Trial
 from digitrec.space.records import EpochRecord
 from digitrec.space.stacks import Stack
 from digitrec.store.arrays import SUFFIX, Arrays, pack
@@ -86,33 +87,39 @@ def remove_checkpoint(directory: Folder, key: str) -> None:
 
 
 def read_finished(
-    directory: Folder, spec: str, key: str, stack: Stack, training: Training
+    directory: Folder, spec: str, keys: Sequence[str], stack: Stack, training: Training
 ) -> Training:
-    """Return the state in which a stack finished with fewer epochs left some of its members.
+    """Return the state in which other stacks, with fewer epochs, left the members of a stack.
 
     Members with a cooldown continue from where they ended without it.
 
     Args:
         directory: the study directory.
         spec: the key of the study's spec.
-        key: of the finished stack.
-        stack: those of its members that continue.
+        keys: for each member, that of the finished stack to continue from.
+        stack: the members that continue.
         training: at its beginning; its tensors get the saved values.
 
     Raises:
-        DamagedError: a file of the finished stack is missing or damaged.
+        DamagedError: a file of a finished stack is missing or damaged.
     """
-    result: StackResult = read_stack(directory, spec, key + SUFFIX)
     earlier = [member.before_cooldown for member in stack.members]
-    parameters = read_weights(directory, spec, key, [member.name for member in earlier])
+    parameters: dict[Trial, Parameters] = {}
+    histories: dict[Trial, list[EpochRecord]] = {}
+    for key in dict.fromkeys(keys):
+        result: StackResult = read_stack(directory, spec, key + SUFFIX)
+        wanted = [each for each, own in zip(earlier, keys, strict=True) if own == key]
+        saved = read_weights(directory, spec, key, [trial.name for trial in wanted])
+        parameters |= dict(zip(wanted, saved, strict=True))
+        for k, trial in enumerate(result.stack.members):
+            histories[trial] = [records[k] for records in result.epochs]
     try:
-        places = [result.stack.members.index(member) for member in earlier]
+        history = list(zip(*(histories[trial] for trial in earlier), strict=True))
         members = [_member(training, stack, k) for k in range(len(stack.members))]
-        _fill(_by_member(members), _by_member(parameters))
+        _fill(_by_member(members), _by_member([parameters[trial] for trial in earlier]))
     except (KeyError, ValueError) as error:
-        raise DamagedError(f"it does not fit its stack: {error}") from error
-    history = [[records[place] for place in places] for records in result.epochs]
-    return replace(training, history=history)
+        raise DamagedError(f"{', '.join(keys)} do not fit their stack: {error}") from error
+    return replace(training, history=[list(records) for records in history])
 
 
 def state_of(stack: Stack, training: Training) -> dict[str, Parameters]:

@@ -40,6 +40,7 @@ class Hyperparameter:
     has_effect: Callable[["Configuration"], bool]
     """Whether a configuration has what the value needs."""
     cost: Callable[[Any], float]  # the time of an update with a value, relative to the default
+    learns_late: bool  # whether other values than the default look worse in the first epochs
 
     @property
     def heading(self) -> str:
@@ -82,13 +83,14 @@ def _hyperparameter(
     needs: str | None = None,
     has_effect: Callable[["Configuration"], bool] = lambda configuration: True,
     cost: Callable[[Any], float] = lambda value: 1.0,
+    learns_late: bool = False,
 ) -> Any:
     """Return a field of `Configuration` with its declaration as metadata."""
     declaration = {
         "label": label, "short": short, "help": help, "parse": parse, "kind": kind,
         "accepts": accepts, "is_right": is_right, "values": values, "scale": scale,
         "divides": divides, "role": role, "beyond": beyond,
-        "needs": needs, "has_effect": has_effect, "cost": cost,
+        "needs": needs, "has_effect": has_effect, "cost": cost, "learns_late": learns_late,
     }  # fmt: skip
     if len(values) == 1:
         return field(default=values[0], metadata=declaration)
@@ -164,7 +166,7 @@ def _share(label: str, **others: Any) -> Any:
     )
 
 
-def _word(label: str, words: Sequence[str], *, help: str, role: Role | None = None) -> Any:
+def _word(label: str, words: Sequence[str], *, help: str, **others: Any) -> Any:
     """Return the field of a word that the trials of a stack share; the first is the default."""
     said = f"one of {', '.join(words)}"
     return _hyperparameter(
@@ -178,7 +180,7 @@ def _word(label: str, words: Sequence[str], *, help: str, role: Role | None = No
         values=(words[0],),
         scale="category",
         divides=True,
-        role=role,
+        **others,
     )
 
 
@@ -266,6 +268,7 @@ class Configuration:
         short="dropout",
         help="probability that training leaves a hidden unit out of an image",
         beyond=_next_shares,
+        learns_late=True,
     )
     label_smoothing: float = _share(
         "label smoothing",
@@ -298,6 +301,7 @@ class Configuration:
         help="none; shift2: move each training image by up to 2 pixels; affine: also rotate it by "
         "up to 12 degrees and scale it by up to 10 %%",
         role="images",
+        learns_late=True,
     )
 
     @property

@@ -86,7 +86,10 @@ class Task:
     """A stack to train."""
 
     stack: Stack
-    continues: str | None = None  # key of the stack, finished with fewer epochs, to continue from
+    epochs: int  # in all, without those of a cooldown
+    continues: tuple[str, ...] = ()
+    """For each member, the key of the stack, finished with fewer epochs, to continue from; empty:
+    the members start from the beginning."""
 
 
 class Cost(NamedTuple):

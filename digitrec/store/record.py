@@ -15,7 +15,7 @@ from digitrec.store.best import read_best
 from digitrec.store.directory import check_folders
 from digitrec.store.folder import Folder
 from digitrec.store.spec import NAME, StudySpec, read_spec
-from digitrec.store.stacks import Damage, StackResult, read_failures, read_stacks, results_after
+from digitrec.store.stacks import Damage, StackResult, read_failures, read_stacks, results_of
 from digitrec.store.tables import Tables, make_tables
 from digitrec.store.timings import read_timings
 from digitrec.store.validation import WinnerValidation, read_labels, read_validation
@@ -63,10 +63,10 @@ def read_record(directory: Folder) -> StudyRecord:
             "again"
         ) from error
     results, damaged = read_stacks(directory, spec.key)
-    found = list(results_after(spec.epochs, results))
+    goals = spec.goals()
+    found = list(results_of(spec.epochs_of(), results))
     done = {trial.name for trial, _, _ in found}  # even if their worker was lost just afterwards
-    wanted = set(spec.trials())
-    missing = {trial.name for trial in wanted} - done
+    missing = {trial.name for trial in goals} - done
     failures = {
         trial: error for trial, error in read_failures(directory).items() if trial in missing
     }
@@ -74,11 +74,9 @@ def read_record(directory: Folder) -> StudyRecord:
         directory=directory,
         spec=spec,
         results=results,
-        tables=make_tables(spec.trials(), spec.epochs, results, failures),
+        tables=make_tables(goals, results, failures),
         failures=failures,
-        predictions={
-            trial.name: result.predictions[k] for trial, result, k in found if trial in wanted
-        },
+        predictions={trial.name: result.predictions[k] for trial, result, k in found},
         labels=read_labels(directory, spec),
         best=read_best(directory),
         validation=read_validation(directory, spec),

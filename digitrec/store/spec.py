@@ -8,6 +8,7 @@ from typing import Any
 from digitrec.errors import DamagedError, InputError
 from digitrec.space.hyperparameters import Trial
 from digitrec.space.points import Space, check_count
+from digitrec.space.race import Goal, Race
 from digitrec.space.shape import layer_sizes
 from digitrec.store.arrays import FORMAT
 from digitrec.store.folder import NOT_OURS, Folder
@@ -30,6 +31,7 @@ class StudySpec:
     confirmed: list[dict[str, Any]] = field(default_factory=list)  # trials outside the space
     cooldown: int = 0  # epochs that the finalists are asked to cool down for
     cooled: list[dict[str, Any]] = field(default_factory=list)  # the finalists, cooling down
+    race: dict[str, Any] | None = None  # as `Race.to_json` returns it; None: all are trained fully
     versions: dict[str, str] = field(default_factory=dict)  # of Python and the packages used
     format: int = FORMAT
 
@@ -56,10 +58,30 @@ class StudySpec:
         trials = map(Trial.of, self.cooled)
         return {trial.name: trial.before_cooldown.name for trial in trials}
 
+    @property
+    def raced(self) -> Race | None:
+        """The race and its decisions; None: all trials are trained to the end."""
+        return None if self.race is None else Race.from_json(self.race)
+
+    def points(self) -> tuple[Trial, ...]:
+        """Return the trials of the search space."""
+        return Space.from_json(self.space).trials()
+
     def trials(self) -> tuple[Trial, ...]:
-        """Return the trials of the grid, those that confirm its leaders, and those that cool."""
-        grid = Space.from_json(self.space).trials()
-        return grid + tuple(Trial.of(values) for values in (*self.confirmed, *self.cooled))
+        """Return the trials of the space, those that confirm its leaders, and those that cool."""
+        return tuple(self.goals())
+
+    def goals(self) -> dict[Trial, Goal]:
+        """Return how long each trial is trained, as far as a race has decided."""
+        race, whole = self.raced, Goal(self.epochs, "completed")
+        points = self.points()
+        more = [Trial.of(values) for values in (*self.confirmed, *self.cooled)]
+        goals = race.goals(points) if race else dict.fromkeys(points, whole)
+        return goals | dict.fromkeys(more, whole)
+
+    def epochs_of(self) -> dict[Trial, int]:
+        """Return the epochs that each trial is to be trained for, without those of a cooldown."""
+        return {trial: goal.epochs for trial, goal in self.goals().items()}
 
     def differences(self, other: "StudySpec") -> list[str]:
         """Return the differences, in words, that keep `other` from sharing this directory."""
@@ -76,9 +98,9 @@ class StudySpec:
 
 
 def write_spec(directory: Folder, spec: StudySpec) -> None:
-    """Write `study.json`; a study without a cooldown has the file it had before there were any."""
+    """Write `study.json`; one without cooldown and race is written as before there were any."""
     values = asdict(spec)
-    for name in ("cooldown", "cooled"):
+    for name in ("cooldown", "cooled", "race"):
         if not values[name]:
             del values[name]
     text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
@@ -129,6 +151,8 @@ def _check(spec: StudySpec) -> None:
     texts += [text for text in (spec.test_data, spec.data.get("location")) if text is not None]
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("a value is not text")
+    if spec.raced is not None and spec.raced.rungs[-1] != spec.epochs:
+        raise ValueError("the last rung of the race is not the number of epochs")
     if not isinstance(spec.refit, bool) or {type(spec.epochs), type(spec.cooldown)} != {int}:
         raise TypeError("a value has another type")
     if not (spec.key and spec.epochs >= 1 and spec.cooldown >= 0 and 0 < spec.val_fraction < 1):

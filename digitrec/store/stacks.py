@@ -164,21 +164,35 @@ def set_aside(directory: Folder, damage: Damage) -> bool:
     return True
 
 
-def results_after(
-    epochs: int, results: Iterable[StackResult]
+def results_of(
+    goals: Mapping[Trial, int], results: Iterable[StackResult]
 ) -> Iterator[tuple[Trial, StackResult, int]]:
-    """Yield each trial trained for exactly this number of epochs, its stack and its place there.
+    """Yield each trial trained for just the epochs it should be, its stack and its place there.
 
-    The epochs of a cooldown do not count.
+    Args:
+        goals: trial -> epochs, without those of a cooldown.
+        results: finished stacks.
     """
     seen: set[Trial] = set()
     for result in results:
-        if result.epochs_before_cooldown != epochs:
-            continue
         for k, member in enumerate(result.stack.members):
-            if member not in seen:
+            if goals.get(member) == result.epochs_before_cooldown and member not in seen:
                 seen.add(member)
                 yield member, result, k
+
+
+def longest_results(
+    most_epochs: int, results: Iterable[StackResult]
+) -> dict[Trial, tuple[int, str]]:
+    """Return trial -> the most epochs it was trained for, these at most, and its stack's key."""
+    longest: dict[Trial, tuple[int, str]] = {}
+    for result in sorted(results, key=lambda result: result.epochs_before_cooldown):
+        if result.epochs_before_cooldown <= most_epochs:
+            found = (result.epochs_before_cooldown, result.key)
+            for member in result.stack.members:
+                if longest.get(member, (0, ""))[0] < found[0]:
+                    longest[member] = found
+    return longest
 
 
 def read_weights(directory: Folder, spec: str, key: str, trials: Sequence[str]) -> list[Parameters]:

@@ -4,16 +4,17 @@ Released columns do not change; `README.md` describes them with their units.
 """
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
 
 from digitrec.space.hyperparameters import HYPERPARAMETERS, Trial, in_column
+from digitrec.space.race import Goal
 from digitrec.space.records import EpochRecord
 from digitrec.store.folder import Folder
-from digitrec.store.stacks import StackResult, results_after
+from digitrec.store.stacks import StackResult, results_of
 
 TRIAL_COLUMNS = [
     "trial", *HYPERPARAMETERS, "seed", "status", "epochs", "updates", "train_loss",
@@ -38,8 +39,8 @@ class Tables:
 
     @property
     def complete(self) -> bool:
-        """Whether every trial was trained to its last epoch or diverged."""
-        return bool(self.trials["status"].isin(["completed", "diverged"]).all())
+        """Whether every trial was trained as far as it should be or diverged."""
+        return bool(self.trials["status"].isin(["completed", "diverged", "dropped"]).all())
 
     def without(self, trials: Collection[str]) -> "Tables":
         """Return the tables without these trials."""
@@ -52,34 +53,29 @@ class Tables:
 
 
 def make_tables(
-    trials: Iterable[Trial],
-    epochs: int,
-    results: Iterable[StackResult],
-    failures: dict[str, str],
+    goals: Mapping[Trial, Goal], results: Iterable[StackResult], failures: Mapping[str, str]
 ) -> Tables:
-    """Return the tables of a grid; a trial without a result has the status failed or stopped.
+    """Return the tables of a study; a trial without a result has the status failed or stopped.
 
     Args:
-        trials: one per row, in this order.
-        epochs: how many each trial is trained for, without those of its cooldown; results of
-            other numbers are left out.
+        goals: a trial per row, in this order; results of other numbers of epochs are left out.
         results: finished stacks.
         failures: trial -> error.
     """
-    trials = list(trials)
-    found = {member: (result, k) for member, result, k in results_after(epochs, results)}
+    epochs = {trial: goal.epochs for trial, goal in goals.items()}
+    found = {member: (result, k) for member, result, k in results_of(epochs, results)}
     trial_rows, epoch_rows, run_rows = [], [], []
-    for trial in trials:
+    for trial, goal in goals.items():
         history: list[EpochRecord] = []
         if trial in found:
             result, k = found[trial]
             history = [records[k] for records in result.epochs]
             where = {"trial": trial.name, "stack": result.stack.name}
             run_rows.append(where | asdict(result.run))
-        trial_rows.append(_trial_row(trial, history, failures))
+        trial_rows.append(_trial_row(trial, goal.status, history, failures))
         epoch_rows += [_identity(trial) | record._asdict() for record in history]
     trial_columns, epoch_columns = TRIAL_COLUMNS, EPOCH_COLUMNS
-    if any(trial.cooldown for trial in trials):
+    if any(trial.cooldown for trial in goals):
         trial_columns, epoch_columns = map(_with_cooldown, (trial_columns, epoch_columns))
     frame = pd.DataFrame(trial_rows, columns=trial_columns)
     return Tables(
@@ -107,7 +103,7 @@ def _identity(trial: Trial) -> dict[str, Any]:
 
 
 def _trial_row(
-    trial: Trial, history: list[EpochRecord], failures: dict[str, str]
+    trial: Trial, status: str, history: list[EpochRecord], failures: Mapping[str, str]
 ) -> dict[str, Any]:
     row = _identity(trial)
     if not history:
@@ -117,7 +113,7 @@ def _trial_row(
     finite = [record for record in history if not record.diverged]
     best = max(finite, key=lambda record: record.val_accuracy, default=None)
     return row | {
-        "status": "diverged" if last.diverged else "completed",
+        "status": "diverged" if last.diverged else status,
         "epochs": min(len(finite) + 1, len(history)),
         "updates": last.updates,
         **{metric: getattr(last, metric) for metric in METRICS},

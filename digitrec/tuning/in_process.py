@@ -46,17 +46,24 @@ class InProcess:
             assignment.interruption.check()
             assignment.lock.check()
 
+        first = next(assignment.rounds, None)
+        if first is None:
+            return
         with (
             suppress(Interrupted),
             ProgressDisplay(
-                make_progress(assignment.spec, [task.stack for task in assignment.tasks]),
+                make_progress(assignment.spec, first),
                 assignment.console,
                 check=check,
                 keep_failure=partial(keep_failure, assignment.directory),
             ) as display,
         ):
-            for task in assignment.tasks:
+            for task in first.tasks:
                 _train(assignment, task, display)
+            for each in assignment.rounds:
+                display.begin(each, make_progress(assignment.spec, each))
+                for task in each.tasks:
+                    _train(assignment, task, display)
 
 
 def _train(assignment: Assignment, task: Task, display: ProgressDisplay) -> None:
@@ -82,7 +89,6 @@ def _attempt(assignment: Assignment, task: Task, display: ProgressDisplay) -> Ex
     metrics = reports(
         task,
         assignment.shared,
-        spec.epochs,
         cast(Precision, spec.precision),
         assignment.directory,
         spec.key,

@@ -3,7 +3,7 @@
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from digitrec.space.stacks import CPU_COST, Stack
 from digitrec.store.folder import describe_error
 from digitrec.store.spec import StudySpec
 from digitrec.tuning.metrics import PUBLISH_INTERVAL, Metrics
+from digitrec.tuning.runner import Round
 from digitrec.tuning.trainable import STORAGE_ERROR, describe_failure, stack_of
 
 CHECK_INTERVAL = 1.0  # seconds
@@ -40,6 +41,7 @@ class Progress:
     epochs: int  # per configuration
     images_per_epoch: int  # training images of a configuration
     work: dict[str, float]  # stack key -> its share of this run's training time
+    heading: str = ""  # which rung of a race
     clock: Callable[[], float] = time.monotonic
     epochs_done: int = 0  # of all configurations of this run
     accuracies: dict[str, float] = field(default_factory=dict)  # trial -> last validation accuracy
@@ -143,7 +145,8 @@ class Progress:
         """
         left = self.seconds_left() if self.running else None
         time_left = "" if left is None else f", {duration(left)} left"
-        parts = [
+        parts = [self.heading] if self.heading else []
+        parts += [
             f"{self.configurations_done}/{self.configurations} configurations",
             f"{self.epochs_done}/{self.epochs_wanted} epochs",
             f"{duration(self.elapsed())}{time_left}",
@@ -198,6 +201,16 @@ class ProgressDisplay:
     def __exit__(self, *_: object) -> None:
         if self._live:
             self._live.stop()
+        self._end()
+
+    def begin(self, each: Round, progress: Progress) -> None:
+        """Show the progress of the next round instead, and the decision that led to it."""
+        self._end()
+        self.console.print(each.decision, highlight=False, soft_wrap=True)
+        self.progress = progress
+        self._last_check = self._last_line = self._last_published = -math.inf
+
+    def _end(self) -> None:
         self.progress.running.clear()
         self._publish()
         self.console.print(self.progress.describe(), highlight=False, soft_wrap=True)
@@ -316,19 +329,20 @@ def error_of(trial: Any) -> Exception:
     return trial.get_pickled_error() or RuntimeError(str(text))
 
 
-def make_progress(spec: StudySpec, stacks: Sequence[Stack]) -> Progress:
-    """Return the progress of a study in which these stacks are still to be trained."""
-    configurations = len(spec.trials())
+def make_progress(spec: StudySpec, each: Round) -> Progress:
+    """Return the progress of a round of a study."""
+    stacks = [task.stack for task in each.tasks]
     to_train = sum(len(stack.members) for stack in stacks)
-    epochs = spec.epochs + max((stack.cooldown for stack in stacks), default=0)
+    epochs = each.tasks[0].epochs + each.tasks[0].stack.cooldown
     images = epochs * spec.data["train_rows"]
     return Progress(
-        configurations=configurations,
-        configurations_done=configurations - to_train,
+        configurations=each.trials,
+        configurations_done=each.trials - to_train,
         epochs_wanted=epochs * to_train,
         epochs=epochs,
         images_per_epoch=spec.data["train_rows"],
         work={stack.key: CPU_COST.of_stack(stack, images) for stack in stacks},
+        heading=each.heading,
     )
 
 

@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -11,24 +11,28 @@ import numpy as np
 from rich.console import Console
 
 from digitrec.data.digits import SharedData, Split, fit_scaler
+from digitrec.errors import DamagedError, InputError
 from digitrec.request import Request
+from digitrec.results.text import count
 from digitrec.signals import Interruption
 from digitrec.space.hyperparameters import Trial, with_role
+from digitrec.space.race import Cut, Race, Standing
 from digitrec.space.stacks import MAX_STACK_SIZE, Stack, Task, plan_stacks
 from digitrec.store.directory import find_damage
 from digitrec.store.folder import Folder
 from digitrec.store.lock import Lock
-from digitrec.store.spec import StudySpec, write_spec
+from digitrec.store.spec import StudySpec, read_spec, write_spec
 from digitrec.store.stacks import (
     StackResult,
     clear_failures,
+    longest_results,
     read_failures,
     read_stacks,
-    results_after,
+    results_of,
     set_aside,
 )
 from digitrec.store.timings import Timings
-from digitrec.tuning.runner import Assignment, MakeRunner, Node, Runner
+from digitrec.tuning.runner import Assignment, MakeRunner, Node, Round, Runner
 from digitrec.tuning.session import count_workers
 from digitrec.winner.inputs import Refit
 
@@ -78,12 +82,85 @@ class StudyRunner:
             write_spec(directory, spec)
             return
         runner = self._start(len(missing))
-        tasks = plan(self.request, runner.nodes(), spec, trials, missing, results)
+        tasks = plan(
+            self.request, runner.nodes(), spec, trials, missing, results, epochs=spec.epochs
+        )
         self.console.print(describe_plan(spec, tasks), highlight=False, soft_wrap=True)
         clear_failures(directory, {trial.name for trial in missing})
         write_spec(directory, spec)
+        rounds = iter([Round(tasks, len(spec.trials()))])
         with self.timings.part("train"):
-            self._search(runner, directory, spec, self.shared, tasks, self.console)
+            self._search(runner, directory, spec, self.shared, rounds, self.console)
+
+    def race(self, spec: StudySpec) -> StudySpec:
+        """Train the points of a study from rung to rung, and drop most of them at each.
+
+        Returns:
+            The spec with the decisions, each written before it is acted on.
+
+        Raises:
+            InputError: no node can train a stack, or not all nodes share the study directory.
+        """
+        race = spec.raced
+        assert race is not None, "the study is a race"
+        course = Course(spec, self._earlier_cuts(spec))
+        write_spec(self.request.directory, course.spec)
+        rungs = self._rungs(course)
+        first = next(rungs, None)
+        if first is not None:
+            rounds = itertools.chain([first], rungs)
+            runner = self._start(first.trials)
+            with self.timings.part("train"):
+                self._search(
+                    runner, self.request.directory, spec, self.shared, rounds, self.console
+                )
+        return course.spec
+
+    def _rungs(self, course: "Course") -> Iterator[Round]:
+        """Yield what is to be trained, rung by rung, and decide between them who goes on."""
+        directory, request, points = self.request.directory, self.request, course.spec.points()
+        decision = ""
+        while True:
+            race, spec = course.race, course.spec
+            alive = race.alive(points)
+            goals = dict.fromkeys(alive, race.open_rung)
+            results, _ = read_stacks(directory, spec.key)
+            missing = set(alive).difference(trial for trial, _, _ in results_of(goals, results))
+            if missing:
+                nodes = self._start(len(missing)).nodes()
+                clear_failures(directory, {trial.name for trial in missing})
+                tasks = plan(request, nodes, spec, alive, missing, results, epochs=race.open_rung)
+                heading = describe_rung(race, len(alive), len(points))
+                yield Round(tasks, len(alive), heading, decision)
+                results, _ = read_stacks(directory, spec.key)
+            if race.decided:
+                return
+            course.decide(self._standings(goals, results))
+            write_spec(directory, course.spec)
+            decision = describe_cut(course.race, len(alive))
+
+    def _standings(
+        self, goals: Mapping[Trial, int], results: Sequence[StackResult]
+    ) -> list[Standing]:
+        """Return the results at a rung."""
+        labels = self.shared.labels[self.shared.split.val]
+        return [
+            Standing(
+                trial,
+                result.epochs[-1][k].val_accuracy,
+                result.epochs[-1][k].val_loss,
+                result.predictions[k] == labels,
+            )
+            for trial, result, k in results_of(goals, results)
+        ]
+
+    def _earlier_cuts(self, spec: StudySpec) -> tuple[Cut, ...]:
+        """Return the decisions that were written down by earlier runs of the same race."""
+        try:
+            earlier = read_spec(self.request.directory).raced
+        except (InputError, DamagedError):
+            return ()
+        return earlier.cuts if earlier and earlier.same_question(spec.raced) else ()
 
     def confirm(self, spec: StudySpec) -> StudySpec:
         """Train the leaders of a study again with fresh seeds, the same for all leaders.
@@ -152,12 +229,13 @@ class StudyRunner:
             rows = f"{whole.data['rows']:,}"
             self.console.print(f"Training {winner.name} on all {rows} rows", highlight=False)
             quiet = Console(quiet=True)  # the refit's accuracies are on rows that it trained on
-            tasks = [Task(Stack((winner,)))]
+            rounds = iter([Round([Task(Stack((winner,)), whole.epochs)], trials=1)])
             with self.timings.part("train"), self.console.status("Training the winner"):
-                self._search(runner, directory, whole, shared, tasks, quiet)
+                self._search(runner, directory, whole, shared, rounds, quiet)
             results, _ = read_stacks(directory, whole.key)
         trained = {
-            trial: result.epochs[-1][k] for trial, result, k in results_after(whole.epochs, results)
+            trial: result.epochs[-1][k]
+            for trial, result, k in results_of(whole.epochs_of(), results)
         }
         if winner not in trained or trained[winner].diverged:
             for reason in dict.fromkeys(read_failures(directory).values()):
@@ -176,7 +254,7 @@ class StudyRunner:
         directory: Folder,
         spec: StudySpec,
         shared: SharedData,
-        tasks: Sequence[Task],
+        rounds: Iterator[Round],
         console: Console,
     ) -> None:
         runner.train(
@@ -185,7 +263,7 @@ class StudyRunner:
                 directory=directory,
                 spec=spec,
                 shared=shared,
-                tasks=tasks,
+                rounds=rounds,
                 console=console,
                 lock=self.lock,
                 interruption=self.interruption,
@@ -200,7 +278,7 @@ class StudyRunner:
         directory = self.request.directory
         results, _ = read_stacks(directory, spec.key)
         failures = read_failures(directory)
-        return make_tables(spec.trials(), spec.epochs, results, failures).trials
+        return make_tables(spec.goals(), results, failures).trials
 
     def end(self) -> None:
         """Begin to end the runner; leaving the block waits for its end."""
@@ -218,6 +296,55 @@ class StudyRunner:
             self._runner = self._closing.enter_context(runner)
             runner.check_shared(self.request.directory)
         return self._runner
+
+
+class Course:
+    """The decisions of a race while it runs.
+
+    Args:
+        spec: of the study.
+        earlier: the decisions of earlier runs; one stands if it was made from the same results.
+    """
+
+    def __init__(self, spec: StudySpec, earlier: Sequence[Cut]) -> None:
+        race = spec.raced
+        assert race is not None, "the study is a race"
+        self.race = race
+        self._spec = spec
+        self._earlier = list(earlier)
+
+    @property
+    def spec(self) -> StudySpec:
+        """The spec of the study with the decisions so far, and those that may still stand."""
+        decided = self.race.cuts
+        cuts = (*decided, *self._earlier[len(decided) :])
+        return replace(self._spec, race=replace(self.race, cuts=cuts).to_json())
+
+    def decide(self, standings: Sequence[Standing]) -> None:
+        """Make the cut at the open rung."""
+        place = len(self.race.cuts)
+        made = self.race.decide(standings)
+        if place < len(self._earlier) and self._earlier[place].results == made.cuts[-1].results:
+            made = replace(made, cuts=(*self.race.cuts, self._earlier[place]))
+        else:
+            del self._earlier[place:]
+        self.race = made
+
+
+def describe_rung(race: Race, alive: int, points: int) -> str:
+    """Return which rung of a race is being trained, and how many trials take part."""
+    rung = f"rung {len(race.cuts) + 1} of {len(race.rungs)}"
+    return f"{rung}, {alive:,} of {points:,} alive" if race.cuts else rung
+
+
+def describe_cut(race: Race, entered: int) -> str:
+    """Return one line about the last decision of a race."""
+    cut, epochs = race.cuts[-1], race.rungs[len(race.cuts) - 1]
+    audit = f", {len(cut.audited)} more for the audit" if cut.audited else ""
+    return (
+        f"After {count(epochs, 'epoch')}, {len(cut.kept):,} of {count(entered, 'trial')} go on"
+        f"{audit}"
+    )
 
 
 def describe_plan(spec: StudySpec, tasks: Sequence[Task]) -> str:
@@ -240,8 +367,8 @@ def describe_plan(spec: StudySpec, tasks: Sequence[Task]) -> str:
 
 def missing_trials(spec: StudySpec, results: Iterable[StackResult]) -> set[Trial]:
     """Return the trials of a study that are in no finished stack."""
-    there = {trial for trial, _, _ in results_after(spec.epochs, results)}
-    return set(spec.trials()) - there
+    epochs = spec.epochs_of()
+    return set(epochs).difference(trial for trial, _, _ in results_of(epochs, results))
 
 
 def plan(
@@ -251,6 +378,8 @@ def plan(
     trials: Sequence[Trial],
     missing: set[Trial],
     results: Sequence[StackResult],
+    *,
+    epochs: int,
 ) -> list[Task]:
     """Return the stacks that train the missing trials on the nodes, longest first.
 
@@ -264,29 +393,21 @@ def plan(
     whole = plan_stacks(
         trials,
         workers=count_workers(nodes, request.cpus_per_stack, request.gpus_per_stack),
-        images=spec.data["train_rows"] * (trials[0].cooldown or spec.epochs),
+        images=spec.data["train_rows"] * (trials[0].cooldown or epochs),
         stack_size=request.stack_size or (MAX_STACK_SIZE if request.gpus_per_stack else None),
     )
-    earlier = _longest_within(spec.epochs, results)
+    earlier = longest_results(epochs, results)
     tasks = []
     for stack in whole:
-        parts: dict[str | None, list[Trial]] = {}
+        parts: dict[int, list[tuple[Trial, str]]] = {}  # epochs trained -> members and their stacks
         for member in stack.members:
             if member in missing:
-                parts.setdefault(earlier.get(member.before_cooldown), []).append(member)
-        tasks += [Task(Stack(tuple(members)), key) for key, members in parts.items()]
+                trained, key = earlier.get(member.before_cooldown, (0, ""))
+                parts.setdefault(trained, []).append((member, key))
+        for trained, part in parts.items():
+            members, keys = zip(*part, strict=True)
+            tasks.append(Task(Stack(members), epochs, keys if trained else ()))
     return tasks
-
-
-def _longest_within(epochs: int, results: Sequence[StackResult]) -> dict[Trial, str]:
-    """Return trial -> key of the stack that trained it for the most epochs, these at most."""
-    lengths = sorted({result.epochs_before_cooldown for result in results})
-    return {
-        trial: result.key
-        for length in lengths
-        if length <= epochs
-        for trial, result, _ in results_after(length, results)
-    }
 
 
 def fresh_seeds(taken: Sequence[int], how_many: int) -> list[int]:
@@ -304,6 +425,7 @@ def spec_of_refit(spec: StudySpec, winner: Trial) -> StudySpec:
         space={name: [value] for name, value in values.items()},
         val_fraction=0.0,
         confirmed=[],
+        race=None,
         cooled=[winner.values()] if winner.cooldown else [],
     )
 

@@ -1,6 +1,6 @@
 """The interface of a runner, which trains the stacks of a study: on Ray or in this process."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +18,16 @@ from digitrec.store.timings import Timings
 Node = dict[str, float]  # resource -> amount
 
 
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Stacks to train before it is decided what to train next."""
+
+    tasks: Sequence[Task]  # in this order, as workers become free
+    trials: int  # how many take part, those included that need no training
+    heading: str = ""  # of the progress: which rung of a race
+    decision: str = ""  # that led to this round, in a line
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
     """Stacks to train, with everything that a runner needs for it."""
@@ -26,7 +36,7 @@ class Assignment:
     directory: Folder  # gets the files
     spec: StudySpec
     shared: SharedData
-    tasks: Sequence[Task]  # in this order, as workers become free
+    rounds: Iterator[Round]  # asked for the next one when all stacks of a round have ended
     console: Console  # shows the progress
     lock: Lock  # the hold on the study directory
     interruption: Interruption  # a Ctrl-C ends the training
@@ -52,7 +62,7 @@ class Runner(Protocol):
         """
 
     def train(self, assignment: Assignment) -> None:
-        """Train stacks until all are done or a Ctrl-C comes.
+        """Train the stacks of all rounds until they are done or a Ctrl-C comes.
 
         Each stack writes its own files as it finishes, or its failure.
 

@@ -6,20 +6,25 @@ import logging
 import os
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any
 
 from ray import tune
+from ray.tune.search import Searcher
 
 from digitrec.signals import Interrupted
+from digitrec.space.stacks import Task
 from digitrec.store.folder import Folder
 from digitrec.tuning import ray_internals
 from digitrec.tuning.metrics import Metrics
-from digitrec.tuning.progress import Progress, ProgressCallback, ProgressDisplay, make_progress
-from digitrec.tuning.runner import Assignment
+from digitrec.tuning.progress import ProgressCallback, ProgressDisplay, make_progress
+from digitrec.tuning.runner import Assignment, Round
 from digitrec.tuning.trainable import keep_failure, stack_of, task_config, train_stack
+
+MOST_PENDING = 16  # stacks that wait for a worker to start; with fewer, workers start one by one
 
 
 def search(assignment: Assignment) -> None:
@@ -28,43 +33,99 @@ def search(assignment: Assignment) -> None:
     Raises:
         OSError: the study directory can no longer be used.
     """
-    directory = assignment.directory
-    progress = make_progress(assignment.spec, [task.stack for task in assignment.tasks])
     ray_internals.keep_environment()
     for name in ray_internals.WORDY:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     # Ray Tune's own handler would stay active after the search and swallow a Ctrl-C.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(MOST_PENDING)
+    first = next(assignment.rounds, None)
+    if first is None:
+        return
+
+    def check() -> None:
+        assignment.interruption.check()
+        assignment.lock.check()
+        if display.progress.first_report:
+            import_ahead()
+
     with (
         ray_internals.losses_counted_once(),
-        tune_storage(directory) as storage_path,
+        tune_storage(assignment.directory) as storage_path,
         ProgressDisplay(
-            progress,
+            make_progress(assignment.spec, first),
             assignment.console,
-            Metrics(directory.name),
-            check=functools.partial(check, assignment, progress),
-            keep_failure=functools.partial(keep_failure, directory),
+            Metrics(assignment.directory.name),
+            check=check,
+            keep_failure=functools.partial(keep_failure, assignment.directory),
         ) as display,
         suppress(Interrupted),
     ):
-        make_tuner(assignment, storage_path, ProgressCallback(display)).fit()
+        searcher = RoundSearcher(first, assignment, display)
+        make_tuner(assignment, searcher, storage_path, ProgressCallback(display)).fit()
 
 
-def check(assignment: Assignment, progress: Progress) -> None:
-    """Let a Ctrl-C and a lost lock take effect; called about every second."""
-    assignment.interruption.check()
-    assignment.lock.check()
-    if progress.first_report:
-        import_ahead()
+class RoundSearcher(Searcher):
+    """Hands out the stacks of one round after the other, and none while a round is open.
+
+    All rounds are one search, so that the workers keep torch and the data.
+    """
+
+    def __init__(self, first: Round, assignment: Assignment, display: ProgressDisplay) -> None:
+        super().__init__()
+        self._tasks = deque(first.tasks)
+        self._running: dict[str, Task] = {}  # id of a trial of Ray Tune -> what it trains
+        self._assignment = assignment
+        self._display = display
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray Tune pickles its searcher to restore a search, which digitrec never does."""
+        return {}
+
+    def suggest(self, trial_id: str) -> Any:
+        """Return the next stack; None: not yet; FINISHED: there are no more."""
+        if not self._tasks and not self._running:
+            following = next(self._assignment.rounds, None)
+            if following is None:
+                return Searcher.FINISHED
+            self._tasks.extend(following.tasks)
+            self._display.begin(following, make_progress(self._assignment.spec, following))
+        if not self._tasks:
+            return None
+        self._running[trial_id] = self._tasks.popleft()
+        return {"stack": task_config(self._running[trial_id])}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Note that a stack is trained: its files exist when it reports its last epoch.
+
+        The next round is thus known before the worker would end for lack of work.
+        """
+        task = self._running.get(trial_id)
+        if task and result.get("epoch") == task.epochs + task.stack.cooldown:
+            del self._running[trial_id]
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Note that a stack is trained, or has failed for good."""
+        self._running.pop(trial_id, None)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Save nothing: the study directory is what a search continues from."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Restore nothing."""
 
 
-def make_tuner(assignment: Assignment, storage_path: str, callback: ProgressCallback) -> tune.Tuner:
+def make_tuner(
+    assignment: Assignment, searcher: Searcher, storage_path: str, callback: ProgressCallback
+) -> tune.Tuner:
     """Return the tuner that trains each stack as one trial of Ray Tune."""
-    tasks = [task_config(task) for task in assignment.tasks]
     return tune.Tuner(
         trainable_of(assignment),
-        param_space={"stack": tune.grid_search(tasks)},
         tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            num_samples=-1,
             reuse_actors=True,
             trial_name_creator=lambda trial: stack_of(trial.config).name,
             trial_dirname_creator=lambda trial: stack_of(trial.config).key,
@@ -85,7 +146,6 @@ def trainable_of(assignment: Assignment) -> Any:
     function = tune.with_parameters(
         train_stack,
         shared=assignment.shared,
-        epochs_wanted=spec.epochs,
         precision=spec.precision,
         directory=assignment.directory,
         spec=spec.key,

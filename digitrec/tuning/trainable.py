@@ -55,7 +55,6 @@ def train_stack(
     config: dict[str, Any],
     *,
     shared: SharedData,
-    epochs_wanted: int,
     precision: Precision,
     directory: Folder,
     spec: str,
@@ -70,16 +69,13 @@ def train_stack(
     Args:
         config: its `stack` comes from `task_config`.
         shared: the data.
-        epochs_wanted: how many to train, without those of a cooldown.
         precision: of the factors of the matrix products.
         directory: the study directory.
         spec: the key of the study's spec.
     """
     task = task_of(config)
     try:
-        for metrics in reports(
-            task, shared, epochs_wanted, precision, directory, spec, rays_place()
-        ):
+        for metrics in reports(task, shared, precision, directory, spec, rays_place()):
             tune.report(metrics)
     except OSError as error:
         tune.report({STORAGE_ERROR: describe_error(error)})
@@ -88,7 +84,6 @@ def train_stack(
 def reports(
     task: Task,
     shared: SharedData,
-    epochs_wanted: int,
     precision: Precision,
     directory: Folder,
     spec: str,
@@ -99,7 +94,7 @@ def reports(
     Raises:
         OSError: the study directory cannot be read or written.
     """
-    stack, epochs_wanted = task.stack, epochs_wanted + task.stack.cooldown
+    stack, epochs_wanted = task.stack, task.epochs + task.stack.cooldown
     key = result_key(stack, epochs_wanted)
     try:
         last = read_stack(directory, spec, key + SUFFIX).epochs[-1]
@@ -167,12 +162,12 @@ def resume(directory: Folder, spec: str, task: Task, key: str, training: "Traini
     try:
         saved = read_checkpoint(directory, spec, key, training)
     except DamagedError:  # missing: the driver has set damaged files aside
-        if task.continues is None:
+        if not task.continues:
             return training
         try:
             return read_finished(directory, spec, task.continues, task.stack, training)
         except DamagedError as error:  # the driver checks weights on a local file system only
-            log(f"{task.stack.name} starts again: {task.continues}: {error}")
+            log(f"{task.stack.name} starts again: {error}")
             return training
     log(f"{task.stack.name} continues after epoch {len(saved.history)}")
     return saved
@@ -233,13 +228,15 @@ def keep_failure(directory: Folder, stack: Stack, error: Exception) -> None:
 
 def task_config(task: Task) -> dict[str, Any]:
     """Return a task as a Ray Tune configuration: plain values, readable in Ray's own logs."""
-    plan: dict[str, Any] = {"members": [member.values() for member in task.stack.members]}
-    return plan if task.continues is None else plan | {"continues": task.continues}
+    members = [member.values() for member in task.stack.members]
+    plan: dict[str, Any] = {"members": members, "epochs": task.epochs}
+    return plan | {"continues": list(task.continues)} if task.continues else plan
 
 
 def task_of(config: dict[str, Any]) -> Task:
     """Return the task of a trial's configuration; the inverse of `task_config`."""
-    return Task(stack_of(config), config["stack"].get("continues"))
+    plan = config["stack"]
+    return Task(stack_of(config), plan["epochs"], tuple(plan.get("continues", ())))
 
 
 def stack_of(config: dict[str, Any]) -> Stack:

@@ -21,7 +21,7 @@ from digitrec.store.stacks import (
     StackResult,
     read_stacks,
     read_weights,
-    results_after,
+    results_of,
 )
 from digitrec.store.tables import METRICS
 from digitrec.store.validation import WinnerValidation, write_validation
@@ -105,7 +105,7 @@ def weights_of(
     Raises:
         DamagedError: the file that holds them is missing or damaged.
     """
-    found = results_after(spec.epochs, results)
+    found = results_of(spec.epochs_of(), results)
     keys = {trial.name: result.key for trial, result, _ in found}
     (state,) = read_weights(directory, spec.key, keys[name], [name])
     return {each: values for each, values in state.items() if each[:1].isdecimal()}

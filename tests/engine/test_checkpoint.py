@@ -175,7 +175,9 @@ def test_a_finished_stack_goes_on_for_more_epochs_as_if_asked_at_once(
 ) -> None:
     study = Folder.at(tmp_path)
     keep_finished(study, stack, data, epochs=2)
-    training = read_finished(study, QUESTION, result_key(stack, 2), stack, fresh(stack))
+    training = read_finished(
+        study, QUESTION, [result_key(stack, 2)] * len(stack.members), stack, fresh(stack)
+    )
     predictions = no_predictions(stack, data)
     for _ in go_on(training, stack, data, predictions, epochs=4):
         pass
@@ -189,9 +191,11 @@ def test_a_member_without_momentum_goes_on_beside_one_that_has_it(
     plain, moving = (stack(0.1, momentum=momentum).members for momentum in (0.0, 0.9))
     keep_finished(study, Stack(plain + moving), data, epochs=2)
     key = result_key(Stack(plain + moving), 2)
-    alone = read_finished(study, QUESTION, key, Stack(plain), fresh(Stack(plain)))
+    alone = read_finished(study, QUESTION, [key], Stack(plain), fresh(Stack(plain)))
     assert alone.state == {}
-    both = read_finished(study, QUESTION, key, Stack(moving + plain), fresh(Stack(moving + plain)))
+    both = read_finished(
+        study, QUESTION, [key] * 2, Stack(moving + plain), fresh(Stack(moving + plain))
+    )
     assert torch.equal(both.model.weights[0][1], alone.model.weights[0][0])
     velocity = both.state["velocity"].weights[0]
     assert velocity[0].any()
@@ -216,8 +220,8 @@ def test_some_members_of_a_finished_stack_go_on_without_the_others(
 ) -> None:
     study, one = Folder.at(tmp_path), stack(0.5)
     keep_finished(study, CALM, data, epochs=2)
-    training = read_finished(study, QUESTION, result_key(CALM, 2), one, fresh(one))
-    alone = read_finished(study, QUESTION, result_key(CALM, 2), CALM, fresh(CALM))
+    training = read_finished(study, QUESTION, [result_key(CALM, 2)], one, fresh(one))
+    alone = read_finished(study, QUESTION, [result_key(CALM, 2)] * 2, CALM, fresh(CALM))
     assert torch.equal(training.model.weights[0][0], alone.model.weights[0][1])
     assert [records[0].updates for records in training.history] == [18, 36]
 
@@ -259,7 +263,7 @@ def test_a_damaged_checkpoint_is_never_used(change: Callable[[bytes], bytes], ke
     damage(change, kept)
     with pytest.raises(DamagedError):
         read_checkpoint(kept, QUESTION, key, fresh(CALM))
-    begun = resume(kept, QUESTION, Task(CALM), key, fresh(CALM))
+    begun = resume(kept, QUESTION, Task(CALM, 2), key, fresh(CALM))
     assert (begun.history, begun.totals.images, begun.seconds) == ([], 0, 0.0)
     assert_initial(begun.model, CALM)
 
@@ -281,7 +285,7 @@ def test_a_checkpoint_of_another_stack_is_never_used(other: Stack, kept: Folder)
     folder.move(name, folder, key + SUFFIX)
     with pytest.raises(DamagedError, match=f"does not fit its stack: it belongs to {CALM.name}"):
         read_checkpoint(kept, QUESTION, key, fresh(other))
-    begun = resume(kept, QUESTION, Task(other), key, fresh(other))
+    begun = resume(kept, QUESTION, Task(other, 2), key, fresh(other))
     assert begun.history == []
     assert_initial(begun.model, other)
 
@@ -302,7 +306,7 @@ def test_a_stack_whose_earlier_weights_are_damaged_begins_anew(
     earlier = result_key(CALM, 2)
     weights = study / "weights"
     weights.write(earlier + SUFFIX, flipped(weights.read(earlier + SUFFIX)))
-    task = Task(CALM, continues=earlier)
+    task = Task(CALM, 3, (earlier,) * len(CALM.members))
     begun = resume(study, QUESTION, task, result_key(CALM, 3), fresh(CALM))
     assert begun.history == []
     assert_initial(begun.model, CALM)
@@ -321,7 +325,7 @@ def test_a_finished_stack_under_another_name_is_never_used(
 
 def test_a_whole_checkpoint_is_gone_on_with(kept: Folder) -> None:
     key = result_key(CALM, EPOCHS)
-    begun = resume(kept, QUESTION, Task(CALM), key, fresh(CALM))
+    begun = resume(kept, QUESTION, Task(CALM, 2), key, fresh(CALM))
     assert begun.totals.images == 48
     remove_checkpoint(kept, key)
     remove_checkpoint(kept, key)

@@ -153,7 +153,7 @@ def test_a_cooldown_from_finished_weights_is_that_of_one_training(
     before = Stack(tuple(member.before_cooldown for member in stack.members))
     keep_finished(study, before, data)
     key = result_key(before, EPOCHS)
-    training = read_finished(study, STUDY, key, stack, fresh(stack, data))
+    training = read_finished(study, STUDY, [key] * len(stack.members), stack, fresh(stack, data))
     assert len(training.history) == EPOCHS
     expected = finish(fresh(stack, data), stack, data)
     assert_same_bits(finish(training, stack, data), expected)
@@ -164,7 +164,7 @@ def test_a_cooldown_never_continues_from_another(data: TrainingData, tmp_path: P
     keep_finished(study, cooled, data)
     key = result_key(cooled, EPOCHS + COOLDOWN)
     with pytest.raises(DamagedError):
-        read_finished(study, STUDY, key, cooled, fresh(cooled, data))
+        read_finished(study, STUDY, [key] * len(cooled.members), cooled, fresh(cooled, data))
 
 
 def keep_finished(study: Folder, stack: Stack, data: TrainingData) -> None:

@@ -58,7 +58,7 @@ def study(
         directory=Folder.at("results/made"),
         spec=spec,
         results=results,
-        tables=make_tables(spec.trials(), EPOCHS, results, {}),
+        tables=make_tables(spec.goals(), results, {}),
         failures={},
         predictions={each.stack.members[0].name: each.predictions[0] for each in results},
         labels=LABELS,

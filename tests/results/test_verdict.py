@@ -34,7 +34,7 @@ from digitrec.store.record import StudyRecord
 from digitrec.store.spec import StudySpec
 from digitrec.store.stacks import Run, StackResult
 from digitrec.store.tables import EPOCH_COLUMNS, RUN_COLUMNS, TRIAL_COLUMNS, Tables, make_tables
-from tests.studies import DEFAULTS
+from tests.studies import DEFAULTS, to_the_end
 
 IMAGES, TRAIN_ROWS = 2_000, 8_000
 DIVERGED, FAILED, STOPPED = "diverged", "failed", "stopped"
@@ -724,12 +724,8 @@ def timed(record: StudyRecord, stacks: Stacks) -> StudyRecord:
         results.append(
             StackResult(stack=stack, epochs=epoch_rows, predictions=predictions, run=run)
         )
-    made = make_tables(
-        [member for result in results for member in result.stack.members],
-        record.spec.epochs,
-        results,
-        {},
-    )
+    trained = [member for result in results for member in result.stack.members]
+    made = make_tables(to_the_end(trained, record.spec.epochs), results, {})
     seconds = record.tables.trials["trial"].map(made.trials.set_index("trial")["seconds"])
     trials = record.tables.trials.assign(seconds=seconds)
     return replace(record, tables=replace(record.tables, trials=trials, runs=made.runs))

@@ -68,7 +68,7 @@ assert not damaged
 assert len({stack.key for stack in stacks}) == len(stacks)
 for stack in stacks:
     assert len({member.configuration.flavour for member in stack.stack.members}) == 1
-    assert stack_of({"stack": task_config(Task(stack.stack))}) == stack.stack
+    assert stack_of({"stack": task_config(Task(stack.stack, 3))}) == stack.stack
 assert max(len({m.configuration.spice for m in s.stack.members}) for s in stacks) == 2
 
 sentences = " ".join(finding.sentence for finding in result.findings)

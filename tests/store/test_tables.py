@@ -30,7 +30,7 @@ from digitrec.store.stacks import (
     write_stack,
 )
 from digitrec.store.validation import read_labels, write_labels
-from tests.studies import DATA, make_result, make_spec
+from tests.studies import DATA, make_result, make_spec, to_the_end
 
 KEY = "0123456789abcdef"  # of a spec
 NAN = math.nan
@@ -124,7 +124,7 @@ def test_a_stack_of_a_newer_version_or_of_another_study_is_never_used(
 def test_tables_have_the_columns_of_the_contract(tmp_path: Path) -> None:
     configurations = Space.of(lr=(0.1, 9.0), batch_size=(32,)).trials()
     tables.write_tables(
-        Folder.at(tmp_path), tables.make_tables(configurations, 3, [CALM_AND_WILD], {})
+        Folder.at(tmp_path), tables.make_tables(to_the_end(configurations, 3), [CALM_AND_WILD], {})
     )
     assert (tmp_path / "trials.csv").read_text().splitlines()[0] == (
         "trial,lr,batch_size,momentum,nesterov,weight_decay,dropout,label_smoothing,optimizer,"
@@ -143,7 +143,7 @@ def test_tables_have_the_columns_of_the_contract(tmp_path: Path) -> None:
 
 def test_a_diverged_trial_keeps_its_row() -> None:
     configurations = Space.of(lr=(0.1, 9.0), batch_size=(32,)).trials()
-    study = tables.make_tables(configurations, 3, [CALM_AND_WILD], {})
+    study = tables.make_tables(to_the_end(configurations, 3), [CALM_AND_WILD], {})
     calm, wild = study.trials.to_dict("records")
     assert (calm["status"], calm["epochs"], calm["updates"]) == ("completed", 3, 30)
     assert (calm["val_accuracy"], calm["best_val_accuracy"], calm["best_epoch"]) == (0.8, 0.9, 2)
@@ -157,7 +157,9 @@ def test_a_diverged_trial_keeps_its_row() -> None:
 
 def test_a_trial_without_a_result_is_failed_or_stopped() -> None:
     configurations = Space.of(lr=(0.1, 0.5), batch_size=(64,)).trials()
-    study = tables.make_tables(configurations, 1, [], {"lr0.5-bs64-seed0": "out of memory"})
+    study = tables.make_tables(
+        to_the_end(configurations, 1), [], {"lr0.5-bs64-seed0": "out of memory"}
+    )
     assert study.trials["status"].to_list() == ["stopped", "failed"]
     assert study.trials["val_accuracy"].isna().all()
     assert study.trials["best_epoch"].isna().all()
@@ -167,7 +169,9 @@ def test_a_trial_without_a_result_is_failed_or_stopped() -> None:
 def test_whole_numbers_stay_whole_beside_an_unfinished_trial(tmp_path: Path) -> None:
     result = finished((0.1,), [[record(1, 0.9)]])
     configurations = Space.of(lr=(0.1, 0.5), batch_size=(32,)).trials()
-    tables.write_tables(Folder.at(tmp_path), tables.make_tables(configurations, 1, [result], {}))
+    tables.write_tables(
+        Folder.at(tmp_path), tables.make_tables(to_the_end(configurations, 1), [result], {})
+    )
     done, stopped = csv.DictReader((tmp_path / "trials.csv").read_text().splitlines())
     assert (done["best_epoch"], done["epochs"], done["updates"]) == ("1", "1", "10")
     assert (stopped["best_epoch"], stopped["epochs"], stopped["updates"]) == ("", "0", "0")
@@ -178,7 +182,7 @@ def test_ranking_is_by_validation_accuracy_then_loss_and_leaves_diverged_trials_
         (0.1, 0.2, 0.3, 0.4),
         [[record(1, 0.9, 0.30), record(1, 0.9, 0.20), record(1, 0.95), diverged(1, 10)]],
     )
-    study = tables.make_tables(result.stack.members, 1, [result], {})
+    study = tables.make_tables(to_the_end(result.stack.members, 1), [result], {})
     assert rank(study.trials)["lr"].to_list() == [0.3, 0.2, 0.1]
 
 
@@ -186,7 +190,7 @@ def test_numbers_survive_the_tables_to_the_last_bit(tmp_path: Path) -> None:
     accuracy = 0.1 + 0.2
     result = finished((1e-05,), [[record(1, accuracy)]])
     tables.write_tables(
-        Folder.at(tmp_path), tables.make_tables(result.stack.members, 1, [result], {})
+        Folder.at(tmp_path), tables.make_tables(to_the_end(result.stack.members, 1), [result], {})
     )
     (row,) = csv.DictReader((tmp_path / "trials.csv").read_text().splitlines())
     assert (float(row["val_accuracy"]), float(row["lr"])) == (accuracy, 1e-05)

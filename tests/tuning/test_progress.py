@@ -185,7 +185,7 @@ def failed_trial(directory: Path, error: Exception) -> SimpleNamespace:
     """A trial as Ray Tune hands it to a callback."""
     file = directory / "error.pkl"
     file.write_bytes(cloudpickle.dumps(error))
-    config = {"stack": task_config(Task(LONG))}
+    config = {"stack": task_config(Task(LONG, 3))}
     return SimpleNamespace(config=config, pickled_error_file=str(file))
 
 

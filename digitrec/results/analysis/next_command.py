@@ -25,6 +25,10 @@ def tune_command(record: StudyRecord, changes: dict[str, Any] | None = None) -> 
         "cooldown": spec.cooldown,
         **(changes or {}),
     }
+    if race := spec.raced:
+        asked |= {"race": True, "halve": race.halve, "audit": race.audit}
+        if "epochs" not in (changes or {}):
+            asked |= {"rungs": race.rungs}
     lists = {name: asked.pop(name) for name in (*HYPERPARAMETERS, "seed") if name in asked}
     values = {
         "data": spec.data.get("location", spec.data["source"]),
