@@ -214,6 +214,7 @@ class Request:
                 asked = getattr(self, name) != default_of(name)
                 _check(not asked, f"{option_name(name)} needs --race")
             return
+        _check(self.halve >= 2, f"halve {self.halve} is not a whole number above 1")
         seeds = ",".join(map(str, self.space.seeds))
         _check(
             len(self.space.seeds) == 1,

@@ -187,7 +187,7 @@ def default_rungs(epochs: int, halve: int, *, late: bool) -> tuple[int, ...]:
 
     Args:
         epochs: those of the last rung.
-        halve: the ratio of a rung to the one before.
+        halve: the ratio of a rung to the one before, above 1.
         late: whether the first rung is late, for values that learn slowly at first.
     """
     least = min(LATE_EPOCHS if late else 1, epochs)

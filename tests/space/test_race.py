@@ -50,7 +50,7 @@ def test_never_fewer_than_a_third_and_at_most_half_as_many_again_go_on(count: in
 
 
 def test_whoever_cannot_be_told_apart_from_the_last_one_kept_goes_on() -> None:
-    ranked = [standing(900), standing(800, 0.2), standing(795, 0.3, first=3), standing(500, 0.4)]
+    ranked = [standing(900), standing(800, 0.2), standing(795, 0.3, first=200), standing(500, 0.4)]
     far = [standing(10 + k, lr=k + 1.0) for k in range(2)]
     kept = Race((1, 3), audit=0).decide([*ranked, *far]).cuts[0].kept
     assert list(kept) == names(ranked[:3])
@@ -92,7 +92,7 @@ def test_a_decision_does_not_depend_on_the_order_of_its_results() -> None:
 
 
 def test_the_audit_goes_to_the_end_and_takes_nobodys_place() -> None:
-    standings = ladder(27)
+    standings = ladder(27, step=30)
     race = Race((1, 3, 9), audit=4).decide(standings)
     assert len(race.audited) == 4
     assert not set(race.audited) & set(race.cuts[0].kept)
@@ -107,9 +107,11 @@ def test_the_audit_goes_to_the_end_and_takes_nobodys_place() -> None:
 
 
 def test_the_audit_is_drawn_by_the_search_seed() -> None:
-    drawn = {Race((1, 3), seed=seed).decide(ladder(27)).audited for seed in range(6)}
+    drawn = {Race((1, 3), seed=seed).decide(ladder(27, step=30)).audited for seed in range(6)}
     assert len(drawn) > 1
-    assert Race((1, 3), seed=1).decide(ladder(27)) == Race((1, 3), seed=1).decide(ladder(27))
+    assert Race((1, 3), seed=1).decide(ladder(27, step=30)) == Race((1, 3), seed=1).decide(
+        ladder(27, step=30)
+    )
 
 
 def test_goals_say_where_each_trial_ends() -> None:

@@ -24,6 +24,7 @@ from digitrec.results.analysis.statistics import (
 from digitrec.space.hyperparameters import HYPERPARAMETERS, with_role
 from digitrec.store.record import StudyRecord
 
+FAR_BEHIND = 6.0  # standard errors; whoever is so far behind wins on no other images
 STANDARD_ERRORS = 2.0  # a difference beyond so many is more than noise
 
 
@@ -132,6 +133,11 @@ class Evidence:
         return self.spec.cooled_trials.get(trial, trial) in self.spec.confirmed_trials
 
     @cached_property
+    def dropped(self) -> pd.DataFrame:
+        """The trials that a race dropped; may be empty."""
+        return self.trials[self.trials["status"] == "dropped"]
+
+    @cached_property
     def first_leader(self) -> RankedConfiguration:
         """The best configuration before any was trained with fresh seeds."""
         first_trials = self.trials.drop(self.fresh.index)
@@ -193,7 +199,26 @@ class Evidence:
         """The winner against the others; None where there is nothing to compare."""
         if self.correctness is None or len(self.compared) < 2:
             return None
-        return compare_with_winner(self.correctness)
+        chosen_by_fresh_seeds = bool(self.spec.confirmed)
+        return compare_with_winner(
+            self.correctness, dropped=0 if chosen_by_fresh_seeds else len(self.dropped)
+        )
+
+    @property
+    def chosen_from(self) -> NDArray[np.float32]:
+        """How often each image is recognised by whatever the winner was chosen from, winner first.
+
+        The trials that a race dropped are as they were then; those far behind the winner are left
+        out, since no other images would have let them win. There must be `correctness`.
+        """
+        assert self.correctness is not None, "there are labels"
+        means = self.correctness.means
+        if self.spec.confirmed or self.record.labels is None or self.dropped.empty:
+            return means
+        least = self.winner.accuracy - FAR_BEHIND * self.standard_error(self.winner.accuracy)
+        close = self.dropped[self.dropped["val_accuracy"] >= least]["trial"]
+        answers = (self.record.predictions[trial] == self.record.labels for trial in close)
+        return np.array([*means, *answers], np.float32)
 
     @property
     def nearest(self) -> int:

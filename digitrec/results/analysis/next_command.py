@@ -28,7 +28,7 @@ def tune_command(record: StudyRecord, changes: dict[str, Any] | None = None) -> 
     if race := spec.raced:
         asked |= {"race": True, "halve": race.halve, "audit": race.audit}
         if "epochs" not in (changes or {}):
-            asked |= {"rungs": race.rungs}
+            asked |= {"rungs": race.rungs, "epochs": default_of("epochs")}
     lists = {name: asked.pop(name) for name in (*HYPERPARAMETERS, "seed") if name in asked}
     values = {
         "data": spec.data.get("location", spec.data["source"]),

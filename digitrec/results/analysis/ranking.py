@@ -10,9 +10,11 @@ from digitrec.space.hyperparameters import HYPERPARAMETERS
 def rank(
     trials: pd.DataFrame, confirmed: Collection[str] = (), cooled: Collection[str] = ()
 ) -> pd.DataFrame:
-    """Return the completed trials, best first: by their configurations, then by themselves.
+    """Return the trials with a rank, best first: the completed ones, then those a race dropped.
 
-    With one seed this is the order by validation accuracy, then validation loss. Among the trials
+    The completed ones are ranked by their configurations, then by themselves, the dropped ones by
+    the rung they reached. With one seed this is the order by validation accuracy, then validation
+    loss. Among the trials
     of a confirmed configuration the fresh ones come first: the others made it a leader. All trials
     that cooled down come before the others.
 
@@ -22,10 +24,16 @@ def rank(
         cooled: trials that train the finalists on.
     """
     cool = trials["trial"].isin(list(cooled))
-    ranked = _rank_searched(trials[~cool], confirmed)
-    if not cool.any():
-        return ranked
-    return pd.concat([_rank_searched(trials[cool], ()), ranked], ignore_index=True)
+    parts = [_rank_searched(trials[~cool], confirmed), _rank_dropped(trials)]
+    if cool.any():
+        parts.insert(0, _rank_searched(trials[cool], ()))
+    return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+
+
+def _rank_dropped(trials: pd.DataFrame) -> pd.DataFrame:
+    dropped = trials[trials["status"] == "dropped"]
+    order = ["epochs", "val_accuracy", "val_loss"]
+    return dropped.sort_values(order, ascending=[False, False, True], kind="stable")
 
 
 def _rank_searched(trials: pd.DataFrame, confirmed: Collection[str]) -> pd.DataFrame:

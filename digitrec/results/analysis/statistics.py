@@ -128,7 +128,7 @@ def winner_interval(correctness: Correctness) -> Interval:
     return wilson_interval(accuracy, worth, float(stdtrit(seeds - 1, 1 - ERROR_RATE / 2)))
 
 
-def compare_with_winner(correctness: Correctness) -> Comparisons:
+def compare_with_winner(correctness: Correctness, *, dropped: int = 0) -> Comparisons:
     """Compare the first configuration with each of the others, on the same images.
 
     Where all have one seed, use McNemar's test. With several, use Welch's t-test on the difference
@@ -152,13 +152,13 @@ def compare_with_winner(correctness: Correctness) -> Comparisons:
     """
     seeds = correctness.seeds
     if (seeds == 1).all():
-        return _compare_answers(correctness)
+        return _compare_answers(correctness, dropped)
     if (seeds == 1).any():
         raise ValueError("configurations with one seed cannot be compared with those of several")
-    return _compare_means(correctness)
+    return _compare_means(correctness, dropped)
 
 
-def _compare_answers(correctness: Correctness) -> Comparisons:
+def _compare_answers(correctness: Correctness, dropped: int) -> Comparisons:
     images = correctness.means.shape[1]
     right = correctness.means > 0.5
     won = np.count_nonzero(right[0] & ~right[1:], axis=1)
@@ -166,10 +166,10 @@ def _compare_answers(correctness: Correctness) -> Comparisons:
     differences = (won - lost) / images
     errors = np.sqrt((won + lost) / images - differences**2) / np.sqrt(images)
     p_values = mcnemar(won, lost)
-    return Comparisons(differences, errors, p_values, adjust_for_choice(p_values, None))
+    return Comparisons(differences, errors, p_values, adjust_for_choice(p_values, None, dropped))
 
 
-def _compare_means(correctness: Correctness) -> Comparisons:
+def _compare_means(correctness: Correctness, dropped: int) -> Comparisons:
     seeds, accuracies = correctness.seeds, correctness.accuracies
     own, flips = seed_variance(correctness) / seeds, flip_variance(correctness) / seeds
     of_images = image_variances(correctness.means) / correctness.means.shape[1]
@@ -181,7 +181,7 @@ def _compare_means(correctness: Correctness) -> Comparisons:
         accuracies[0] - accuracies[1:],
         np.sqrt(own[0] + own[1:] + of_images),
         p_values,
-        adjust_for_choice(p_values, int(seeds.max())),
+        adjust_for_choice(p_values, int(seeds.max()), dropped),
     )
 
 
@@ -243,7 +243,7 @@ def student(t_values: Floats, freedom: Floats) -> Floats:
     return np.where(t_values > 0, 2.0 * stdtr(freedom, -np.abs(t_values)), 1.0)
 
 
-def adjust_for_choice(p_values: Floats, seeds: int | None) -> Floats:
+def adjust_for_choice(p_values: Floats, seeds: int | None, dropped: int = 0) -> Floats:
     """Return p-values of a winner against the others, corrected for their number and its choice.
 
     The corrected value is the share of studies of k equally good configurations in which the best
@@ -256,6 +256,8 @@ def adjust_for_choice(p_values: Floats, seeds: int | None) -> Floats:
     Args:
         p_values: two-sided, shape (n - 1,).
         seeds: of each configuration; None: one, compared over images alone.
+        dropped: how many configurations took part in the choice and are not compared. They count
+            as if they were as good as the others, which is on the safe side.
 
     Source: P. H. Westfall, S. S. Young, "Resampling-based multiple testing" (1993);
     S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of
@@ -265,7 +267,7 @@ def adjust_for_choice(p_values: Floats, seeds: int | None) -> Floats:
     in_question = np.ones(len(p_values), bool)
     least = 0.0  # the highest corrected value so far: later ones are never lower
     while in_question.any():
-        by_chance = smallest_p_values(int(in_question.sum()) + 1, seeds)
+        by_chance = smallest_p_values(int(in_question.sum()) + 1 + dropped, seeds)
         shares = np.searchsorted(by_chance, p_values[in_question], side="right") / len(by_chance)
         adjusted[in_question] = np.maximum(np.maximum(shares, p_values[in_question]), least)
         off = in_question & (adjusted <= ERROR_RATE)

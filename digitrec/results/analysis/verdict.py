@@ -6,6 +6,7 @@ from digitrec.results.analysis.evidence import Evidence
 from digitrec.results.analysis.finding import Finding
 from digitrec.results.analysis.rules.cooldown import judge_cooldown
 from digitrec.results.analysis.rules.cost import judge_price, judge_updates
+from digitrec.results.analysis.rules.race import judge_audit, judge_race
 from digitrec.results.analysis.rules.space import (
     judge_chance,
     judge_divergence,
@@ -28,6 +29,8 @@ Rule = Callable[[Evidence], Finding | None]
 RULES: Sequence[Rule] = (
     judge_winner,
     judge_cooldown,
+    judge_race,
+    judge_audit,
     judge_unfinished,
     judge_failures,
     judge_seeds,

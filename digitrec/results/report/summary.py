@@ -112,6 +112,7 @@ RESULTS = (
     Column("seconds", "seconds", _number(2), in_short=True),
 )
 COOLED = Column("cooldown", "cooldown, epochs", str, is_filter=True, in_short=True)
+TRAINED = ("completed", "diverged", "dropped")  # statuses of trials with a result
 SETTLED = ("seed", "status", "epochs")
 
 
@@ -162,14 +163,15 @@ def summarise(record: StudyRecord, findings: Sequence[Finding]) -> Summary:
 
 
 def rank_trials(record: StudyRecord) -> pd.DataFrame:
-    """Return the completed trials of a study, the winner first."""
+    """Return the trials of a study with a rank, the winner first; see `rank`."""
     spec = record.spec
     return rank(record.tables.trials, spec.confirmed_trials, spec.cooled_trials)
 
 
 def winning_trial(record: StudyRecord) -> str | None:
     """Return the best trial; None: no trial completed."""
-    return next(iter(rank_trials(record)["trial"]), None)
+    ranked = rank_trials(record)
+    return next(iter(ranked.loc[ranked["status"] == "completed", "trial"]), None)
 
 
 def saved_winner(record: StudyRecord) -> dict[str, Any] | None:
@@ -194,17 +196,18 @@ def describe_model(record: StudyRecord) -> str:
 
 def _state(trials: pd.DataFrame) -> str:
     found = trials["status"].value_counts()
-    trained = int(found.get("completed", 0) + found.get("diverged", 0))
-    words = {"failed": "failed", "stopped": "not trained yet"}
-    diverged = f" ({found['diverged']:,} diverged)" if "diverged" in found else ""
-    parts = [f"{trained:,} of {count(len(trials), 'trial')} trained{diverged}"]
+    trained = int(sum(found.get(status, 0) for status in TRAINED))
+    words = {"failed": "failed", "stopped": "not trained to the end yet"}
+    some = [f"{found[each]:,} {each}" for each in ("dropped", "diverged") if each in found]
+    of_these = f" ({', '.join(some)})" if some else ""
+    parts = [f"{trained:,} of {count(len(trials), 'trial')} trained{of_these}"]
     parts += [f"{found[status]:,} {word}" for status, word in words.items() if status in found]
     return f"{'' if trained == len(trials) else 'Unfinished: '}{join_words(parts)}."
 
 
 def _facts(evidence: Evidence) -> list[tuple[str, str]]:
     trials, spec = evidence.record.tables.trials, evidence.spec
-    trained = int(trials["status"].isin(["completed", "diverged"]).sum())
+    trained = int(trials["status"].isin(TRAINED).sum())
     configurations = len(trials.drop_duplicates(list(HYPERPARAMETERS)))
     accuracy = percent(evidence.winner.accuracy) if evidence.compared else "none"
     return [
@@ -257,6 +260,10 @@ def _searched(spec: StudySpec) -> list[tuple[str, str]]:
         if name in space
     ]
     items.append(("seed", ", ".join(map(str, space["seed"]))))
+    if race := spec.raced:
+        rungs = ", ".join(map(str, race.rungs))
+        rules = f"after {rungs} epochs; one in {race.halve} goes on; {race.audit} for the audit"
+        items.append(("race", rules))
     if spec.confirmed:
         trials = count(len(spec.confirmed), "trial")
         items.append(("confirmation", f"{trials} of the leaders with fresh seeds"))
@@ -282,6 +289,8 @@ def _ranking(spec: StudySpec) -> str:
         return (
             f"Ranked by the mean over the seeds of the finalists after their cooldown, then {said}"
         )
+    if spec.race:
+        return f"Ranked by the rung of the race that was reached, then {said}"
     if spec.confirmed:
         return f"Ranked by the mean over the fresh seeds of the leaders, then {said}"
     return f"Ranked {said}"
