@@ -131,7 +131,9 @@ def test_a_trial_that_fails_at_a_rung_is_out_until_it_is_trained(
     assert not failed.complete
     assert (failed.tables.trials["status"] == "failed").sum() > 0
     mended = race(tmp_path / "study")
-    assert outcome(folder(mended)) == outcome(folder(raced))
+    assert mended.record.spec.race == raced.record.spec.race
+    statuses = [result.tables.trials["status"].tolist() for result in (mended, raced)]
+    assert statuses[0] == statuses[1]
 
 
 @pytest.mark.slow
