@@ -20,10 +20,11 @@ def judge_average(evidence: Evidence) -> Finding | None:
     if not accuracies.keys() >= set(members):  # the model is that of an earlier run
         return None
     few = f"The saved model holds only {len(members)} of the {asked} trials to average. "
+    said = _say_members(evidence, members, accuracies)
     return Finding(
         rule="average",
         level="caution" if len(members) < asked else "note",
-        sentence=f"{few if len(members) < asked else ''}{_say_members(evidence, members, accuracies)}",
+        sentence=few + said if len(members) < asked else said,
         evidence="validation accuracy of each: "
         + first_few(f"{name} {percent(accuracies[name])}" for name in members),
     )
