@@ -28,7 +28,6 @@ def tune_command(record: StudyRecord, changes: dict[str, Any] | None = None) -> 
     }
     lists = {name: asked.pop(name) for name in (*HYPERPARAMETERS, "seed") if name in asked}
     space = Space.from_json(lists)
-    most = most_averaged(space, asked["confirm"], asked["confirm_seeds"])
     values = {
         "data": spec.data.get("location", spec.data["source"]),
         "test_data": spec.test_data,
@@ -36,8 +35,15 @@ def tune_command(record: StudyRecord, changes: dict[str, Any] | None = None) -> 
         "space": space,
         "precision": spec.precision,
         "refit": spec.refit,
-        "average": min(spec.average, most),
+        "average": _fewer_if_needed(spec.average, space, asked),
         "out": str(record.directory),
         **asked,
     }
     return shlex.join(["digitrec", "tune", *option_words(values)])
+
+
+def _fewer_if_needed(average: int, space: Space, asked: dict[str, Any]) -> int:
+    """Return the number of trials to average, at most as many as there are finalists."""
+    if average == 1:
+        return 1
+    return min(average, most_averaged(space, asked["confirm"], asked["confirm_seeds"]))
