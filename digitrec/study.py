@@ -136,6 +136,7 @@ def ask(request: Request, digits: Digits, split: Split) -> StudySpec:
         refit=request.refit,
         cooldown=request.cooldown,
         race=None if request.raced is None else request.raced.to_json(),
+        average=request.average,
         test_data=None if request.test_data is None else absolute(request.test_data),
         versions={"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in ("digitrec", "ray", "torch")},

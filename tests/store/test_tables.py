@@ -233,6 +233,8 @@ def test_a_question_about_no_rows_is_damaged(study: Folder, number: str) -> None
         read_spec(study)
 
 
+AVERAGED = [{"trial": "a"}, {"trial": "b"}]
+MEASURED = {"val_accuracy": 0.5, "val_loss": 1.0}
 TESTED = {"source": "a.csv", "rows": 3, "accuracy": 0.5, "loss": 1.0}
 
 
@@ -248,6 +250,12 @@ TESTED = {"source": "a.csv", "rows": 3, "accuracy": 0.5, "loss": 1.0}
         ({"trial": "a", "test": TESTED | {"rows": 0}}, False),
         ({"trial": "a", "test": TESTED | {"loss": "low"}}, False),
         ({"trial": "a", "refit": 3}, False),
+        ({"trial": "a", "members": AVERAGED, "average": MEASURED}, True),
+        ({"trial": "a", "members": AVERAGED}, False),
+        ({"trial": "a", "members": AVERAGED, "average": MEASURED, "test": TESTED}, False),
+        ({"trial": "a", "members": [{}], "average": MEASURED}, False),
+        ({"trial": "a", "members": 3, "average": MEASURED}, False),
+        ({"trial": "a", "members": AVERAGED, "average": MEASURED | {"val_loss": "x"}}, False),
         ({"trial": "a", "refit": {"rows": "9"}}, False),
         ([], False),
     ],

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from digitrec.results.analysis.evidence import Evidence
 from digitrec.results.analysis.finding import Finding
+from digitrec.results.analysis.rules.average import judge_average
 from digitrec.results.analysis.rules.cooldown import judge_cooldown
 from digitrec.results.analysis.rules.cost import judge_price, judge_updates
 from digitrec.results.analysis.rules.race import judge_audit, judge_race
@@ -31,6 +32,7 @@ RULES: Sequence[Rule] = (
     judge_cooldown,
     judge_race,
     judge_audit,
+    judge_average,
     judge_unfinished,
     judge_failures,
     judge_seeds,
