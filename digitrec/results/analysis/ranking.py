@@ -23,17 +23,16 @@ def rank(
         confirmed: trials that train the leaders again with fresh seeds.
         cooled: trials that train the finalists on.
     """
-    cool = trials["trial"].isin(list(cooled))
-    parts = [_rank_searched(trials[~cool], confirmed), _rank_dropped(trials)]
+    cool, dropped = trials["trial"].isin(list(cooled)), trials["status"] == "dropped"
+    parts = [_rank_searched(trials[~cool], confirmed)]
     if cool.any():
         parts.insert(0, _rank_searched(trials[cool], ()))
-    return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
-
-
-def _rank_dropped(trials: pd.DataFrame) -> pd.DataFrame:
-    dropped = trials[trials["status"] == "dropped"]
-    order = ["epochs", "val_accuracy", "val_loss"]
-    return dropped.sort_values(order, ascending=[False, False, True], kind="stable")
+    if dropped.any():
+        order = ["epochs", "val_accuracy", "val_loss"]
+        parts.append(
+            trials[dropped].sort_values(order, ascending=[False, False, True], kind="stable")
+        )
+    return parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True)
 
 
 def _rank_searched(trials: pd.DataFrame, confirmed: Collection[str]) -> pd.DataFrame:
