@@ -551,41 +551,39 @@ def test_a_ctrl_c_at_any_moment_of_the_training_leaves_tables(
         )
 
 
+CUT = Space.of(lr=(0.1, 0.2, 0.5), batch_size=(16, 32))
+
+
 def start(out: Path) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "digitrec", "tune", "--out", str(out), "--stack-size", "1"]
+    command = [sys.executable, "-m", "tests.undrawn", "tune", "--out", str(out), "--stack-size=1"]
     command += ["--lr", "0.1,0.2,0.5", "--batch-size", "16,32", "--epochs", "6"]
     return subprocess.Popen(
         command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ
     )
 
 
-def go_on(out: Path) -> Path:
-    again = start(out)
-    output, _ = again.communicate(timeout=120)
-    assert again.returncode == 0, output
-    return out
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return go_on(tmp_path_factory.mktemp("whole") / "study")
-
-
-@pytest.mark.ray
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_a_study_that_is_cut_short_goes_on_to_the_same_tables(
-    stop: signal.Signals, whole: Path, tmp_path: Path
-) -> None:
-    cut = tmp_path / "cut"
-    process = start(cut)
+def cut(out: Path, stop: signal.Signals, stacks: int) -> tuple[int, str, set[str]]:
+    """Start a study and stop it after so many stacks; returns its exit code, words and statuses."""
+    process = start(out)
     deadline = time.monotonic() + 120
-    while not list(cut.glob("stacks/*.safetensors")) and time.monotonic() < deadline:
+    while len(list(out.glob("stacks/*.safetensors"))) < stacks and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(stop)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 1, output
-    assert "trains the rest" in output
-    assert "stopped" in set(pd.read_csv(cut / "trials.csv")["status"])
-    go_on(cut)
+    return process.returncode, output, set(pd.read_csv(out / "trials.csv")["status"])
+
+
+@pytest.mark.ray
+def test_a_study_that_is_cut_short_twice_goes_on_to_the_same_tables(tmp_path: Path) -> None:
+    study, whole = tmp_path / "cut", tmp_path / "whole"
+    for stop, stacks in ((signal.SIGINT, 1), (signal.SIGTERM, 3)):
+        code, output, statuses = cut(study, stop, stacks)
+        assert code == 1, output
+        assert "trains the rest" in output
+        assert "stopped" in statuses
+    again = start(study)
+    output, _ = again.communicate(timeout=120)
+    assert again.returncode == 0, output
+    run(whole, CUT, epochs=6, stack_size=1)
     for name in ("trials.csv", "epochs.csv"):
-        pd.testing.assert_frame_equal(untimed(cut, name), untimed(whole, name), check_exact=True)
+        pd.testing.assert_frame_equal(untimed(study, name), untimed(whole, name), check_exact=True)

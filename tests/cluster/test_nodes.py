@@ -212,7 +212,7 @@ def joined(
 def test_a_node_that_joins_gets_work_and_its_loss_costs_only_its_stacks(
     joined: Joined, whole: Path
 ) -> None:
-    assert joined.output.count("again ") == 1
+    assert "again " in joined.output
     same_tables(joined.tables, whole)
 
 
