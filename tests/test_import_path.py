@@ -69,6 +69,7 @@ def test_a_package_that_is_found_in_the_working_directory_only_is_imported_from_
     assert said.stdout.strip() == str(tmp_path / "digitrec" / "__init__.py")
 
 
+@pytest.mark.slow
 def test_the_modules_of_the_folder_stay_out_of_the_commands_that_need_no_ray(
     untrusted: Path,
 ) -> None:

@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from dataclasses import replace
 from functools import cache
 from io import BytesIO
@@ -460,11 +458,6 @@ def test_few_configurations_have_no_importances() -> None:
     assert importance.why_no_importance(configurations.assign(accuracy=0.5)) == (
         "all configurations have the same accuracy"
     )
-
-
-def test_scikit_learn_is_imported_only_to_draw_importances() -> None:
-    code = "import sys, digitrec.results.report.sections; sys.exit('sklearn' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_many_panels_stand_in_rows() -> None:
