@@ -211,6 +211,7 @@ def test_the_figures_of_the_search_are_those_without_a_cooldown(
     assert (longer["cooldown"] == COOLDOWN).all()
 
 
+@pytest.mark.slow
 def test_every_figure_and_the_summary_can_be_made_of_a_cooled_study() -> None:
     record = study(dict.fromkeys(FRESH, 0.95), fresh=FRESH)
     omitted = [each for section in draw_sections(record)[:2] for each in section.omissions]
