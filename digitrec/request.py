@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, get_args
 
 from digitrec.errors import InputError
 from digitrec.space.hyperparameters import HYPERPARAMETERS, Precision
-from digitrec.space.points import Space, check_count
+from digitrec.space.points import DEFAULT_SEARCH_SEED, DEFAULT_SEEDS, Space, check_count
 from digitrec.store.folder import Folder
 
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # which Ray sets for the entry point of a job
@@ -219,8 +219,12 @@ def _space_words(space: Space) -> list[str]:
     for name, each in HYPERPARAMETERS.items():
         if space.values[name] != each.values:
             words += [each.option, ",".join(map(each.write, space.values[name]))]
-    if space.seeds != Space().seeds:
+    if space.seeds != DEFAULT_SEEDS:
         words += ["--seeds", ",".join(map(str, space.seeds))]
+    if space.points is not None:
+        words += ["--points", str(space.points)]
+    if space.search_seed != DEFAULT_SEARCH_SEED:
+        words += ["--search-seed", str(space.search_seed)]
     return words
 
 

@@ -13,7 +13,7 @@ def tune_command(record: StudyRecord, changes: dict[str, Any] | None = None) -> 
     """Return the `digitrec tune` command of a study with some of its values changed.
 
     It is understood from any directory: its paths are absolute. The changes are to hyperparameters
-    and seed (lists), epochs, confirm, confirm_seeds or cooldown.
+    and seed (lists), points, epochs, confirm, confirm_seeds or cooldown.
     """
     spec = record.spec
     seeds = {int(point["seed"]) for point in spec.confirmed}
@@ -25,12 +25,13 @@ def tune_command(record: StudyRecord, changes: dict[str, Any] | None = None) -> 
         "cooldown": spec.cooldown,
         **(changes or {}),
     }
-    lists = {name: asked.pop(name) for name in (*HYPERPARAMETERS, "seed") if name in asked}
+    of_space = (*HYPERPARAMETERS, "seed", "points", "search_seed")
+    space = {name: asked.pop(name) for name in of_space if name in asked}
     values = {
         "data": spec.data.get("location", spec.data["source"]),
         "test_data": spec.test_data,
         "val_fraction": spec.val_fraction,
-        "space": Space.from_json(lists),
+        "space": Space.from_json(space),
         "precision": spec.precision,
         "refit": spec.refit,
         "out": str(record.directory),

@@ -53,8 +53,13 @@ class ValueScale:
 
     @property
     def kind(self) -> Literal["log", "symlog", "linear", "category"]:
-        """The declared scale; symlog where a log scale has to hold zero as well."""
+        """The declared scale; symlog where a log scale has to hold zero as well.
+
+        The scale `complement`, on which ranges are drawn, is linear here: it has few round ticks.
+        """
         declared = HYPERPARAMETERS[self.name].scale
+        if declared == "complement":
+            return "linear"
         return "symlog" if declared == "log" and self.values and self.values[0] <= 0 else declared
 
     @property
