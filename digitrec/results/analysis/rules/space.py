@@ -24,7 +24,7 @@ from digitrec.space.ranges import Range
 MANY_DIVERGED = 0.25  # of the trials
 MOST_NAMED = 5  # values that a sentence names
 LEADING, FEWEST_LEADERS = 0.1, 5  # of the configurations: those that show where to search further
-OUTER = 0.1  # of a range on its scale: where most of the leaders show that it ends too early
+OUTER = 0.1  # of the points of a list: where most of the leaders show that a range ends too early
 
 
 class Edge(NamedTuple):
@@ -119,31 +119,44 @@ def judge_range_edge(evidence: Evidence) -> Finding | None:
     said, counts = [], []
     for name, items in space.values.items():
         for item in items:
-            found = find_range_edge(evidence, name, item) if isinstance(item, Range) else None
+            if not isinstance(item, Range):
+                continue
+            outer = OUTER * len(items)  # as each item has an equal share of the points
+            found = find_range_edge(evidence, name, item, outer)
             if found is None:
                 continue
             near, highest, extended = found
             wider[name] = [extended if each == item else each for each in wider.get(name, items)]
             end = item.high if highest else item.low
             said.append(f"{spell(name, end)}, the {'upper' if highest else 'lower'} end")
-            counts.append(f"{near} of {_count_leaders(evidence)} in that tenth of {item}")
+            counts.append(
+                f"{near} of {_count_leaders(evidence)} in the outer {percent(outer, 0)} of {item}"
+            )
     if not said:
         return None
     return Finding(
         rule="edge of a range",
         level="caution",
-        sentence=f"Most of the best {_count_leaders(evidence)} configurations lie in the outer "
-        f"tenth of a range, next to {join_words(said)}. The best configuration may lie beyond. The "
-        "points of a wider range are others, so the command trains them all.",
+        sentence=f"Most of the best {_count_leaders(evidence)} configurations lie at the end of a "
+        f"range, next to {join_words(said)}. The best configuration may lie beyond. The points of "
+        "a wider range are others, so the command trains them all.",
         evidence="; ".join(counts),
         command=tune_command(evidence.record, wider),
     )
 
 
-def find_range_edge(evidence: Evidence, name: str, item: Range) -> tuple[int, bool, Range] | None:
-    """Return how many leaders lie at an end of a range, which end it is, and a wider range.
+def find_range_edge(
+    evidence: Evidence, name: str, item: Range, outer: float
+) -> tuple[int, bool, Range] | None:
+    """Return how many leaders lie at an end of a range, whether it is the upper, and a wider range.
 
     None: most of them lie elsewhere, or no accepted value lies beyond the end.
+
+    Args:
+        evidence: of the study.
+        name: of the hyperparameter.
+        item: the range.
+        outer: the share of the range, on its scale, that is its end.
     """
     leaders = evidence.configurations[: _count_leaders(evidence)]
     if len(evidence.configurations) < 2 * len(leaders):
@@ -151,7 +164,7 @@ def find_range_edge(evidence: Evidence, name: str, item: Range) -> tuple[int, bo
     values = [float(each.values[name]) for each in leaders]
     shares = [item.share(value) for value in values if item.low <= value <= item.high]
     for highest in (False, True):
-        near = sum(share >= 1 - OUTER if highest else share <= OUTER for share in shares)
+        near = sum(share >= 1 - outer if highest else share <= outer for share in shares)
         refuted = highest and _is_refuted(evidence, name)
         extended = _extend(HYPERPARAMETERS[name], item, highest)
         if 2 * near > len(leaders) and extended is not None and not refuted:
