@@ -144,6 +144,35 @@ def keep_environment() -> None:
         propagated.remove(name)
 
 
+@contextmanager
+def losses_counted_once() -> Iterator[None]:
+    """Have Ray Tune retry a stack whose worker is lost while it is handed that stack.
+
+    Ray Tune 2.60 handles such a loss twice in a row. The first time it puts the trial back into the
+    queue, but still counts it as being handed over, so it would never start again. The second time
+    it finds a queued trial with an error and gives it up, whatever `max_failures` says. A queued
+    trial that has no worker cannot fail, so the second time is skipped, and the trial is no longer
+    counted. Without Ray's names for this, such a stack fails; the same command trains it again.
+    """
+    controller = getattr(module("ray.tune.execution.tune_controller"), "TuneController", None)
+    handle = getattr(controller, "_process_trial_failure", None)
+    if controller is None or handle is None:
+        yield
+        return
+
+    def handle_once(self: Any, trial: Any, exception: Exception) -> None:
+        if trial.status == "PENDING" and trial not in self._trial_to_actor:
+            self._resetting_trials.discard(trial)
+        else:
+            handle(self, trial, exception)
+
+    controller._process_trial_failure = handle_once
+    try:
+        yield
+    finally:
+        controller._process_trial_failure = handle
+
+
 def named_trainable(function: Callable[[dict[str, Any]], None], name: str) -> Any:
     """Return a trainable of Ray Tune whose actors have a name in Ray's dashboard.
 

@@ -36,6 +36,7 @@ def search(assignment: Assignment) -> None:
     # Ray Tune's own handler would stay active after the search and swallow a Ctrl-C.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     with (
+        ray_internals.losses_counted_once(),
         tune_storage(directory) as storage_path,
         ProgressDisplay(
             progress,
