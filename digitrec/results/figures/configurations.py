@@ -28,9 +28,9 @@ def encoded(frame: pd.DataFrame) -> tuple[str, str]:
 
 
 def is_sparse(frame: pd.DataFrame) -> bool:
-    """Return whether configurations are points of a space rather than a grid over its values."""
+    """Return whether configurations are points of a space: they fill at most half of a grid."""
     cells = math.prod(frame[name].nunique() for name in searched(frame))
-    return 2 * len(frame[list(HYPERPARAMETERS)].drop_duplicates()) < cells
+    return 2 * len(frame[list(HYPERPARAMETERS)].drop_duplicates()) <= cells and cells > 1
 
 
 def many_valued(frame: pd.DataFrame) -> list[str]:
