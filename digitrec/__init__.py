@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from digitrec.request import Request
     from digitrec.space.hyperparameters import Configuration, Trial
     from digitrec.space.points import Space
+    from digitrec.space.ranges import Range
     from digitrec.study import run_study
     from digitrec.winner.classifier import Classifier, load_classifier
 
@@ -21,6 +22,7 @@ __all__ = [
     "Configuration",
     "Digits",
     "InputError",
+    "Range",
     "Request",
     "Space",
     "Trial",
@@ -34,6 +36,7 @@ _MODULES = {
     "Configuration": "space.hyperparameters",
     "Digits": "data.digits",
     "InputError": "errors",
+    "Range": "space.ranges",
     "Request": "request",
     "Space": "space.points",
     "Trial": "space.hyperparameters",

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, get_args
 
 from digitrec.errors import InputError
 from digitrec.space.hyperparameters import HYPERPARAMETERS, Precision
-from digitrec.space.points import Space, check_count
+from digitrec.space.points import DEFAULT_SEARCH_SEED, DEFAULT_SEEDS, Space, check_count
 from digitrec.space.race import AUDIT, HALVE, LATE_EPOCHS, Race, default_rungs, learn_late
 from digitrec.store.folder import Folder
 
@@ -252,7 +252,7 @@ class Request:
             return None
         late = learn_late(self.space.values)
         rungs = self.rungs or default_rungs(self.epochs, self.halve, late=late)
-        return Race(rungs, self.halve, self.audit)
+        return Race(rungs, self.halve, self.audit, self.space.search_seed)
 
     @property
     def directory(self) -> Folder:
@@ -304,8 +304,12 @@ def _space_words(space: Space) -> list[str]:
     for name, each in HYPERPARAMETERS.items():
         if space.values[name] != each.values:
             words += [each.option, ",".join(map(each.write, space.values[name]))]
-    if space.seeds != Space().seeds:
+    if space.seeds != DEFAULT_SEEDS:
         words += ["--seeds", ",".join(map(str, space.seeds))]
+    if space.points is not None:
+        words += ["--points", str(space.points)]
+    if space.search_seed != DEFAULT_SEARCH_SEED:
+        words += ["--search-seed", str(space.search_seed)]
     return words
 
 

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from digitrec.results.outcome import StudyResult
 from digitrec.space.hyperparameters import HYPERPARAMETERS, Configuration, Trial, in_column
 from digitrec.space.points import Space
 from digitrec.space.race import Goal
+from digitrec.space.ranges import Range
 from digitrec.space.records import EpochRecord
 from digitrec.space.stacks import Stack
 from digitrec.store.folder import Folder
@@ -167,6 +168,56 @@ def make_record(
 def to_the_end(trials: Iterable[Trial], epochs: int) -> dict[Trial, Goal]:
     """All of these trials, trained for so many epochs."""
     return dict.fromkeys(trials, Goal(epochs, "completed"))
+
+
+WIDE = Space.of(
+    lr=(Range(1e-3, 2),),
+    batch_size=BATCH_SIZES,
+    momentum=(Range(0, 0.98),),
+    weight_decay=(0.0, Range(1e-6, 1e-2)),
+    dropout=(Range(0, 0.5),),
+    points=60,
+)
+
+
+def make_drawn_record(
+    directory: Path,
+    accuracy: Callable[[Configuration], float],
+    space: Space = WIDE,
+    epochs: int = 3,
+) -> StudyRecord:
+    """A study of points drawn from a space.
+
+    Args:
+        directory: gets what is written.
+        accuracy: of a configuration after the last epoch; NaN: it diverges in the last epoch.
+        space: with one seed.
+        epochs: of each trial.
+    """
+    spec = make_spec(space=space.to_json(), epochs=epochs, versions={"digitrec": "0.1.0"})
+    trials = spec.trials()
+    results = []
+    for place, trial in enumerate(trials):
+        end, steps = accuracy(trial.configuration), -(-TRAIN_ROWS // trial.configuration.batch_size)
+        records = []
+        for epoch in range(1, epochs + 1):
+            now = end if epoch == epochs else 0.1 + 0.8 * (0.7 if math.isnan(end) else end)
+            records.append([EpochRecord(epoch, epoch * steps, 1 - now, now, 1 - now, now, 0.5)])
+        results.append(make_result([trial], records, place))
+    tables = make_tables(spec.goals(), results, {})
+    return StudyRecord(
+        directory=Folder.at(directory),
+        spec=spec,
+        results=results,
+        tables=tables,
+        failures={},
+        predictions={r.stack.members[0].name: r.predictions[0] for r in results},
+        labels=LABELS,
+        best=None,
+        validation=None,
+        timings={"train": 3.0},
+        damaged=[],
+    )
 
 
 def make_spec(**changes: Any) -> StudySpec:

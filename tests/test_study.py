@@ -33,6 +33,7 @@ from digitrec.errors import InputError
 from digitrec.request import Request
 from digitrec.results.outcome import StudyResult
 from digitrec.space.points import Space
+from digitrec.space.ranges import Range
 from digitrec.space.stacks import Task
 from digitrec.store.folder import Folder
 from digitrec.store.spec import write_spec
@@ -186,6 +187,26 @@ def test_a_wider_grid_trains_only_its_new_trials(tmp_path: Path) -> None:
     assert first.stat().st_mtime_ns == written
     names = sorted(p.name.rsplit("-", 2)[0] for p in (tmp_path / "stacks").glob("*.safetensors"))
     assert names == ["bs512-seed0-lr0.1", "bs512-seed0-lr0.5"]
+
+
+def test_more_points_train_only_the_new_ones(tmp_path: Path) -> None:
+    values = {"lr": (Range(0.05, 0.5),), "batch_size": (256, 512), "momentum": (Range(0, 0.9),)}
+    run(tmp_path / "study", epochs=1)  # a grid grows to points, too
+    few = run(tmp_path / "study", Space(values, points=4), epochs=1)
+    stacks = {path.name for path in (tmp_path / "study" / "stacks").iterdir()}
+    more = run(tmp_path / "study", Space(values, points=6), epochs=1)
+    new = {path.name for path in (tmp_path / "study" / "stacks").iterdir()} - stacks
+    assert few.tables.complete
+    assert more.tables.complete
+    assert len(more.tables.trials) == 6
+    assert list(more.tables.trials["trial"][:4]) == list(few.tables.trials["trial"])
+    members = [
+        member.name
+        for stack in more.record.results
+        if f"{stack.key}.safetensors" in new
+        for member in stack.stack.members
+    ]
+    assert sorted(members) == sorted(more.tables.trials["trial"][4:])
 
 
 def test_a_narrower_grid_shows_fewer_rows_and_trains_nothing(tmp_path: Path) -> None:

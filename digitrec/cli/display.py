@@ -98,9 +98,10 @@ def _spell(row: dict[Hashable, Any], named: Sequence[str]) -> list[str]:
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in headings:
-        table.add_column(heading, justify="right")
+    """Return a table; where it is too wide for a terminal, headings are broken, not values."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for heading, cells in zip(headings, zip(*rows, strict=True), strict=True):
+        table.add_column(heading, justify="right", overflow="fold", min_width=max(map(len, cells)))
     for row in rows:
         table.add_row(*row)
     return table

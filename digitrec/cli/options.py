@@ -9,21 +9,15 @@ from typing import Any, NoReturn, TypeAlias
 from digitrec.errors import WRONG_INPUT, InputError
 from digitrec.request import Request, check_name, default_of, option_name, options_of_request
 from digitrec.space.hyperparameters import HYPERPARAMETERS
-from digitrec.space.points import DEFAULT_SEEDS, Space
+from digitrec.space.points import DEFAULT_SEARCH_SEED, DEFAULT_SEEDS, Space
 from digitrec.store.folder import Folder
 
 Commands: TypeAlias = "argparse._SubParsersAction[OneLineParser]"
 
-SEARCH = "search space (values separated by commas)"
-GROUPS = (
-    "data",
-    SEARCH,
-    "training",
-    "race",
-    "winner",
-    "results",
-    "machine",
-)  # as the help shows them
+SEARCH = "search space (values separated by commas, and ranges such as 1e-3..2)"
+SAMPLERS = ("quasi-random",)
+# The headings of the help, in its order.
+GROUPS = ("data", SEARCH, "training", "race", "winner", "results", "machine")
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -61,18 +55,19 @@ def make_request(options: argparse.Namespace) -> Request:
     values = {name: named[name] for name in options_of_request() if name in named}
     if "seeds" in named:
         space = {name: named[name] for name in HYPERPARAMETERS}
-        values["space"] = Space(space, named["seeds"])
+        values["space"] = Space(space, named["seeds"], named["points"], named["search_seed"])
     return Request(**values)
 
 
 def _add_tune(commands: Commands) -> None:
     parser = commands.add_parser(
         "tune",
-        help="train every point of a grid and rank the results",
+        help="train the points of a search space and rank the results",
         description=(
-            "Train the MLP at every point of a grid of hyperparameters and seeds, and rank the "
-            "results by validation accuracy. The study directory keeps finished trials: the same "
-            "command again trains only the missing ones, and a wider grid only its new points."
+            "Train the MLP at every point of a grid of hyperparameters and seeds, or at --points "
+            "drawn from their ranges, and rank the results by validation accuracy. The study "
+            "directory keeps finished trials: the same command again trains only the missing ones, "
+            "and a wider grid or more points only the new ones."
         ),
         epilog="Exit codes: 0 complete; 1 failed trials or stopped early; 2 wrong input.",
     )
@@ -113,7 +108,7 @@ def _add_search_options(group: argparse._ActionsContainer) -> None:
         shown = ",".join(map(each.write, each.values))
         group.add_argument(
             each.option,
-            type=_list_reader(each.parse, each.kind),
+            type=_list_reader(each.read, each.kind),
             default=each.values,
             metavar=f"{(each.short or each.name).upper()},...",
             help=_with_default(each.help, shown),
@@ -127,6 +122,32 @@ def _add_search_options(group: argparse._ActionsContainer) -> None:
             "seeds of the initial weights and of the order of the images",
             ",".join(map(str, DEFAULT_SEEDS)),
         ),
+    )
+    _add_drawing_options(group)
+
+
+def _add_drawing_options(group: argparse._ActionsContainer) -> None:
+    """Add the options of points that are drawn from the space."""
+    group.add_argument(
+        "--points",
+        type=_reader(int, "a whole number"),
+        metavar="N",
+        help="draw N configurations, evenly spread over the space, instead of training every "
+        "combination; each item of a list, a value or a range, gets an equal share of them; values "
+        "are drawn from a range on its hyperparameter's scale, or as log:A..B or linear:A..B say",
+    )
+    group.add_argument(
+        "--sampler",
+        choices=SAMPLERS,
+        default=SAMPLERS[0],
+        help=_with_default("how points are drawn", SAMPLERS[0]),
+    )
+    group.add_argument(
+        "--search-seed",
+        type=_reader(int, "a whole number"),
+        default=DEFAULT_SEARCH_SEED,
+        metavar="S",
+        help=_with_default("seed of the points that are drawn", DEFAULT_SEARCH_SEED),
     )
 
 
@@ -245,7 +266,7 @@ def _reader(parse: Callable[[str], Any], kind: str) -> Callable[[str], Any]:
 
     def read(text: str) -> Any:
         try:
-            return parse(text)
+            return _checked(parse, text)
         except ValueError as error:
             raise argparse.ArgumentTypeError(f"{text.strip()!r} is not {kind}") from error
 

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
+from digitrec.errors import InputError
+from digitrec.space.ranges import BETWEEN, Range, RangeScale
 from digitrec.space.shape import HIDDEN_SIZES, NOMINAL_PIXELS, count_parameters
 
 Precision = Literal["float32", "bf16"]
-Scale = Literal["log", "linear", "category"]
+Scale = RangeScale | Literal["category"]
 Role = Literal["step size", "batch", "shape", "images"]
 
 
@@ -57,8 +59,36 @@ class Hyperparameter:
         """Whether it has a default, which configurations and names of trials may leave out."""
         return len(self.values) == 1
 
+    @property
+    def takes_ranges(self) -> bool:
+        """Whether ranges may be searched: of numbers that the trials of a stack may differ in."""
+        return isinstance(self.values[0], float) and not self.divides
+
+    def read(self, text: str) -> Any:
+        """Return a value, or a range of values, from its text.
+
+        Raises:
+            ValueError: it is neither.
+            InputError: it is a range whose ends are not in order, or it can be none.
+        """
+        if BETWEEN not in text:
+            return self.parse(text)
+        self.check_range(text.strip())
+        return Range.parse(text, self.parse)
+
+    def check_range(self, said: object) -> None:
+        """Check that ranges of it may be searched.
+
+        Raises:
+            InputError: they may not.
+        """
+        if not self.takes_ranges:
+            raise InputError(f"{self.label} takes no range such as {said}; give a list of values")
+
     def write(self, value: Any) -> str:
-        """Return a value as text that `parse` reads."""
+        """Return a value or a range as text that `read` reads."""
+        if isinstance(value, Range):
+            return str(value) if value.scale in (None, self.scale) else f"{value.scale}:{value}"
         if isinstance(value, tuple):
             return "-".join(map(str, value))
         if isinstance(value, bool):
@@ -152,7 +182,7 @@ def _parse_bool(text: str) -> bool:
     return word == "true"
 
 
-def _share(label: str, **others: Any) -> Any:
+def _share(label: str, scale: RangeScale = "linear", **others: Any) -> Any:
     """Return the field of a share, which may be 0 and not 1."""
     return _hyperparameter(
         label,
@@ -161,7 +191,7 @@ def _share(label: str, **others: Any) -> Any:
         accepts="a number from 0 to below 1",
         is_right=lambda value: 0 <= value < 1,
         values=(0.0,),
-        scale="linear",
+        scale=scale,
         **others,
     )
 
@@ -231,6 +261,7 @@ class Configuration:
     )
     momentum: float = _share(
         "momentum",
+        "complement",
         short="momentum",
         help="share of the previous step that SGD adds to the next; adamw has none",
         beyond=_next_momenta,

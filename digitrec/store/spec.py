@@ -21,7 +21,7 @@ class StudySpec:
     """The data, search space and settings of a study: the content of `study.json`."""
 
     data: dict[str, Any]  # source, fingerprint, rows, train_rows, val_rows, pixels
-    space: dict[str, list[Any]]  # as `Space.to_json` returns it
+    space: dict[str, Any]  # as `Space.to_json` returns it
     epochs: int
     val_fraction: float
     split_seed: int  # random_state of the split

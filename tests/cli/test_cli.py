@@ -1,13 +1,17 @@
 import errno
+import io
 import os
 import subprocess
 import sys
+from collections.abc import Hashable
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
-from digitrec.cli import commands
+from digitrec.cli import commands, display
 from digitrec.cli import main as cli
 from digitrec.cli.options import make_parser, make_request
 from digitrec.errors import InputError
@@ -370,3 +374,16 @@ def test_bad_data_is_one_line_and_exit_code_2(
 
 def test_input_errors_are_value_errors() -> None:
     assert issubclass(InputError, ValueError)
+
+
+def test_the_values_of_a_wide_ranking_are_not_cut_on_80_columns() -> None:
+    row: dict[Hashable, Any] = {
+        "lr": 0.0842, "batch_size": 32, "momentum": 0.9364, "weight_decay": 9.54e-06,
+        "dropout": 0.311, "seed": 0, "val_accuracy": 0.923, "val_loss": 0.296, "updates": 96,
+    }  # fmt: skip
+    named = ["lr", "batch_size", "momentum", "weight_decay", "dropout"]
+    console = Console(width=80, file=io.StringIO())
+    console.print(display._rank_trials([row], named), soft_wrap=True)
+    assert isinstance(console.file, io.StringIO)
+    last = console.file.getvalue().rstrip().splitlines()[-1]
+    assert " ".join(last.split()) == "1 0.0842 32 0.9364 9.54e-06 0.311 0 92.30% 0.2960 96"

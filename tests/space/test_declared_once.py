@@ -82,6 +82,15 @@ assert "amount of spice" in page and "flavour" in page
 assert len(list((out / "plots").glob("*.png"))) == 3
 again = run_study(request, Console(quiet=True), InProcess)  # trains nothing
 assert again.tables.trials.drop(columns="seconds").equals(trials.drop(columns="seconds"))
+
+options = ["tune", "--lr", "0.1", "--batch-size", "256", "--epochs", "1", "--out", str(out),
+           "--spice=-1..1,2", "--flavour", "plain,mint", "--points", "8"]
+request = make_request(make_parser().parse_args(options))
+drawn = run_study(request, Console(quiet=True), InProcess).tables.trials
+assert set(drawn["status"]) == {"completed"}
+assert list(drawn["flavour"].value_counts()) == [4, 4]
+assert (drawn["spice"] == 2.0).sum() == 2  # once with each flavour, as no point is there twice
+assert drawn["spice"].between(-1, 1).sum() == 6
 """
 
 

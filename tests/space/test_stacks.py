@@ -57,7 +57,7 @@ def test_the_default_space_is_five_learning_rates_by_five_batch_sizes() -> None:
         ({"seeds": (-1,)}, "seed -1 is not a whole number from 0 to 2**32 - 1"),
     ],
 )
-def test_a_wrong_space_is_refused_by_its_value(lists: dict[str, tuple[int]], message: str) -> None:
+def test_a_wrong_space_is_refused_by_its_value(lists: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as caught:
         Space.of(**lists)
     assert str(caught.value) == message
@@ -74,7 +74,7 @@ def test_values_take_the_type_of_their_hyperparameter() -> None:
 
 
 def names(**values: tuple[Any, ...]) -> list[str]:
-    space = Space.of(lr=(0.1,), batch_size=(32,), **values)
+    space = Space({"lr": (0.1,), "batch_size": (32,), **values})
     assert len(space) == len(space.trials())
     assert Space.from_json(json.loads(json.dumps(space.to_json()))).trials() == space.trials()
     return [trial.configuration.name.removeprefix("lr0.1-bs32") for trial in space.trials()]

@@ -13,8 +13,8 @@ def tune_command(record: StudyRecord, changes: dict[str, Any] | None = None) -> 
     """Return the `digitrec tune` command of a study with some of its values changed.
 
     It is understood from any directory: its paths are absolute. The changes are to hyperparameters
-    and seed (lists), epochs, confirm, confirm_seeds or cooldown. If they leave fewer trials than
-    the study averages, the command averages all of them.
+    and seed (lists), points, epochs, confirm, confirm_seeds or cooldown. If they leave fewer trials
+    than the study averages, the command averages all of them.
     """
     spec = record.spec
     seeds = {int(point["seed"]) for point in spec.confirmed}
@@ -30,8 +30,8 @@ def tune_command(record: StudyRecord, changes: dict[str, Any] | None = None) -> 
         asked |= {"race": True, "halve": race.halve, "audit": race.audit}
         if "epochs" not in (changes or {}):
             asked |= {"rungs": race.rungs, "epochs": default_of("epochs")}
-    lists = {name: asked.pop(name) for name in (*HYPERPARAMETERS, "seed") if name in asked}
-    space = Space.from_json(lists)
+    of_space = (*HYPERPARAMETERS, "seed", "points", "search_seed")
+    space = Space.from_json({name: asked.pop(name) for name in of_space if name in asked})
     values = {
         "data": spec.data.get("location", spec.data["source"]),
         "test_data": spec.test_data,

@@ -14,6 +14,7 @@ from digitrec.results.analysis.rules.space import (
     judge_edge,
     judge_edge_of_stability,
     judge_nothing_but_divergence,
+    judge_range_edge,
 )
 from digitrec.results.analysis.rules.state import judge_failures, judge_unfinished
 from digitrec.results.analysis.rules.training import (
@@ -37,6 +38,7 @@ RULES: Sequence[Rule] = (
     judge_failures,
     judge_seeds,
     judge_edge,
+    judge_range_edge,
     judge_edge_of_stability,
     judge_convergence,
     judge_overfitting,

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from digitrec.results.figures.chart import Chart, FigureInputs
 from digitrec.results.figures.curves import (
+    describe_leaders,
     draw_curves,
     draw_curves_legend,
     draw_curves_title,
@@ -36,7 +37,9 @@ def make_comparison(inputs: FigureInputs) -> Chart:
     return Chart(
         name="comparison",
         title=TITLE,
-        caption=f"{describe_encoding(frame)} {CAPTION}".strip(),
+        caption=" ".join(
+            part for part in (describe_encoding(frame), describe_leaders(frame), CAPTION) if part
+        ),
         says=describe_comparison(inputs.trials, inputs.record.tables.epochs, inputs.winner),
         figure=draw_comparison(frame),
         marks=len(frame),

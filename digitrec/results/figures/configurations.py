@@ -1,5 +1,6 @@
 """The configurations in a table: what varies among them, which one wins, and their names."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -9,6 +10,9 @@ import pandas as pd
 from digitrec.results.analysis.naming import write_value
 from digitrec.results.text import join_words
 from digitrec.space.hyperparameters import HYPERPARAMETERS
+
+MANY_VALUES = 12  # of a hyperparameter; above, values are not told apart one by one
+GROUPS = 8  # of neighbouring values
 
 
 def searched(frame: pd.DataFrame) -> list[str]:
@@ -21,6 +25,32 @@ def encoded(frame: pd.DataFrame) -> tuple[str, str]:
     varying = searched(frame)
     first, second, *_ = [*varying, *(name for name in HYPERPARAMETERS if name not in varying)]
     return first, second
+
+
+def is_sparse(frame: pd.DataFrame) -> bool:
+    """Return whether configurations are points of a space: they fill at most half of a grid."""
+    cells = math.prod(frame[name].nunique() for name in searched(frame))
+    return 2 * len(frame[list(HYPERPARAMETERS)].drop_duplicates()) <= cells and cells > 1
+
+
+def many_valued(frame: pd.DataFrame) -> list[str]:
+    """Return the hyperparameters with a value of their own for almost every point of a space."""
+    if not is_sparse(frame):
+        return []
+    return [
+        name
+        for name in searched(frame)
+        if frame[name].nunique() > MANY_VALUES and HYPERPARAMETERS[name].scale != "category"
+    ]
+
+
+def put_neighbours_together(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with neighbouring values replaced by their median, where they are many."""
+    together = frame.copy()
+    for name in many_valued(frame):
+        groups = pd.qcut(frame[name], GROUPS, duplicates="drop")
+        together[name] = frame.groupby(groups, observed=True)[name].transform("median")
+    return together
 
 
 def is_winner(frame: pd.DataFrame, trials: pd.DataFrame, winner: str | None) -> "pd.Series[bool]":

@@ -17,14 +17,27 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from digitrec.results.analysis.naming import named_hyperparameters
-from digitrec.results.figures.configurations import describe_winner, is_winner
-from digitrec.results.figures.encoding import WINNER_EDGE, Encoding, draw_legend, winner_handle
+from digitrec.results.figures.configurations import describe_winner, is_sparse, is_winner
+from digitrec.results.figures.encoding import (
+    MOST_LINES_WITH_MARKERS,
+    WINNER_EDGE,
+    Encoding,
+    draw_legend,
+    winner_handle,
+)
 from digitrec.results.figures.scales import Floats
-from digitrec.results.figures.style import TEXT_GREY, WHITE_EDGE, prepare, write_title
+from digitrec.results.figures.style import (
+    OTHERS_GREY,
+    TEXT_GREY,
+    WHITE_EDGE,
+    prepare,
+    write_title,
+)
 from digitrec.results.text import count
 from digitrec.space.hyperparameters import HYPERPARAMETERS
 from digitrec.store.tables import COOLDOWN
 
+MOST_LEADERS = 10  # in colour, where points of a space are many
 METRICS = ["train_loss", "val_loss", "train_accuracy", "val_accuracy"]
 
 
@@ -51,10 +64,11 @@ def summarise_curves(
 
     Returns:
         Columns metric, the hyperparameters, seeds (of the configuration, in trials), winner (bool),
-        epoch, updates, mean, low, high, finite and recorded (how many seeds have a finite value at
-        this epoch, and how many a row), cooldown (above 0 in a cooldown), diverged (bool: the last
-        epoch before a seed diverges, or the first epoch where one has diverged in it). A
-        configuration without epochs has one row per metric, with NaN from epoch on.
+        leads (bool: whether it is drawn in colour; see `find_leaders`), epoch, updates, mean, low,
+        high, finite and recorded (how many seeds have a finite value at this epoch, and how many a
+        row), cooldown (above 0 in a cooldown), diverged (bool: the last epoch before a seed
+        diverges, or the first epoch where one has diverged in it). A configuration without epochs
+        has one row per metric, with NaN from epoch on.
     """
     by = list(HYPERPARAMETERS)
     # A table without rows, read from CSV, has no types; with them, it needs no case of its own.
@@ -76,10 +90,35 @@ def summarise_curves(
     )
     configurations = trials.groupby(by, as_index=False).agg(seeds=("seed", "nunique"))
     configurations["winner"] = is_winner(configurations, trials, winner)
+    configurations["leads"] = find_leaders(configurations, trials)
     panels = pd.DataFrame({"metric": metrics})
     frame = panels.merge(configurations, how="cross").merge(lines, "left", ["metric", *by])
     frame["diverged"] = _marks_divergence(frame)
     return frame
+
+
+def find_leaders(configurations: pd.DataFrame, trials: pd.DataFrame) -> "pd.Series[bool]":
+    """Return which configurations are drawn in colour: the best of many points, else all."""
+    if len(configurations) <= MOST_LINES_WITH_MARKERS or not is_sparse(configurations):
+        return pd.Series(True, configurations.index)
+    completed = trials[trials["status"] == "completed"]
+    by = list(HYPERPARAMETERS)
+    means = completed.groupby(by, as_index=False).agg(accuracy=("val_accuracy", "mean"))
+    accuracy = (
+        configurations[by].merge(means, "left", by)["accuracy"].set_axis(configurations.index)
+    )
+    best = accuracy.dropna().sort_values(ascending=False, kind="stable").head(MOST_LEADERS)
+    leads: pd.Series[bool] = configurations["winner"] | configurations.index.isin(best.index)
+    return leads
+
+
+def describe_leaders(frame: pd.DataFrame) -> str:
+    """Return which curves are in colour; nothing where all are."""
+    configurations = frame.drop_duplicates(list(HYPERPARAMETERS))
+    leaders = int(configurations["leads"].sum())
+    if leaders == len(configurations):
+        return ""
+    return f"The best {leaders} configurations are in colour, all others in grey."
 
 
 def _marks_divergence(frame: pd.DataFrame) -> "pd.Series[bool]":
@@ -119,6 +158,9 @@ def _mark_handles(frame: pd.DataFrame, encoding: Encoding) -> Iterator[Artist]:
     """Yield the winner, the diverged and the missing lines, where there are any."""
     for value in frame.loc[frame["winner"], encoding.first.name].head(1).tolist():
         yield winner_handle(encoding, value)
+    others = int((~frame.drop_duplicates(list(HYPERPARAMETERS))["leads"]).sum())
+    if others:
+        yield Line2D([], [], color=OTHERS_GREY, linewidth=1.2, label=f"{others:,} others")
     if diverged := int(frame["diverged"].sum()):
         what = "diverged" if frame["seeds"].max() == 1 else "with a seed\ndiverged"
         yield Line2D(
@@ -138,7 +180,9 @@ def draw_curves(axes: Axes, frame: pd.DataFrame, encoding: Encoding) -> None:
         encoding: of all configurations.
     """
     prepare(axes)
-    lines = _lines(frame, encoding)
+    others = _lines(frame[~frame["leads"]], encoding)
+    _draw_others(axes, others)
+    lines = _lines(frame[frame["leads"]], encoding)
     if frame["seeds"].max() > 1:
         _draw_bands(axes, lines, encoding)
     _draw_lines(axes, lines, encoding)
@@ -146,7 +190,7 @@ def draw_curves(axes: Axes, frame: pd.DataFrame, encoding: Encoding) -> None:
     for line in _lines(frame[frame["winner"]], encoding):
         _draw_winner(axes, line, encoding)
     _draw_crosses(axes, frame[frame["diverged"]], encoding)
-    if not lines:
+    if not lines and not others:
         axes.text(
             0.5, 0.5, "no finite value", transform=axes.transAxes, ha="center", color=TEXT_GREY
         )
@@ -180,6 +224,14 @@ def _draw_bands(axes: Axes, lines: Sequence[Line], encoding: Encoding) -> None:
     bars = [[(line.x[0], line.low[0]), (line.x[0], line.high[0])] for line in points]
     colours = encoding.colours([line.first for line in points])
     axes.add_collection(LineCollection(bars, colors=colours, linewidths=1.2), autolim=False)
+
+
+def _draw_others(axes: Axes, lines: Sequence[Line]) -> None:
+    """Draw the lines that do not lead thin and grey, behind the others."""
+    points = [np.column_stack([line.x, line.mean]) for line in lines]
+    collection = LineCollection(points, colors=OTHERS_GREY, linewidths=0.6, zorder=1.2)
+    collection.set_label("others")
+    axes.add_collection(collection, autolim=False)
 
 
 def _draw_lines(axes: Axes, lines: Sequence[Line], encoding: Encoding) -> None:

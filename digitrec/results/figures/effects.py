@@ -9,7 +9,14 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from digitrec.results.figures.chart import Chart, FigureInputs, Omission
-from digitrec.results.figures.configurations import label_value, order_values, searched
+from digitrec.results.figures.configurations import (
+    GROUPS,
+    label_value,
+    many_valued,
+    order_values,
+    put_neighbours_together,
+    searched,
+)
 from digitrec.results.figures.encoding import Encoding
 from digitrec.results.figures.scales import ValueScale
 from digitrec.results.figures.style import LINE_GREY
@@ -27,6 +34,10 @@ CAPTION_OF_ONE = (
     "Means over the seeds. Trials that did not complete are left out, which flatters the values "
     "where they are."
 )
+CAPTION_OF_MANY = (
+    f"Where values are many, neighbours are taken together in {GROUPS} groups and stand at their "
+    "median."
+)
 MOST_WIDE_LINES = 12
 
 
@@ -39,7 +50,7 @@ def make_effects(inputs: FigureInputs) -> Chart | Omission:
     return Chart(
         name="effects",
         title=TITLE,
-        caption=_caption(panels),
+        caption=f"{_caption(panels)} {CAPTION_OF_MANY if many_valued(frame) else ''}".strip(),
         says=describe_effects(frame),
         figure=draw_effects(frame),
         marks=len(frame) * len(panels),
@@ -117,6 +128,7 @@ def draw_effects(frame: pd.DataFrame) -> Figure:
     """Draw a panel per hyperparameter: a thick line of means, thin ones with another held fixed."""
     scales = [ValueScale.of(name, frame[name]) for name in searched(frame)]
     figure = draw_panels(scales, frame["accuracy"], "validation accuracy")
+    frame = put_neighbours_together(frame)
     encoding = Encoding.of(frame)
     for axes, scale in zip(figure.axes, scales, strict=True):
         if len(scales) > 1:
@@ -149,9 +161,9 @@ def _draw_interaction(
 
 def describe_effects(frame: pd.DataFrame) -> str:
     """Return the highest and lowest main effects, and the shares of the variance."""
-    said = []
+    said, together = [], put_neighbours_together(frame)
     for name in searched(frame):
-        effect = main_effect(frame, name)
+        effect = main_effect(together, name)
         high, low = (choose(effect, key=effect.__getitem__) for choose in (max, min))
         said.append(
             f"Mean accuracy over {HYPERPARAMETERS[name].label} is highest at "

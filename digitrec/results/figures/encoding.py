@@ -67,12 +67,14 @@ class Encoding:
     second: ValueScale
     """Shown by dashes and marker."""
     configurations: int = 1
+    """How many are drawn in colour."""
 
     @classmethod
     def of(cls, frame: pd.DataFrame) -> "Encoding":
         """Return the encoding of all configurations of a table that has the hyperparameters."""
         first, second = (ValueScale.of(name, frame[name]) for name in encoded(frame))
-        return cls(first, second, len(frame[list(HYPERPARAMETERS)].drop_duplicates()))
+        coloured = frame[frame["leads"]] if "leads" in frame else frame
+        return cls(first, second, len(coloured[list(HYPERPARAMETERS)].drop_duplicates()))
 
     @property
     def crowded(self) -> bool:

@@ -21,6 +21,7 @@ from digitrec.results.figures.configurations import (
     is_winner,
     searched,
 )
+from digitrec.results.figures.points import Pair, choose_pair, make_points
 from digitrec.results.figures.scales import (
     ValueScale,
     accuracy_norm,
@@ -48,11 +49,15 @@ MOST_ROWS_TO_READ, MOST_COLUMNS_TO_READ = 15, 12
 MOST_ROWS_NAMED, MOST_COLUMNS_NAMED = 20, 12
 WIDE = 8  # inches
 
-Pair = tuple[str, str]
-
 
 def make_heatmaps(inputs: FigureInputs) -> list[Chart]:
-    """Return a heat map of a study per pair of searched hyperparameters."""
+    """Return a heat map of a study per pair of searched hyperparameters.
+
+    Where these have a value of their own for almost every point, a map has hardly any cells with a
+    trial; then it is the points over the two hyperparameters that matter most.
+    """
+    if pair := choose_pair(inputs.trials):
+        return [make_points(inputs, pair)]
     return [_make_heatmap(inputs, pair) for pair in choose_pairs(inputs.trials)]
 
 

@@ -1,7 +1,7 @@
 """The scales of axes and colours: epochs, losses, accuracies and hyperparameters."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from matplotlib.colors import FuncNorm, LogNorm, Normalize, SymLogNorm
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
-from digitrec.results.figures.configurations import label_value, order_values
+from digitrec.results.figures.configurations import MANY_VALUES, label_value, order_values
 from digitrec.results.figures.style import TEXT_SIZE, TICK_SIZE
 from digitrec.space.hyperparameters import HYPERPARAMETERS
 
@@ -24,12 +24,14 @@ ACCURACY_TICKS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.9
 ERROR_FLOOR = 0.002
 # Chance is 2.3 nats for 10 digits. Losses far above it would squeeze all others into a corner.
 LOSS_CEILING = 20.0
+COMPLEMENT_TICKS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
 # Above this ratio of the largest to the smallest value, a log scale shows more than a linear one.
 LOG_RATIO = 3.0
 MOST_VALUES_AS_TICKS = 8
-# At a horizontal axis of 2 inches, the least gap of two labels as a share of the axis, the largest
-# ratio of a log scale whose ticks lie closer than decades, and the characters side by side.
-LEAST_GAP, DECADES_RATIO, MOST_CHARACTERS = 0.09, 30.0, 25
+# At a horizontal axis of 2 inches, the least gap of two labels as a share of the axis, that of
+# longer ones, the largest ratio of a log scale whose ticks lie closer than decades, and the
+# characters side by side.
+LEAST_GAP, LEAST_GAP_OF_POWERS, DECADES_RATIO, MOST_CHARACTERS = 0.09, 0.3, 30.0, 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +54,14 @@ class ValueScale:
         return HYPERPARAMETERS[self.name].label
 
     @property
-    def kind(self) -> Literal["log", "symlog", "linear", "category"]:
-        """The declared scale; symlog where a log scale has to hold zero as well."""
+    def kind(self) -> Literal["log", "symlog", "linear", "complement", "category"]:
+        """The declared scale; symlog where a log scale has to hold zero as well.
+
+        The scale `complement` is linear for a few values, which lists have.
+        """
         declared = HYPERPARAMETERS[self.name].scale
+        if declared == "complement" and len(self.values) <= MANY_VALUES:
+            return "linear"
         return "symlog" if declared == "log" and self.values and self.values[0] <= 0 else declared
 
     @property
@@ -84,35 +91,65 @@ class ValueScale:
             return LogNorm(low, high)
         if self.kind == "symlog":
             return SymLogNorm(self.least_positive, vmin=low, vmax=high)
+        if self.kind == "complement":
+            return FuncNorm((complement_decades, complement_at), low, high)
         return Normalize(low, high)
 
     def set_axis(self, axes: Axes) -> None:
         """Scale and label the horizontal axis of a figure for the values."""
         low, high = self.positions([self.values[0], self.values[-1]])
-        is_log = self.kind == "symlog" or (self.kind == "log" and high > LOG_RATIO * low)
-        axes.set_xlabel(f"{self.label}{' (log scale)' if is_log else ''}", fontsize=TEXT_SIZE)
-        if self.kind == "symlog":
-            axes.set_xscale("symlog", linthresh=self.least_positive)
-        elif is_log:
-            axes.set_xscale("log")
-        ends = axes.xaxis.get_transform().transform([low, high])
-        margin = 0.1 * (ends[1] - ends[0]) or 0.5 * abs(low) or 0.5
-        if self.kind == "category":
-            margin = 0.5
-        limits = axes.xaxis.get_transform().inverted().transform
-        axes.set_xlim(*limits([ends[0] - margin, ends[1] + margin]))
+        axes.set_xlabel(self._axis_label, fontsize=TEXT_SIZE)
+        if self._is_log:
+            self._scale(axes.set_xscale)
+        axes.set_xlim(*self._limits(axes.xaxis))
         self.set_ticks(axes.xaxis)
         if self.is_rotated:
             axes.tick_params(axis="x", rotation=90)
         if self.kind == "log" and high > DECADES_RATIO * low and len(self.values) > 8:
             axes.xaxis.set_major_locator(LogLocator())
 
+    def set_vertical(self, axes: Axes) -> None:
+        """Scale and label the vertical axis of a figure for the values, as `set_axis` does."""
+        axes.set_ylabel(self._axis_label, fontsize=TEXT_SIZE)
+        if self._is_log:
+            self._scale(axes.set_yscale)
+        axes.set_ylim(*self._limits(axes.yaxis))
+        self.set_ticks(axes.yaxis)
+
+    @property
+    def _is_log(self) -> bool:
+        """Whether an axis is not linear; short log scales are."""
+        low, high = self.positions([self.values[0], self.values[-1]])
+        return self.kind in ("symlog", "complement") or (
+            self.kind == "log" and bool(high > LOG_RATIO * low)
+        )
+
+    @property
+    def _axis_label(self) -> str:
+        return f"{self.label}{' (log scale)' if self._is_log else ''}"
+
+    def _scale(self, set_scale: Callable[..., None]) -> None:
+        """Scale an axis that is not linear."""
+        if self.kind == "symlog":
+            set_scale("symlog", linthresh=self.least_positive)
+        elif self.kind == "complement":
+            set_scale("function", functions=(complement_decades, complement_at))
+        elif self.kind == "log":
+            set_scale("log")
+
+    def _limits(self, axis: Axis) -> Floats:
+        """Return the ends of a scaled axis, a margin beyond the first and the last value."""
+        low, high = self.positions([self.values[0], self.values[-1]])
+        ends = axis.get_transform().transform([low, high])
+        margin = 0.1 * (ends[1] - ends[0]) or 0.5 * abs(low) or 0.5
+        if self.kind == "category":
+            margin = 0.5
+        limits = axis.get_transform().inverted().transform
+        return np.asarray(limits([ends[0] - margin, ends[1] + margin]))
+
     def set_upright(self, axes: Axes) -> None:
         """Scale the vertical axis of a figure from the first value to the last, as `norm` does."""
-        if self.kind == "symlog":
-            axes.set_yscale("symlog", linthresh=self.least_positive)
-        elif self.kind == "log":
-            axes.set_yscale("log")
+        self._scale(axes.set_yscale)
         axes.set_ylim(*self.positions([self.values[0], self.values[-1]]))
         self.set_ticks(axes.yaxis)
 
@@ -140,11 +177,36 @@ class ValueScale:
             axis.set_major_locator(FixedLocator(keep_apart(places, on_axis)))
         elif self.kind == "log":
             axis.set_major_locator(log_ticks(places[0], places[-1]))
+        elif self.kind in ("symlog", "complement"):
+            ticks = self._round_values(places[0], places[-1])
+            on_axis = axis.get_transform().transform(ticks)
+            axis.set_major_locator(FixedLocator(keep_apart(ticks, on_axis, self._gap)))
+
+    @property
+    def _gap(self) -> float:
+        return LEAST_GAP_OF_POWERS if self.kind == "symlog" else 2 * LEAST_GAP
+
+    def _round_values(self, low: float, high: float) -> list[float]:
+        """Return round values for ticks of a scale that has no locator of its own."""
+        if self.kind == "complement":
+            return [value for value in COMPLEMENT_TICKS if low <= value <= high] or [low, high]
+        first, last = math.floor(math.log10(self.least_positive)), math.floor(math.log10(high))
+        return [0.0, *(10.0**power for power in range(first, last + 1))]
 
 
-def keep_apart(values: Sequence[float] | Floats, places: Sequence[float] | Floats) -> list[float]:
-    """Return those of ascending values whose labels have room at these places of an axis."""
-    least = LEAST_GAP * (places[-1] - places[0])
+def keep_apart(
+    values: Sequence[float] | Floats,
+    places: Sequence[float] | Floats,
+    gap: float = LEAST_GAP,
+) -> list[float]:
+    """Return those of ascending values whose labels have room at these places of an axis.
+
+    Args:
+        values: the values, in ascending order.
+        places: where they stand on the axis.
+        gap: the least gap of two labels, as a share of the axis.
+    """
+    least = gap * (places[-1] - places[0])
     kept: list[int] = []
     for index, place in enumerate(places):
         if not kept or place - places[kept[-1]] >= least:
@@ -254,6 +316,16 @@ def log_ticks(low: float, high: float) -> LogLocator:
     if high < 10 * low:
         return LogLocator(subs=(1, 1.5, 2, 3, 5, 7))
     return LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,))
+
+
+def complement_decades(value: ArrayLike) -> Floats:
+    """Return minus the decimal logarithm of 1 - value, in which momentum is drawn evenly."""
+    return np.asarray(-np.log10(np.maximum(1 - np.asarray(value, dtype=float), 1e-12)))
+
+
+def complement_at(decades: ArrayLike) -> Floats:
+    """Return the value that `complement_decades` maps to these decades."""
+    return np.asarray(1 - 10.0 ** -np.asarray(decades, dtype=float))
 
 
 def error_decades(accuracy: ArrayLike) -> Floats:

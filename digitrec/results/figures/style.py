@@ -14,6 +14,7 @@ TITLE_SIZE, TEXT_SIZE, TICK_SIZE = 13, 10, 9.5
 CHARACTERS_PER_INCH = 13  # of text of TEXT_SIZE
 ACCENT, QUIET = "#6a00a8", "#b9a3cf"
 TEXT_GREY, LINE_GREY, RULE_GREY = "#444444", "#777777", "#dddddd"
+OTHERS_GREY = "#c4c4c4"
 DIVERGED_GREY, EMPTY_GREY = "#9a9a9a", "#e4e4e4"
 WHITE_EDGE = [Stroke(linewidth=3.5, foreground="white"), Normal()]
 # An SVG grows with its marks, a PNG does not.

@@ -6,7 +6,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from digitrec.results.figures.chart import Chart, FigureInputs, Omission
-from digitrec.results.figures.configurations import label_value, order_values, searched
+from digitrec.results.figures.configurations import (
+    label_value,
+    many_valued,
+    order_values,
+    searched,
+)
 from digitrec.results.figures.encoding import Encoding
 from digitrec.results.figures.scales import ValueScale, set_accuracies
 from digitrec.results.figures.style import (
@@ -23,7 +28,7 @@ from digitrec.space.hyperparameters import HYPERPARAMETERS
 TITLE = "Best accuracy against each hyperparameter"
 CAPTION = (
     "A point per trial: the best validation accuracy of any of its epochs. Colour and marker are "
-    "those of the comparison; the line joins the highest points. A cross is a trial that diverged, "
+    "those of the comparison{line}. A cross is a trial that diverged, "
     "at the best it had reached, or at the foot if it had nothing."
 )
 FOOT = 0.03  # where the cross of a trial without a finite epoch stands, as a share of the panel
@@ -37,10 +42,11 @@ def make_sweep(inputs: FigureInputs) -> Chart | Omission:
     panels = searched(frame)
     if not panels or not frame["trained"].any():
         return Omission(TITLE, inputs.why_no_comparison)
+    joined = set(panels) - {*many_valued(frame)}
     return Chart(
         name="sweep",
         title=TITLE,
-        caption=CAPTION,
+        caption=CAPTION.format(line="; the line joins the highest points" if joined else ""),
         says=describe_sweep(frame),
         figure=draw_sweep(frame),
         marks=len(frame) * len(panels),
@@ -89,16 +95,22 @@ def draw_sweep(frame: pd.DataFrame) -> Figure:
     """Draw a panel per searched hyperparameter; colour and marker are those of the comparison."""
     scales = [ValueScale.of(name, frame[name]) for name in searched(frame)]
     figure = draw_panels(scales, frame["best"], "best validation accuracy")
-    encoding = Encoding.of(frame)
+    encoding, many = Encoding.of(frame), many_valued(frame)
     for axes, scale in zip(figure.axes, scales, strict=True):
+        if scale.name not in many:
+            _join_highest(axes, frame, scale)
         _draw_points(axes, frame.assign(x=scale.positions(frame[scale.name])), encoding)
     return figure
 
 
+def _join_highest(axes: Axes, frame: pd.DataFrame, scale: ValueScale) -> None:
+    x = pd.Series(scale.positions(frame[scale.name]), frame.index)
+    highest = frame.groupby(x)["best"].max().dropna()
+    axes.plot(highest.index, highest, color=TEXT_GREY, linewidth=0.9, alpha=0.6, label="highest")
+
+
 def _draw_points(axes: Axes, frame: pd.DataFrame, encoding: Encoding) -> None:
     """Draw the trials in one panel; frame: as from `summarise_sweep`, and a column x."""
-    highest = frame.groupby("x")["best"].max().dropna()
-    axes.plot(highest.index, highest, color=TEXT_GREY, linewidth=0.9, alpha=0.6, label="highest")
     first, second = encoding.first.name, encoding.second.name
     markers = frame[second].map(encoding.marker)
     size, alpha = (12, 0.5) if len(frame) > MOST_TRIALS_WITH_LARGE_POINTS else (34, 0.9)

@@ -1,7 +1,7 @@
 """What a report says in words and numbers: state, winner, setup, trials and failures."""
 
 import importlib.metadata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any, Literal, NamedTuple
@@ -16,7 +16,9 @@ from digitrec.results.analysis.next_command import tune_command
 from digitrec.results.analysis.ranking import choose_members, rank
 from digitrec.results.analysis.rules.winner import name_winner
 from digitrec.results.text import count, join_words, percent
-from digitrec.space.hyperparameters import HYPERPARAMETERS
+from digitrec.space.hyperparameters import HYPERPARAMETERS, Hyperparameter
+from digitrec.space.points import Space
+from digitrec.space.ranges import Range
 from digitrec.store.directory import list_damage
 from digitrec.store.record import StudyRecord
 from digitrec.store.spec import StudySpec
@@ -283,14 +285,16 @@ def _setup(spec: StudySpec) -> list[tuple[str, str]]:
 
 def _searched(spec: StudySpec) -> list[tuple[str, str]]:
     """Return the values that were searched, those that divide stacks at defaults too, and seeds."""
-    defaults = {name: list(each.values) for name, each in HYPERPARAMETERS.items() if each.divides}
-    space: Mapping[str, Sequence[Any]] = defaults | spec.space
+    space = Space.from_json(spec.space)
     items = [
-        (hyperparameter.label, ", ".join(write_value(name, value) for value in space[name]))
-        for name, hyperparameter in HYPERPARAMETERS.items()
-        if name in space
+        (each.label, ", ".join(_write_item(each, value) for value in space.values[name]))
+        for name, each in HYPERPARAMETERS.items()
+        if each.divides or name in spec.space
     ]
-    items.append(("seed", ", ".join(map(str, space["seed"]))))
+    items.append(("seed", ", ".join(map(str, space.seeds))))
+    if space.points is not None:
+        drawn = f"{space.points:,}, quasi-random, search seed {space.search_seed}"
+        items.append(("points", drawn))
     if race := spec.raced:
         rungs = ", ".join(map(str, race.rungs))
         rules = f"after {rungs} epochs; one in {race.halve} goes on; {race.audit} for the audit"
@@ -305,6 +309,13 @@ def _searched(spec: StudySpec) -> list[tuple[str, str]]:
     if spec.average > 1:
         items.append(("predictions", f"mean of the probabilities of {spec.average} trials"))
     return items
+
+
+def _write_item(each: Hyperparameter, item: Any) -> str:
+    if not isinstance(item, Range):
+        return write_value(each.name, item)
+    ends = f"{write_value(each.name, item.low)} to {write_value(each.name, item.high)}"
+    return f"{ends} ({item.scale})" if item.scale != each.scale else ends
 
 
 def _left(spec: StudySpec) -> list[str]:

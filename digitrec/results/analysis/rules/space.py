@@ -1,19 +1,30 @@
 """Was the right space searched?"""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from digitrec.errors import InputError
 from digitrec.results.analysis.evidence import Evidence
 from digitrec.results.analysis.finding import Finding
 from digitrec.results.analysis.naming import spell
 from digitrec.results.analysis.next_command import tune_command
 from digitrec.results.text import count, first_few, join_words, percent
-from digitrec.space.hyperparameters import HYPERPARAMETERS, rates_between, with_role
+from digitrec.space.hyperparameters import (
+    HYPERPARAMETERS,
+    Hyperparameter,
+    rates_between,
+    with_role,
+)
+from digitrec.space.points import Space
+from digitrec.space.ranges import Range
 
 MANY_DIVERGED = 0.25  # of the trials
 MOST_NAMED = 5  # values that a sentence names
+LEADING, FEWEST_LEADERS = 0.1, 5  # of the configurations: those that show where to search further
+OUTER = 0.1  # of the points of a list: where most of the leaders show that a range ends too early
 
 
 class Edge(NamedTuple):
@@ -32,7 +43,7 @@ def judge_edge(evidence: Evidence) -> Finding | None:
     edges = find_edges(evidence)
     if not edges:
         return None
-    winner, space = evidence.winner, evidence.spec.space
+    winner, space = evidence.winner, searched_space(evidence).values
     inside = [
         each
         for each in evidence.alike
@@ -55,6 +66,11 @@ def judge_edge(evidence: Evidence) -> Finding | None:
     )
 
 
+def searched_space(evidence: Evidence) -> Space:
+    """Return the search space of a study."""
+    return Space.from_json(evidence.spec.space)
+
+
 def _say_ends(evidence: Evidence, edges: list[Edge]) -> str:
     said = []
     for highest, end in ((True, "highest"), (False, "lowest")):
@@ -71,11 +87,11 @@ def _say_ends(evidence: Evidence, edges: list[Edge]) -> str:
 
 
 def find_edges(evidence: Evidence) -> list[Edge]:
-    """Return the edges of the space that the winner is on and that can be moved."""
+    """Return the edges of the lists that the winner is on and that can be moved."""
     edges = []
-    for name, hyperparameter in HYPERPARAMETERS.items():
-        values: Sequence[Any] = evidence.spec.space.get(name, [])
-        if hyperparameter.beyond is None or len(values) < 2:
+    for name, values in searched_space(evidence).values.items():
+        hyperparameter = HYPERPARAMETERS[name]
+        if hyperparameter.beyond is None or len(values) < 2 or _has_range(values):
             continue
         own = evidence.winner.values[name]
         for highest, end in ((False, min(values)), (True, max(values))):
@@ -85,6 +101,89 @@ def find_edges(evidence: Evidence) -> list[Edge]:
             if beyond:
                 edges.append(Edge(name, highest, beyond))
     return edges
+
+
+def _has_range(items: Sequence[Any]) -> bool:
+    return any(isinstance(item, Range) for item in items)
+
+
+def judge_range_edge(evidence: Evidence) -> Finding | None:
+    """Say that the leaders lie at an end of a range, and give the command with a wider one.
+
+    The winner alone says little where every configuration has a value of its own.
+
+    Source: Playbook, "Identifying bad search space boundaries".
+    """
+    space = searched_space(evidence)
+    wider: dict[str, Any] = {}
+    said, counts = [], []
+    for name, items in space.values.items():
+        for item in items:
+            if not isinstance(item, Range):
+                continue
+            outer = OUTER * len(items)  # as each item has an equal share of the points
+            found = find_range_edge(evidence, name, item, outer)
+            if found is None:
+                continue
+            near, highest, extended = found
+            wider[name] = [extended if each == item else each for each in wider.get(name, items)]
+            end = item.high if highest else item.low
+            said.append(f"{spell(name, end)}, the {'upper' if highest else 'lower'} end")
+            counts.append(
+                f"{near} of {_count_leaders(evidence)} in the outer {percent(outer, 0)} of {item}"
+            )
+    if not said:
+        return None
+    return Finding(
+        rule="edge of a range",
+        level="caution",
+        sentence=f"Most of the best {_count_leaders(evidence)} configurations lie at the end of a "
+        f"range, next to {join_words(said)}. The best configuration may lie beyond. The points of "
+        "a wider range are others, so the command trains them all.",
+        evidence="; ".join(counts),
+        command=tune_command(evidence.record, wider),
+    )
+
+
+def find_range_edge(
+    evidence: Evidence, name: str, item: Range, outer: float
+) -> tuple[int, bool, Range] | None:
+    """Return how many leaders lie at an end of a range, whether it is the upper, and a wider range.
+
+    None: most of them lie elsewhere, or no accepted value lies beyond the end.
+
+    Args:
+        evidence: of the study.
+        name: of the hyperparameter.
+        item: the range.
+        outer: the share of the range, on its scale, that is its end.
+    """
+    leaders = evidence.configurations[: _count_leaders(evidence)]
+    if len(evidence.configurations) < 2 * len(leaders):
+        return None  # too few to lead the others
+    values = [float(each.values[name]) for each in leaders]
+    shares = [item.share(value) for value in values if item.low <= value <= item.high]
+    for highest in (False, True):
+        near = sum(share >= 1 - outer if highest else share <= outer for share in shares)
+        refuted = highest and _is_refuted(evidence, name)
+        extended = _extend(HYPERPARAMETERS[name], item, highest)
+        if 2 * near > len(leaders) and extended is not None and not refuted:
+            return near, highest, extended
+    return None
+
+
+def _count_leaders(evidence: Evidence) -> int:
+    return max(FEWEST_LEADERS, math.ceil(LEADING * len(evidence.configurations)))
+
+
+def _extend(each: Hyperparameter, item: Range, highest: bool) -> Range | None:
+    """Return a range that goes on at one end; None: there are no further values."""
+    beyond = each.beyond((item.low, item.high), highest) if each.beyond else []
+    if not beyond:
+        return None
+    low, high = (item.low, max(beyond)) if highest else (min(beyond), item.high)
+    accepted = low < high and each.is_right(low) and each.is_right(high)
+    return Range(low, high, item.scale) if accepted else None
 
 
 def _is_refuted(evidence: Evidence, name: str) -> bool:
@@ -123,8 +222,10 @@ def judge_edge_of_stability(evidence: Evidence) -> Finding | None:
     above = _trials_above(evidence, step.name)
     if above.empty or not (above["status"] == "diverged").all():
         return None
-    between = rates_between(own, float(above[step.name].min()))
-    finer = {step.name: sorted({*evidence.spec.space[step.name], *between})}
+    searched = searched_space(evidence).values[step.name]
+    lists = not _has_range(searched)
+    between = rates_between(own, float(above[step.name].min())) if lists else []
+    finer = {step.name: sorted({*searched, *between}) if lists else searched}
     advice = f" The command tries {step.label}s in between." if between else ""
     others = [HYPERPARAMETERS[name].heading for name in evidence.named if name != step.name]
     return Finding(
@@ -165,18 +266,45 @@ def judge_divergence(evidence: Evidence) -> Finding | None:
         for value, bad, every in counts.itertuples()
     ]
     hopeless = set(counts.index[counts["sum"] == counts["size"]])
-    rest = [value for value in evidence.spec.space[step.name] if value not in hopeless]
+    searched = searched_space(evidence).values[step.name]
+    rest = _without(searched, hopeless, float(trials.loc[~diverged, step.name].max()))
     many = diverged.mean() > MANY_DIVERGED
-    advises = bool(many and hopeless and rest)
-    advice = f" The command leaves out the {step.label}s that always diverged." if advises else ""
+    narrower = many and hopeless and rest and rest != [*searched]
+    command = _narrower_command(evidence, {step.name: rest}) if narrower else None
+    advice = f" The command leaves out the {step.label}s that always diverged." if command else ""
     return Finding(
         rule="diverged",
         level="caution" if many else "note",
         sentence=f"{diverged.sum()} of {count(len(trials), 'trial')} diverged "
         f"({percent(diverged.mean(), 0)}), at {_join_values(said)}.{advice}",
         evidence=first_few(trials.loc[diverged, "trial"]),
-        command=tune_command(evidence.record, {step.name: rest}) if advises else None,
+        command=command,
     )
+
+
+def _narrower_command(evidence: Evidence, changes: dict[str, Any]) -> str | None:
+    """Return the command that searches less; None: the rest has fewer points than are drawn."""
+    try:
+        return tune_command(evidence.record, changes)
+    except InputError:
+        return None
+
+
+def _without(items: Sequence[Any], hopeless: set[Any], highest: float) -> list[Any]:
+    """Return the values and ranges to search without those that always diverged.
+
+    Args:
+        items: the values and ranges that were searched.
+        hopeless: the values that always diverged.
+        highest: the highest value that did not always diverge; NaN: there is none.
+    """
+    rest = []
+    for item in items:
+        if not isinstance(item, Range):
+            rest += [item] if item not in hopeless else []
+        elif item.low < highest:
+            rest.append(Range(item.low, min(item.high, highest), item.scale))
+    return rest
 
 
 def _join_values(said: Sequence[str]) -> str:
@@ -194,7 +322,9 @@ def judge_nothing_but_divergence(evidence: Evidence) -> Finding | None:
         return None
     lowest = float(diverged[step.name].min())
     highest = min(lowest / 10, max(step.values))
-    lower = [float(f"{value:.3g}") for value in (highest / 10, highest)]
+    low, high = (float(f"{value:.3g}") for value in (highest / 10, highest))
+    drawn = searched_space(evidence).points is not None
+    lower = [Range(low, high, "log")] if drawn else [low, high]
     return Finding(
         rule="diverged",
         level="caution",
@@ -236,9 +366,17 @@ def judge_chance(evidence: Evidence) -> Finding | None:
 
 
 def _other_steps(evidence: Evidence) -> list[Any]:
-    """Return the step sizes that trained, with the usual others or else with smaller ones."""
+    """Return the step sizes that trained, with the usual others or else with smaller ones.
+
+    A range goes on at its lower end.
+    """
     step = with_role("step size")
-    searched = evidence.spec.space[step.name]
+    searched = searched_space(evidence).values[step.name]
+    if _has_range(searched):
+        return [
+            (_extend(step, item, False) or item) if isinstance(item, Range) else item
+            for item in searched
+        ]
     others = {*step.values} - {*searched}
     if not others and step.beyond is not None:
         others = {*step.beyond(searched, False)}

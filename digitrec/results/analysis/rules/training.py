@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from digitrec.results.analysis.evidence import STANDARD_ERRORS, Evidence, RankedConfiguration
@@ -15,6 +16,7 @@ LAST_QUARTER = 0.75  # of the epochs; a gain after it shows that training still 
 STILL_IMPROVING = 0.05  # of the errors, removed in the last quarter
 OVERFITTING = 0.05  # by which the loss is above its lowest, as a fraction
 OVERFITTING_EPOCHS = 2  # that the loss stays above it
+MOST_STEPS_NAMED = 8
 MANY_ERRORS = 3.0  # times the errors of a stable training: unstable
 
 
@@ -133,9 +135,13 @@ def judge_stability(evidence: Evidence) -> Finding | None:
     return Finding(
         rule="unstable",
         level="caution" if own in values else "note",
-        sentence=f"Training is unstable at {join_words(said)}.{warning}",
+        sentence=f"Training is unstable at {_join_few(said)}.{warning}",
         evidence=first_few(f"{each}: {why}" for each, why in unstable),
     )
+
+
+def _join_few(said: Sequence[str]) -> str:
+    return join_words(said) if len(said) <= MOST_STEPS_NAMED else first_few(said, MOST_STEPS_NAMED)
 
 
 def _unstable_configurations(
