@@ -106,6 +106,14 @@ class Request:
         "",
         "train the winner again on all rows, validation rows included, before it is saved",
     )
+    average: int = _option(
+        1,
+        "winner",
+        "N",
+        "save the N best finalists (the leaders with fresh seeds, or else all trials), and predict "
+        "with the mean of their probabilities; with --cooldown at least N trials cool down",
+        **INT,
+    )
     out: str | None = _option(
         None,
         "results",
@@ -162,10 +170,18 @@ class Request:
             f"confirm-seeds {self.confirm_seeds} is not a whole number above 0",
         )
         _check(self.cooldown >= 0, f"cooldown {self.cooldown} is less than 0")
-        leaders = min(self.confirm, len(self.space) // len(self.space.seeds))
-        confirming = leaders * self.confirm_seeds
-        cooling = (confirming or len(self.space.seeds)) if self.cooldown else 0
-        check_count(len(self.space) + confirming + cooling)
+        _check(self.average >= 1, f"average {self.average} is not a whole number above 0")
+        most = most_averaged(self.space, self.confirm, self.confirm_seeds)
+        what = "that --confirm trains with fresh seeds" if self.confirm else "of the search"
+        trials = "trial" if most == 1 else "trials"
+        _check(
+            self.average <= most,
+            f"average {self.average} is more than the {most:,} {trials} {what}",
+        )
+        confirming = most if self.confirm else 0
+        seeds = len(self.space.seeds)
+        cooling = confirming or seeds * math.ceil(self.average / seeds)
+        check_count(len(self.space) + confirming + (cooling if self.cooldown else 0))
         _check(self.max_failures >= 0, f"max-failures {self.max_failures} is less than 0")
         _check(
             not IN_A_RAY_JOB or Path(self.out or "").is_absolute() or "://" in (self.out or ""),
@@ -181,6 +197,12 @@ class Request:
         """The study directory; absolute, since workers run in other directories."""
         name = Path(self.data).name.split(".")[0]
         return Folder.at(self.out or Path("results") / name)
+
+
+def most_averaged(space: Space, confirm: int, confirm_seeds: int) -> int:
+    """Return the number of finalists to choose from: the fresh trials of the leaders, or all."""
+    leaders = min(confirm, len(space) // len(space.seeds))
+    return leaders * confirm_seeds if leaders else len(space)
 
 
 def options_of_request() -> dict[str, Option]:

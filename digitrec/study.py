@@ -132,6 +132,7 @@ def ask(request: Request, digits: Digits, split: Split) -> StudySpec:
         precision=request.precision,
         refit=request.refit,
         cooldown=request.cooldown,
+        average=request.average,
         test_data=None if request.test_data is None else absolute(request.test_data),
         versions={"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in ("digitrec", "ray", "torch")},

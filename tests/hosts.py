@@ -9,8 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.head import end_group
-from tests.nodes import wait_until
+from tests.head import BARE, FEW_PROCESSES, NO_IDLE_WORKERS, end_group, wait_until
 
 Command = tuple[str, ...]
 PORT = 6379  # both hosts have all ports to themselves
@@ -63,13 +62,11 @@ def start_hosts(directory: Path) -> Iterator[Hosts]:
         one, two = (closing.enter_context(_namespace(end)) for end in "ab")
         _connect(one, two)
         common: Command = (
-            "ray",
-            "start",
-            "--block",
-            "--num-cpus=1",
-            "--object-store-memory=100000000",
+            *(sys.executable, "-c", BARE, "start", "--block"),
+            *("--num-cpus=1", "--object-store-memory=100000000"),
         )
         head: Command = (*common, "--head", f"--port={PORT}", "--include-dashboard=false")
+        head += FEW_PROCESSES
         head += (f"--node-ip-address={HEAD}", f"--temp-dir={directory / 'r'}")
         start = ["ip", "netns", "exec"]
         closing.enter_context(_running([*start, one, *head], environment, directory / "a.log"))
@@ -108,7 +105,11 @@ def _running(command: Sequence[str], environment: dict[str, str], log: Path) -> 
     """Run `ray start` for the length of the block, which begins when the node is up."""
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, env=environment, stdout=output, stderr=output, start_new_session=True
+            command,
+            env=environment | NO_IDLE_WORKERS,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
     try:
         wait_until(lambda: "Ray runtime started" in log.read_text(), process, log.read_text)

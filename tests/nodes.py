@@ -5,13 +5,13 @@ import re
 import signal
 import subprocess
 import sys
-import time
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.head import PATIENCE, Head, end_group, free_ports
+from tests.head import BARE, NO_IDLE_WORKERS, PATIENCE, Head, end_group, wait_until
 
 CHANGED = """
 import sys
@@ -19,6 +19,10 @@ import time
 from pathlib import Path
 
 import ray
+
+from tests.undrawn import leave_out_pictures
+
+leave_out_pictures()
 
 from digitrec.cli.main import main
 from digitrec.tuning import search, session
@@ -42,6 +46,7 @@ MEETING = """with Path({place!r}).open("a") as file:
     while len(Path({place!r}).read_text().splitlines()) < {workers}:
         assert time.monotonic() < deadline, "too few workers came"
         time.sleep(0.05)"""  # no worker trains before there are as many
+UNDRAWN = ("-m", "tests.undrawn")
 EPOCH_LINE = re.compile(r"^(\S+) epoch (\d+)/\d+ \|", re.MULTILINE)
 
 
@@ -67,17 +72,20 @@ class Node:
 @contextmanager
 def start_node(head: Head, *, cpus: int, gpus: int = 0) -> Iterator[Node]:
     """Start a node that joins a head's cluster; it ends with the block."""
-    agent, metrics = free_ports(2)
     command = [
-        *("ray", "start", "--block", f"--address={head.address}"),
+        *(sys.executable, "-c", BARE, "start", "--block", f"--address={head.address}"),
         *(f"--num-cpus={cpus}", f"--num-gpus={gpus}", "--object-store-memory=200000000"),
-        *(f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}"),
-        *("--min-worker-port=0", "--max-worker-port=0"),
+        *("--min-worker-port=0", "--max-worker-port=0", "--include-log-monitor=false"),
     ]
-    log = head.directory.parent / f"node-{agent}.log"
-    with log.open("wb") as output:
+    descriptor, name = tempfile.mkstemp(prefix="node", dir=head.directory.parent)
+    log = Path(name)
+    with open(descriptor, "wb") as output:
         process = subprocess.Popen(
-            command, env=head.environment, stdout=output, stderr=output, start_new_session=True
+            command,
+            env=head.environment | NO_IDLE_WORKERS,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
     node = Node(process)
     try:
@@ -86,20 +94,6 @@ def start_node(head: Head, *, cpus: int, gpus: int = 0) -> Iterator[Node]:
     finally:
         if process.poll() is None:
             node.kill()
-
-
-def wait_until(
-    condition: Callable[[], object],
-    process: "subprocess.Popen[bytes]",
-    describe: Callable[[], str],
-    patience: float = PATIENCE,
-) -> None:
-    """Wait until a condition holds; a process that ends meanwhile is an error."""
-    deadline = time.monotonic() + patience
-    while not condition():
-        assert process.poll() is None, describe()
-        assert time.monotonic() < deadline, describe()
-        time.sleep(0.05)
 
 
 @dataclass(slots=True)
@@ -129,7 +123,7 @@ def start_study(
     head: Head,
     directory: Path,
     *options: str,
-    program: Sequence[str] = ("-m", "digitrec"),
+    program: Sequence[str] = UNDRAWN,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Study]:
     """Start a study on a cluster; it ends with the block.
@@ -138,7 +132,7 @@ def start_study(
         head: of the cluster.
         directory: gets the log, and the study unless the options say otherwise.
         options: of `digitrec tune`.
-        program: what Python is to run instead of digitrec.
+        program: what Python is to run.
         environment: what a process needs to reach the cluster, if not the head's.
     """
     command = [sys.executable, *program, "tune", f"--address={head.address}"]

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ SIZES = (6, 5, 4, 10)
 Tensors = dict[str, NDArray[Any]]
 
 
-def make_parameters() -> Tensors:
-    random = np.random.default_rng(0)
+def make_parameters(sizes: Sequence[int] = SIZES, seed: int = 0) -> Tensors:
+    random = np.random.default_rng(seed)
     parameters = {}
-    for layer, (inputs, outputs) in enumerate(itertools.pairwise(SIZES)):
+    for layer, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
         shapes = {"weight": (outputs, inputs), "bias": (outputs,)}
         for kind, shape in shapes.items():
             parameters[f"{2 * layer}.{kind}"] = random.standard_normal(shape).astype(np.float32)
@@ -38,6 +39,27 @@ def make_scaler() -> Scaler:
 
 def make_classifier() -> Classifier:
     return Classifier.from_parameters(make_parameters(), make_scaler())
+
+
+def make_average() -> Classifier:
+    """Three models of other depths, widths and scalers than each other, averaged."""
+    wide = Classifier.from_parameters(make_parameters((6, 7, 10), 1), make_scaler())
+    deep = Classifier.from_parameters(
+        make_parameters((6, 3, 4, 5, 10), 2), make_scaler().of_all_pixels()
+    )
+    return Classifier.average([make_classifier(), wide, deep])
+
+
+def write_average(best: Path) -> Path:
+    """Write the files of `make_average` to a study's `best/`."""
+    members = make_average().members
+    tensors = {
+        f"members.{number}.{name}": values
+        for number, member in enumerate(members)
+        for name, values in member.as_tensors().items()
+    }
+    about = make_about() | {"members": [{"layer_sizes": each.layer_sizes} for each in members]}
+    return write_model(best, save(tensors), json.dumps(about).encode())
 
 
 def make_tensors() -> Tensors:

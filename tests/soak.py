@@ -39,7 +39,7 @@ from tests.head import Head, start_head
 ROOT = Path(__file__).parent.parent
 BATCH_SIZES, EPOCHS = "16,32,64", 8
 TUNE = [
-    *(sys.executable, "-m", "digitrec", "tune", "--stack-size", "1", "--max-failures", "20"),
+    *("tune", "--stack-size", "1", "--max-failures", "20"),
     *("--lr", "0.1", "--momentum", "0,0.9", "--nesterov", "true", "--dropout", "0.2"),
     *("--batch-size", BATCH_SIZES, "--epochs", str(EPOCHS)),
 ]
@@ -132,6 +132,7 @@ class Bench:
 
     directory: Path
     head: Head | None  # None: each run starts a Ray itself
+    program: str = "digitrec"  # the module that is given the command
     seconds: float = 20.0  # that a run takes; learned from the uninterrupted one
     seconds_done: float = 5.0  # that a run takes of a study that is complete
 
@@ -148,7 +149,7 @@ class Bench:
         log = self.directory / f"{mark}.log"
         with log.open("w") as output:
             process = subprocess.Popen(
-                [*TUNE, "--out", str(study), *address],
+                [sys.executable, "-m", self.program, *TUNE, "--out", str(study), *address],
                 cwd=ROOT,
                 env=environment | fault_environment(self.faults),
                 stdout=output,
@@ -285,9 +286,9 @@ def fault_environment(faults: Path) -> dict[str, str]:
 
 
 @contextmanager
-def bench(directory: Path, *, own_head: bool) -> Iterator[Bench]:
+def bench(directory: Path, *, own_head: bool, program: str = "digitrec") -> Iterator[Bench]:
     """Make a place for studies; with a head of its own, or else each run starts a Ray."""
-    made = Bench(directory=directory, head=None)
+    made = Bench(directory=directory, head=None, program=program)
     made.faults.mkdir(parents=True)
     if not own_head:
         yield made

@@ -3,6 +3,7 @@
 import io
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from digitrec.data.digits import Digits, read_digits
 from digitrec.request import Request
 from digitrec.results.analysis.ranking import rank
 from digitrec.results.outcome import StudyResult
@@ -71,10 +73,19 @@ def run(
     """
     request = Request(space=space, epochs=epochs, out=str(out), **options)  # type: ignore[arg-type]
     with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("digitrec.study.read_digits", read_once)
         if not pictures:
             for name in ("draw_sections", "write_plots", "write_report"):
                 patched.setattr(f"digitrec.results.outcome.{name}", lambda *_: None)
         return run_study(request, console or Console(file=io.StringIO()), runner)
+
+
+_read_sample = cache(partial(read_digits, "sample"))
+
+
+def read_once(source: str) -> Digits:
+    """Read digits; the sample only once in this process, as it never changes."""
+    return _read_sample() if source == "sample" else read_digits(source)
 
 
 def folder(result: StudyResult) -> Path:

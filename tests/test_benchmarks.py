@@ -100,6 +100,7 @@ def test_the_plain_loop_starts_from_the_weights_that_digitrec_starts_from() -> N
         torch.testing.assert_close(theirs.detach(), own, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_the_plain_loop_learns_what_digitrec_learns(digits_csv: Path) -> None:
     arrays = plain_loop.prepare(pd.read_csv(digits_csv))
     *_, last = plain_loop.train_configuration(arrays, 0.05, 16, epochs=5, seed=0)

@@ -17,13 +17,16 @@ from tests.soak import Bench, Cut, Fault, Figures
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    with soak.bench(tmp_path_factory.mktemp("crash") / "bench", own_head=True) as bench:
+    directory = tmp_path_factory.mktemp("crash") / "bench"
+    with soak.bench(directory, own_head=True, program="tests.undrawn") as bench:
         yield bench
 
 
 @pytest.fixture(scope="module")
 def expected(place: Bench) -> dict[str, bytes]:
-    return soak.uninterrupted(place)
+    study = place.directory / "uninterrupted"
+    soak.complete(place, study, Figures())
+    return soak.outcome(study)
 
 
 def cut(place: Bench, expected: dict[str, bytes], *cuts: Cut) -> Figures:

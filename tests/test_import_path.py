@@ -33,21 +33,14 @@ def run(command: list[str], folder: Path, **environment: str) -> "subprocess.Com
 
 
 # An empty entry of PYTHONPATH stands for the working directory.
-EMPTY_ENTRY = os.environ | {"PYTHONPATH": f"{os.pathsep}{ROOT}"}
+EMPTY_ENTRY = {"PYTHONPATH": f"{os.pathsep}{ROOT}"}
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize(
-    ("program", "environment"),
-    [
-        pytest.param([str(BIN / "digitrec"), *TUNE], EMPTY_ENTRY, id="digitrec, empty entry"),
-        pytest.param([sys.executable, "-m", "tune_jobs.mnist_grid", *TUNE[1:]], {}, id="python -m"),
-    ],
-)
-def test_a_study_imports_nothing_from_the_folder_it_is_started_in(
-    program: list[str], environment: dict[str, str], untrusted: Path
-) -> None:
-    done = run(program, untrusted, **environment)
+def test_a_study_imports_nothing_from_the_folder_it_is_started_in(untrusted: Path) -> None:
+    """Neither its driver, which -m starts there, nor its workers."""
+    program = [sys.executable, "-m", "tune_jobs.mnist_grid", *TUNE[1:]]
+    done = run(program, untrusted, **os.environ | EMPTY_ENTRY)
     assert not (untrusted / "imported").exists(), (untrusted / "imported").read_text()
     assert done.returncode == 0, done.stdout + done.stderr
     assert (untrusted / "study" / "trials.csv").exists()
@@ -55,9 +48,10 @@ def test_a_study_imports_nothing_from_the_folder_it_is_started_in(
 
 @pytest.mark.cluster
 def test_on_a_cluster_no_worker_imports_from_the_folder_of_the_driver(untrusted: Path) -> None:
+    """Nor does the driver, as the console script."""
     with start_head(cpus=1) as head:
         command = [str(BIN / "digitrec"), *TUNE, f"--address={head.address}"]
-        done = run(command, untrusted, **head.environment)
+        done = run(command, untrusted, **head.environment | EMPTY_ENTRY)
     assert not (untrusted / "imported").exists(), (untrusted / "imported").read_text()
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -75,6 +69,7 @@ def test_a_package_that_is_found_in_the_working_directory_only_is_imported_from_
     assert said.stdout.strip() == str(tmp_path / "digitrec" / "__init__.py")
 
 
+@pytest.mark.slow
 def test_the_modules_of_the_folder_stay_out_of_the_commands_that_need_no_ray(
     untrusted: Path,
 ) -> None:

@@ -49,6 +49,7 @@ def test_the_saved_model_predicts_as_it_was_validated(augmentation: str, tmp_pat
     assert np.mean(labels == digits.labels[val]) == result.tables.trials["val_accuracy"][0]
 
 
+@pytest.mark.slow
 def test_a_study_grows_in_shapes_and_epochs(study: Path, tmp_path: Path) -> None:
     first = Space.of(lr=(0.2,), batch_size=(64,), hidden_sizes=((32,),), augmentation=("shift2",))
     run(tmp_path / "study", first, epochs=1)

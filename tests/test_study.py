@@ -61,9 +61,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
     return run(tmp_path_factory.mktemp("finished") / "study", pictures=True)
 
 
+# Four stacks of two trials: on two CPUs, workers train one after the other.
+WIDE = Space.of(lr=(0.1, 0.5), batch_size=(64, 128, 256, 512))
+
+
 @pytest.fixture(scope="module")
 def on_ray(two_cpus: None, tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
-    return run(tmp_path_factory.mktemp("on_ray") / "study", runner=Session, pictures=True)
+    return run(tmp_path_factory.mktemp("on_ray") / "study", WIDE, runner=Session)
 
 
 def files_of(result: StudyResult) -> dict[str, bytes]:
@@ -78,12 +82,12 @@ def files_of(result: StudyResult) -> dict[str, bytes]:
 
 
 def test_a_study_in_this_process_ends_with_the_files_of_one_on_ray(
-    finished: StudyResult, on_ray: StudyResult
+    on_ray: StudyResult, tmp_path: Path
 ) -> None:
-    assert files_of(finished) == files_of(on_ray)
+    assert files_of(run(tmp_path, WIDE)) == files_of(on_ray)
     for name in ("trials.csv", "epochs.csv"):
         pd.testing.assert_frame_equal(
-            untimed(folder(finished), name), untimed(folder(on_ray), name), check_exact=True
+            untimed(tmp_path, name), untimed(folder(on_ray), name), check_exact=True
         )
 
 
@@ -215,6 +219,7 @@ def test_a_narrower_grid_shows_fewer_rows_and_trains_nothing(tmp_path: Path) -> 
     assert len(list((tmp_path / "stacks").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_a_grown_study_equals_one_that_was_asked_at_once(
     finished: StudyResult, tmp_path: Path
 ) -> None:
@@ -233,6 +238,7 @@ def test_a_grown_study_equals_one_that_was_asked_at_once(
     assert all(path.stat().st_mtime_ns == time for path, time in written.items())
 
 
+@pytest.mark.slow
 def test_a_study_of_plain_sgd_grows_to_momentum_dropout_and_adamw(tmp_path: Path) -> None:
     plain = Space.of(lr=(0.1,), batch_size=(256,))
     richer = Space.of(
@@ -379,12 +385,10 @@ def test_rays_own_logs_carry_each_member_by_name(on_ray: StudyResult) -> None:
         assert list(path.parent.glob("events.out.tfevents.*"))
 
 
-def test_workers_are_used_again(two_cpus: None, tmp_path: Path) -> None:
-    space = Space.of(lr=(0.1,), batch_size=(64, 128, 256, 512))
-    run(tmp_path, space, epochs=1, runner=Session)
-    logs = [path.read_text() for path in tmp_path.glob("ray/*/*/result.json")]
+def test_workers_are_used_again(on_ray: StudyResult) -> None:
+    logs = [path.read_text() for path in folder(on_ray).glob("ray/*/*/result.json")]
     assert len(logs) == 4
-    assert len({json.loads(log)["pid"] for log in logs}) <= 2
+    assert len({json.loads(log.splitlines()[0])["pid"] for log in logs}) <= 2
 
 
 def test_the_job_is_the_same_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -572,41 +576,39 @@ def test_a_ctrl_c_at_any_moment_of_the_training_leaves_tables(
         )
 
 
+CUT = Space.of(lr=(0.1, 0.2, 0.5), batch_size=(32, 64))
+
+
 def start(out: Path) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "digitrec", "tune", "--out", str(out), "--stack-size", "1"]
-    command += ["--lr", "0.1,0.2,0.5", "--batch-size", "16,32", "--epochs", "6"]
+    command = [sys.executable, "-m", "tests.undrawn", "tune", "--out", str(out), "--stack-size=1"]
+    command += ["--lr", "0.1,0.2,0.5", "--batch-size", "32,64", "--epochs", "4"]
     return subprocess.Popen(
         command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ
     )
 
 
-def go_on(out: Path) -> Path:
-    again = start(out)
-    output, _ = again.communicate(timeout=120)
-    assert again.returncode == 0, output
-    return out
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return go_on(tmp_path_factory.mktemp("whole") / "study")
-
-
-@pytest.mark.ray
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_a_study_that_is_cut_short_goes_on_to_the_same_tables(
-    stop: signal.Signals, whole: Path, tmp_path: Path
-) -> None:
-    cut = tmp_path / "cut"
-    process = start(cut)
+def cut(out: Path, stop: signal.Signals, stacks: int) -> tuple[int, str, set[str]]:
+    """Start a study and stop it after so many stacks; returns its exit code, words and statuses."""
+    process = start(out)
     deadline = time.monotonic() + 120
-    while not list(cut.glob("stacks/*.safetensors")) and time.monotonic() < deadline:
+    while len(list(out.glob("stacks/*.safetensors"))) < stacks and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(stop)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 1, output
-    assert "trains the rest" in output
-    assert "stopped" in set(pd.read_csv(cut / "trials.csv")["status"])
-    go_on(cut)
+    return process.returncode, output, set(pd.read_csv(out / "trials.csv")["status"])
+
+
+@pytest.mark.ray
+def test_a_study_that_is_cut_short_twice_goes_on_to_the_same_tables(tmp_path: Path) -> None:
+    study, whole = tmp_path / "cut", tmp_path / "whole"
+    for stop, stacks in ((signal.SIGINT, 1), (signal.SIGTERM, 3)):
+        code, output, statuses = cut(study, stop, stacks)
+        assert code == 1, output
+        assert "trains the rest" in output
+        assert "stopped" in statuses
+    again = start(study)
+    output, _ = again.communicate(timeout=120)
+    assert again.returncode == 0, output
+    run(whole, CUT, epochs=4, stack_size=1)
     for name in ("trials.csv", "epochs.csv"):
-        pd.testing.assert_frame_equal(untimed(cut, name), untimed(whole, name), check_exact=True)
+        pd.testing.assert_frame_equal(untimed(study, name), untimed(whole, name), check_exact=True)

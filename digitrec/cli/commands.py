@@ -6,6 +6,7 @@ from collections.abc import Callable
 from rich.console import Console
 
 from digitrec.cli.display import (
+    describe_average,
     describe_diagnosis,
     describe_score,
     print_lines,
@@ -53,9 +54,9 @@ def run_predict(options: argparse.Namespace) -> int:
     from digitrec.winner.classifier import load_classifier
     from digitrec.winner.predict import write_predictions
 
-    console = Console()
+    console, classifier = Console(), load_classifier(options.directory / "best")
     predictions = write_predictions(
-        load_classifier(options.directory / "best"),
+        classifier,
         options.images,
         options.to,
         directory=options.directory.path,
@@ -63,7 +64,8 @@ def run_predict(options: argparse.Namespace) -> int:
         console=console,
     )
     lines = [] if predictions.score is None else describe_score(predictions.score)
-    print_lines([*lines, f"{predictions.images:,} predictions   {options.to}"], console)
+    how = describe_average(classifier)
+    print_lines([*lines, f"{predictions.images:,} predictions   {options.to}{how}"], console)
     return COMPLETE
 
 
@@ -72,8 +74,10 @@ def run_export(options: argparse.Namespace) -> int:
     from digitrec.winner.classifier import load_classifier
     from digitrec.winner.export import export_onnx
 
-    export_onnx(load_classifier(options.directory / "best"), options.onnx)
-    print_lines([f"model    {options.onnx}; onnxruntime gives the same results"], Console())
+    classifier = load_classifier(options.directory / "best")
+    export_onnx(classifier, options.onnx)
+    how = describe_average(classifier)
+    print_lines([f"model    {options.onnx}; onnxruntime gives the same results{how}"], Console())
     return COMPLETE
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from digitrec.results.analysis.finding import Finding
     from digitrec.results.outcome import StudyResult
     from digitrec.store.spec import StudySpec
+    from digitrec.winner.classifier import Classifier
     from digitrec.winner.predict import Score
 
 MOST_RANKED = 5  # rows of the table at the end
@@ -162,6 +163,12 @@ def _describe_files(result: "StudyResult") -> list[str]:
     if result.best is not None:
         places["model"] = (study / "best" / "model.safetensors", "model.json")
     return [f"{name:8} {shortest(str(path))}, {more}" for name, (path, more) in places.items()]
+
+
+def describe_average(classifier: "Classifier") -> str:
+    """Return words to end a line with: how many models are averaged; empty for one alone."""
+    members = len(classifier.members)
+    return f"; mean of the probabilities of {members} models" if members > 1 else ""
 
 
 def describe_score(score: "Score") -> list[str]:

@@ -203,8 +203,9 @@ def _add_export(commands: Commands) -> None:
         help="write a study's winner as an ONNX file",
         description=(
             "Write the winner of a study, its scaling included, for programs without digitrec, "
-            "after checking that onnxruntime gives the same results with it. Needs the packages "
-            "onnx and onnxruntime: pip install 'digitrec[onnx]'."
+            "after checking that onnxruntime gives the same results with it. A model that averages "
+            "several (`digitrec tune --average`) gives the logarithms of their mean probabilities. "
+            "Needs the packages onnx and onnxruntime: pip install 'digitrec[onnx]'."
         ),
     )
     _add_directory(parser)

@@ -12,7 +12,13 @@ from digitrec.results.analysis.verdict import reach_verdict
 from digitrec.results.report.markdown import make_markdown
 from digitrec.results.report.page import make_page
 from digitrec.results.report.sections import Section, draw_mistakes, draw_sections, write_plots
-from digitrec.results.report.summary import rank_trials, saved_winner, summarise, winning_trial
+from digitrec.results.report.summary import (
+    averaged_trials,
+    rank_trials,
+    saved_winner,
+    summarise,
+    winning_trial,
+)
 from digitrec.store import tables
 from digitrec.store.folder import Folder
 from digitrec.store.record import StudyRecord, read_record
@@ -88,7 +94,7 @@ def conclude(
         ranked = rank_trials(record)
         tables.write_tables(directory, record.tables)
         if inputs is not None:
-            record = write_best(record, winning_trial(record), inputs)
+            record = write_best(record, averaged_trials(record), inputs)
     if timings is not None:
         record = replace(record, timings=dict(timings.parts))
     with parts.part("draw the figures"):

@@ -33,6 +33,10 @@ def _check_best(about: dict[str, Any]) -> None:
     tests = [about["test"]] if "test" in about else []
     texts = [about["trial"], *(test["source"] for test in tests)]
     numbers = [test[name] for test in tests for name in ("accuracy", "loss")]
+    if "members" in about:
+        texts += [member["trial"] for member in about["members"]]
+        numbers += [about["average"][name] for name in ("val_accuracy", "val_loss")]
+        numbers += [test["winner_accuracy"] for test in tests]
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("a name is not text")
     if not all(isinstance(number, int) and number >= 1 for number in rows):

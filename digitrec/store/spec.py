@@ -30,6 +30,7 @@ class StudySpec:
     confirmed: list[dict[str, Any]] = field(default_factory=list)  # trials outside the space
     cooldown: int = 0  # epochs that the finalists are asked to cool down for
     cooled: list[dict[str, Any]] = field(default_factory=list)  # the finalists, cooling down
+    average: int = 1  # the number of trials whose probabilities the saved model averages
     versions: dict[str, str] = field(default_factory=dict)  # of Python and the packages used
     format: int = FORMAT
 
@@ -76,10 +77,10 @@ class StudySpec:
 
 
 def write_spec(directory: Folder, spec: StudySpec) -> None:
-    """Write `study.json`; a study without a cooldown has the file it had before there were any."""
+    """Write `study.json`; without cooldown and average, as it was before there were any."""
     values = asdict(spec)
-    for name in ("cooldown", "cooled"):
-        if not values[name]:
+    for name, default in (("cooldown", 0), ("cooled", []), ("average", 1)):
+        if values[name] == default:
             del values[name]
     text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
     directory.write(NAME, text.encode())
@@ -129,10 +130,13 @@ def _check(spec: StudySpec) -> None:
     texts += [text for text in (spec.test_data, spec.data.get("location")) if text is not None]
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("a value is not text")
-    if not isinstance(spec.refit, bool) or {type(spec.epochs), type(spec.cooldown)} != {int}:
+    numbers = {type(number) for number in (spec.epochs, spec.cooldown, spec.average)}
+    if not isinstance(spec.refit, bool) or numbers != {int}:
         raise TypeError("a value has another type")
-    if not (spec.key and spec.epochs >= 1 and spec.cooldown >= 0 and 0 < spec.val_fraction < 1):
+    if not (spec.key and spec.epochs >= 1 and spec.cooldown >= 0 and spec.average >= 1):
         raise ValueError("a value is out of its range")
+    if not 0 < spec.val_fraction < 1:
+        raise ValueError("the share of the validation rows is out of its range")
 
 
 def _described(data: dict[str, Any]) -> str:

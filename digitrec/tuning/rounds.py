@@ -1,4 +1,4 @@
-"""The training of a study: the grid, its leaders anew, their cooldown, the winner on all rows."""
+"""The training of a study: the grid, its leaders anew, their cooldown, the best on all rows."""
 
 import itertools
 import os
@@ -116,7 +116,7 @@ class StudyRunner:
             return spec
         from digitrec.results.analysis.ranking import find_finalists
 
-        finalists = find_finalists(trials, spec.confirmed_trials)
+        finalists = find_finalists(trials, spec.confirmed_trials, spec.average)
         cooled = [
             replace(trial, cooldown=self.request.cooldown)
             for trial in spec.trials()
@@ -127,48 +127,58 @@ class StudyRunner:
         return spec
 
     def refit(self, spec: StudySpec) -> Refit | None:
-        """Train the winner on all rows.
+        """Train the winner, and the trials that it is averaged with, on all rows.
 
         Returns:
             None if there is no winner, or the grid or this training is not finished.
         """
         trials = self._trials(spec)
-        from digitrec.results.analysis.ranking import rank
+        from digitrec.results.analysis.ranking import choose_members, rank
 
         ranked = rank(trials, spec.confirmed_trials, spec.cooled_trials)
         if self.interruption.came or ranked.empty or (trials["status"] == "stopped").any():
             return None
-        best = ranked["trial"].iloc[0]
-        winner = next(trial for trial in spec.trials() if trial.name == best)
+        names = choose_members(ranked, spec.confirmed_trials, spec.cooled_trials, spec.average)
+        by_name = {trial.name: trial for trial in spec.trials()}
+        members = [by_name[name] for name in names]
         directory = self.request.directory / "refit"
-        whole = spec_of_refit(spec, winner)
+        whole = spec_of_refit(spec, members)
         shared = share_all_rows(self.shared, whole)
         directory.prepare()
         for damage in find_damage(directory, whole.key):
             set_aside(directory, damage)
+        self._train_refit(directory, whole, shared, members)
         results, _ = read_stacks(directory, whole.key)
-        if winner in missing_trials(whole, results):
-            runner = self._start(1)
-            rows = f"{whole.data['rows']:,}"
-            self.console.print(f"Training {winner.name} on all {rows} rows", highlight=False)
-            quiet = Console(quiet=True)  # the refit's accuracies are on rows that it trained on
-            tasks = [Task(Stack((winner,)))]
-            with self.timings.part("train"), self.console.status("Training the winner"):
-                self._search(runner, directory, whole, shared, tasks, quiet)
-            results, _ = read_stacks(directory, whole.key)
         trained = {
             trial: result.epochs[-1][k] for trial, result, k in results_after(whole.epochs, results)
         }
-        if winner not in trained or trained[winner].diverged:
+        if any(trial not in trained or trained[trial].diverged for trial in members):
             for reason in dict.fromkeys(read_failures(directory).values()):
                 self.console.print(f"failed: {reason}", style="red", markup=False, soft_wrap=True)
             return None
-        return Refit(
-            directory=directory,
-            spec=whole,
-            trial=winner.name,
-            scaler=shared.scaler_of(winner.configuration),
-        )
+        return Refit(directory=directory, spec=whole, trials=names, shared=shared)
+
+    def _train_refit(
+        self, directory: Folder, whole: StudySpec, shared: SharedData, members: Sequence[Trial]
+    ) -> None:
+        """Train on all rows the members that have not been; each in a stack of its own.
+
+        So a model does not depend on how many others it is averaged with.
+        """
+        results, _ = read_stacks(directory, whole.key)
+        missing = missing_trials(whole, results)
+        todo = [trial for trial in members if trial in missing]
+        if not todo:
+            return
+        runner = self._start(len(todo))
+        who = todo[0].name if len(todo) == 1 else f"{len(todo)} trials"
+        rows = f"{whole.data['rows']:,}"
+        self.console.print(f"Training {who} on all {rows} rows", highlight=False)
+        quiet = Console(quiet=True)  # the refit's accuracies are on rows that it trained on
+        tasks = [Task(Stack((trial,))) for trial in todo]
+        status = "Training the winner" if len(members) == 1 else "Training the averaged trials"
+        with self.timings.part("train"), self.console.status(status):
+            self._search(runner, directory, whole, shared, tasks, quiet)
 
     def _search(
         self,
@@ -295,16 +305,16 @@ def fresh_seeds(taken: Sequence[int], how_many: int) -> list[int]:
     return list(itertools.islice((seed for seed in following if seed not in taken), how_many))
 
 
-def spec_of_refit(spec: StudySpec, winner: Trial) -> StudySpec:
-    """Return the spec of training a winner on all rows, its cooldown included."""
-    values = winner.before_cooldown.values()
+def spec_of_refit(spec: StudySpec, members: Sequence[Trial]) -> StudySpec:
+    """Return the spec of training trials on all rows, their cooldowns included."""
+    winner, *others = (trial.before_cooldown.values() for trial in members)
     return replace(
         spec,
         data=spec.data | {"train_rows": spec.data["rows"]},
-        space={name: [value] for name, value in values.items()},
+        space={name: [value] for name, value in winner.items()},
         val_fraction=0.0,
-        confirmed=[],
-        cooled=[winner.values()] if winner.cooldown else [],
+        confirmed=others,
+        cooled=[trial.values() for trial in members if trial.cooldown],
     )
 
 

@@ -1,12 +1,16 @@
 """The saved model in plain numpy: an MLP with the scaler that it was trained with.
 
+It may be averaged with others: then its probabilities are the mean of those of all M models.
+
 Letters: N images, B images of a block, D pixels, C = 10 classes, I inputs and O outputs of a layer.
 """
 
 import itertools
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,9 +28,12 @@ from digitrec.store.folder import MOST_JSON_BYTES, Folder
 FORMAT = 1  # of model.json
 MOST_MODEL_BYTES = 2**30  # a thousand times the size of an MLP with 256 and 128 hidden units
 BLOCK_ROWS = 2048  # B: 10 MB of scaled pixels and activations
+MEMBER = re.compile(r"members\.(\d+)\.(.+)", re.ASCII)  # name of an array of an averaged model
 
 Parameters = Mapping[str, NDArray[np.float32]]
 """Name -> values; named as those of `torch.nn.Sequential(Linear, ReLU, ..., Linear)`."""
+Tensors = dict[str, NDArray[Any]]
+"""Name -> values, those of the scaler included, as a file has them."""
 
 
 class Layer(NamedTuple):
@@ -38,10 +45,15 @@ class Layer(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Classifier:
-    """A trained MLP, ReLU between its layers, with the scaler that it was trained with."""
+    """A trained MLP, ReLU between its layers, with the scaler that it was trained with.
+
+    It predicts alone, or by the mean of its probabilities and those of others.
+    """
 
     layers: tuple[Layer, ...]
     scaler: Scaler
+    others: tuple["Classifier", ...] = ()
+    """The models that it is averaged with; each of them predicts alone."""
 
     @classmethod
     def from_parameters(cls, parameters: Parameters, scaler: Scaler) -> "Classifier":
@@ -65,6 +77,24 @@ class Classifier:
         _check_shapes(layers, len(scaler.data_min))
         return cls(layers, scaler)
 
+    @classmethod
+    def average(cls, members: Sequence["Classifier"]) -> "Classifier":
+        """Return the classifier whose probabilities are the mean of those of its members.
+
+        Raises:
+            InputError: the members take images of different sizes.
+        """
+        first, *others = members
+        if any(other.pixels != first.pixels for other in others):
+            sizes = ", ".join(str(member.pixels) for member in members)
+            raise InputError(f"its models take images of different sizes: {sizes} pixels")
+        return replace(first, others=tuple(others))
+
+    @property
+    def members(self) -> tuple["Classifier", ...]:
+        """The models whose probabilities are averaged, the winner first; one where it is alone."""
+        return (replace(self, others=()), *self.others)
+
     @property
     def pixels(self) -> int:
         """D, the number of pixels of an image."""
@@ -72,8 +102,15 @@ class Classifier:
 
     @property
     def layer_sizes(self) -> list[int]:
-        """The widths from input to output."""
+        """The widths from input to output; of the first member."""
         return [self.pixels, *(len(layer.bias) for layer in self.layers)]
+
+    def as_tensors(self) -> dict[str, NDArray[np.float32]]:
+        """Return the parameters and the scaler's arrays, as a file has them; others left out."""
+        tensors = {"scaler.data_min": self.scaler.data_min, "scaler.data_max": self.scaler.data_max}
+        for number, layer in zip(itertools.count(0, 2), self.layers, strict=False):
+            tensors |= {f"{number}.weight": layer.weight, f"{number}.bias": layer.bias}
+        return tensors
 
     def log_probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the log-probabilities, (N, C), of unscaled images, (N, D).
@@ -89,8 +126,19 @@ class Classifier:
         result = np.empty((len(images), len(self.layers[-1].bias)), dtype=np.float32)
         for start in range(0, len(images), BLOCK_ROWS):
             block = slice(start, start + BLOCK_ROWS)
-            result[block] = _log_softmax(self._logits(self.scaler.scale(images[block])))
+            result[block] = self._log_probabilities(images[block])
         return result
+
+    def _log_probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the log-probabilities (B, C) of a block; a mean is taken in float64."""
+        own = _log_softmax(self._logits(self.scaler.scale(images)))
+        if not self.others:
+            return own
+        others = (other._log_probabilities(images) for other in self.others)
+        each = np.stack([own, *others]).astype(np.float64)  # (M, B, C)
+        # The mean of the probabilities in logarithms: none underflows.
+        mean: NDArray[np.float64] = np.logaddexp.reduce(each, axis=0) - math.log(len(each))
+        return mean.astype(np.float32)
 
     def _logits(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the logits (B, C) of scaled images (B, D)."""
@@ -115,24 +163,46 @@ def load_classifier(directory: Folder | Path) -> Classifier:
     tensors = _read_tensors(path, _read(folder, MODEL, MOST_MODEL_BYTES))
     layer_sizes = _read_layer_sizes(folder / ABOUT, _read(folder, ABOUT, MOST_JSON_BYTES))
     try:
-        scaler = Scaler(
-            data_min=tensors.pop("scaler.data_min"), data_max=tensors.pop("scaler.data_max")
-        )
-    except KeyError as error:
-        raise InputError(f"{path}: no {error.args[0]}; it is not a model of digitrec") from error
-    try:
-        classifier = Classifier.from_parameters(tensors, scaler)
+        members = [_read_member(part) for part in _split(tensors)]
+        classifier = Classifier.average(members)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    if classifier.layer_sizes != layer_sizes:
+    found = [member.layer_sizes for member in members]
+    if found != layer_sizes:
+        there, said = (sizes[0] if len(sizes) == 1 else sizes for sizes in (found, layer_sizes))
         raise InputError(
-            f"{path}: layers of {classifier.layer_sizes}, but {ABOUT} says "
-            f"{layer_sizes!r:.60}; they belong to different models"
+            f"{path}: layers of {there!s:.60}, but {ABOUT} says "
+            f"{said!r:.60}; they belong to different models"
         )
     return classifier
 
 
-def _read_tensors(path: Folder, content: bytes) -> dict[str, NDArray[Any]]:
+def _split(tensors: Tensors) -> list[Tensors]:
+    """Return the arrays of each member of a model, in their order; a model alone is its own."""
+    matches = [MEMBER.fullmatch(name) for name in tensors]
+    parts: dict[str, Tensors] = {}
+    for match, values in zip(matches, tensors.values(), strict=True):
+        if match is None:
+            return [tensors]
+        parts.setdefault(match[1], {})[match[2]] = values
+    numbers = [str(number) for number in range(len(parts))]
+    if set(numbers) != set(parts):
+        raise InputError(f"its models have the numbers {_listed(parts)}; they count from 0")
+    return [parts[number] for number in numbers] or [tensors]
+
+
+def _read_member(tensors: Tensors) -> Classifier:
+    parameters = dict(tensors)
+    try:
+        scaler = Scaler(
+            data_min=parameters.pop("scaler.data_min"), data_max=parameters.pop("scaler.data_max")
+        )
+    except KeyError as error:
+        raise InputError(f"no {error.args[0]}; it is not a model of digitrec") from error
+    return Classifier.from_parameters(parameters, scaler)
+
+
+def _read_tensors(path: Folder, content: bytes) -> Tensors:
     try:
         return load(content)
     except (SafetensorError, KeyError, ValueError) as error:  # KeyError: a type numpy lacks
@@ -142,7 +212,8 @@ def _read_tensors(path: Folder, content: bytes) -> dict[str, NDArray[Any]]:
         ) from error
 
 
-def _read_layer_sizes(path: Folder, content: bytes) -> Any:
+def _read_layer_sizes(path: Folder, content: bytes) -> list[Any]:
+    """Return what `model.json` says of the layers of each member."""
     try:
         about = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -154,7 +225,10 @@ def _read_layer_sizes(path: Folder, content: bytes) -> Any:
         raise InputError(
             f"{path}: not a model that this digitrec reads: format {FORMAT}, activation relu"
         )
-    return about.get("layer_sizes")
+    members = about.get("members", [about])
+    if not isinstance(members, list) or not all(isinstance(each, dict) for each in members):
+        raise InputError(f"{path}: its members are not a list of models; it is damaged")
+    return [each.get("layer_sizes") for each in members]
 
 
 def _read(folder: Folder, name: str, most: int) -> bytes:
@@ -207,7 +281,7 @@ def _shape(values: NDArray[Any]) -> str:
     return " x ".join(map(str, values.shape)) or "()"
 
 
-def _listed(parameters: Parameters) -> str:
+def _listed(parameters: Iterable[str]) -> str:
     names = [ascii(name[:40]).strip("'") for name in sorted(parameters)]
     return ", ".join(names if len(names) <= 8 else [*names[:8], "..."]) or "none"
 

@@ -2,19 +2,19 @@
 
 from dataclasses import dataclass
 
-from digitrec.data.digits import Digits, Scaler, SharedData
+from digitrec.data.digits import Digits, SharedData
 from digitrec.store.folder import Folder
 from digitrec.store.spec import StudySpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refit:
-    """The winner, trained again on all rows."""
+    """The trials of the winner's model, trained again on all rows."""
 
-    directory: Folder  # of a study with one trial
+    directory: Folder  # of a study with these trials alone
     spec: StudySpec
-    trial: str
-    scaler: Scaler  # fitted on all rows
+    trials: list[str]
+    shared: SharedData  # its scaler is fitted on all rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -327,6 +327,7 @@ def half_a_study(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_report_ranks_an_unfinished_study_and_exits_with_1(
     half_a_study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from tests.hosts import HEAD, OTHER, Hosts, reason_against, start_hosts
-from tests.nodes import meeting
+from tests.nodes import UNDRAWN, meeting
 
 OPTIONS = ("--lr=0.1", "--batch-size=256,512", "--epochs=1", "--stack-size=1")
 
@@ -28,7 +28,7 @@ def hosts() -> Iterator[Hosts]:
 
 
 def tune(
-    hosts: Hosts, out: Path, program: tuple[str, ...] = ("-m", "digitrec")
+    hosts: Hosts, out: Path, program: tuple[str, ...] = UNDRAWN
 ) -> "subprocess.CompletedProcess[str]":
     command = [*hosts.head, sys.executable, *program, "tune", f"--address={hosts.address}"]
     return subprocess.run(

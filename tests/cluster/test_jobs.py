@@ -327,6 +327,7 @@ def test_a_port_that_is_taken_is_said_before_ray_starts(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_reason_why_ray_does_not_start_is_said(tmp_path: Path) -> None:
     write_token(tmp_path)
     ours = {"XDG_CACHE_HOME": str(tmp_path), "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}

@@ -6,14 +6,19 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import pytest
 
+from digitrec.errors import InputError
+from digitrec.store.folder import Folder
+from digitrec.tuning.address import check_address
 from tests.conftest import S3Server
 from tests.head import Head, start_head
 from tests.nodes import (
     CHECKPOINTS,
+    UNDRAWN,
     Node,
     Study,
     changed,
@@ -27,6 +32,7 @@ from tests.nodes import (
 
 GRID = ("--lr=0.1,0.5", "--batch-size=32,64", "--epochs=12", "--stack-size=1")
 SMALL = ("--lr=0.1,0.5", "--batch-size=256,512", "--epochs=1", "--stack-size=1")
+SECRET = "not-for-any-log"
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +62,7 @@ def whole(head: Head, second: Node, tmp_path_factory: pytest.TempPathFactory) ->
 def run(
     head: Head, directory: Path, *options: str, code: int = 0, program: tuple[str, ...] = ()
 ) -> str:
-    with start_study(head, directory, *options, program=program or ("-m", "digitrec")) as study:
+    with start_study(head, directory, *options, program=program or UNDRAWN) as study:
         output = study.finish()
     assert study.process.returncode == code, output
     return output
@@ -84,6 +90,40 @@ def a_worker_with_epochs(head: Head, study: Study, at_least: int, *, then: int) 
     return found()[0]
 
 
+class Killed(NamedTuple):
+    """A study of which a worker was killed in each of its two runs."""
+
+    directory: Path
+    meeting: list[str]  # a line for each worker that trained at a time in the first run
+    failed: str  # what the first run said, which makes one attempt
+    table: pd.DataFrame  # the trials after it
+    again: str  # what the second run said, which tries again
+    stack: str  # whose worker it lost
+    logs: str  # of all workers
+
+
+@pytest.fixture(scope="module")
+def killed(head: Head, second: Node, tmp_path_factory: pytest.TempPathFactory) -> Killed:
+    """A study of GRID with half a CPU for each stack, whose workers are killed."""
+    directory = tmp_path_factory.mktemp("killed")
+    options = (*GRID, "--cpus-per-trial=0.5")
+    program = meeting(directory / "meeting", workers=4)
+    with start_study(head, directory, *options, "--max-failures=0", program=program) as study:
+        kill_worker(a_worker_with_epochs(head, study, 1, then=9))
+        failed = study.finish()
+    assert study.process.returncode == 1, failed
+    table = pd.read_csv(directory / "study" / "trials.csv")
+    with start_study(head, directory, *options, program=changed(CHECKPOINTS)) as study:
+        pid = a_worker_with_epochs(head, study, 3, then=9)
+        stack = epochs_by_worker(head)[pid][-1][0]
+        kill_worker(pid)
+        again = study.finish()
+    assert study.process.returncode == 0, again
+    lines = (directory / "meeting").read_text().splitlines()
+    logs = "\n".join(worker_logs(head).values())
+    return Killed(directory / "study", lines, failed, table, again, stack, logs)
+
+
 def test_a_study_spreads_over_the_cpus_of_all_nodes(whole: Path) -> None:
     """Three workers trained at a time, or the first would have waited in vain."""
     where = runs(whole)
@@ -91,11 +131,9 @@ def test_a_study_spreads_over_the_cpus_of_all_nodes(whole: Path) -> None:
     assert where["pid"].nunique() == 3
 
 
-def test_fractions_of_a_cpu_are_that_many_workers(head: Head, second: Node, tmp_path: Path) -> None:
-    """Four workers meet on the three CPUs of two nodes."""
-    program = meeting(tmp_path / "meeting", workers=4)
-    run(head, tmp_path, *SMALL, "--cpus-per-trial=0.5", program=program)
-    assert len((tmp_path / "meeting").read_text().splitlines()) == 4
+def test_fractions_of_a_cpu_are_that_many_workers(killed: Killed) -> None:
+    """Four workers met on the three CPUs of two nodes."""
+    assert len(killed.meeting) == 4
 
 
 def test_trials_of_two_cpus_run_where_there_are_two(
@@ -116,62 +154,49 @@ def test_two_half_gpus_are_one_gpu_and_are_refused_where_torch_has_none(
     assert set(pd.read_csv(tmp_path / "study" / "trials.csv")["status"]) == {"failed"}
 
 
-def test_a_killed_worker_costs_what_came_after_its_last_checkpoint(
-    head: Head, whole: Path, tmp_path: Path
+def test_a_lost_worker_without_another_attempt_leaves_rows_that_the_same_command_completes(
+    killed: Killed, whole: Path
 ) -> None:
-    with start_study(head, tmp_path, *GRID, program=changed(CHECKPOINTS)) as study:
-        pid = a_worker_with_epochs(head, study, 3, then=9)
-        stack = epochs_by_worker(head)[pid][-1][0]
-        kill_worker(pid)
-        output = study.finish()
-    assert study.process.returncode == 0, output
-    assert f"again {stack}: its worker was lost" in output
-    assert "Traceback" not in output
-    logs = "\n".join(worker_logs(head).values())
-    went_on = re.search(rf"^{stack} continues after epoch (\d+)", logs, re.MULTILINE)
+    assert "Failed: its worker was lost" in killed.failed
+    assert killed.table["status"].value_counts().to_dict() == {"completed": 3, "failed": 1}
+    same_tables(killed.directory, whole)
+
+
+def test_a_killed_worker_costs_what_came_after_its_last_checkpoint(
+    killed: Killed, whole: Path
+) -> None:
+    assert f"again {killed.stack}: its worker was lost" in killed.again
+    assert "Traceback" not in killed.again
+    went_on = re.search(rf"^{killed.stack} continues after epoch (\d+)", killed.logs, re.MULTILINE)
     assert went_on is not None
     assert int(went_on[1]) >= 1
-    same_tables(tmp_path / "study", whole)
+    same_tables(killed.directory, whole)
 
 
-def test_a_node_that_joins_gets_work_and_its_loss_costs_only_its_stacks(
-    head: Head, whole: Path, tmp_path: Path
-) -> None:
-    program = meeting(tmp_path / "meeting", workers=4)  # one on each CPU
+class Joined(NamedTuple):
+    """A study that a node joined and left, and whose store was then away for some seconds."""
+
+    tables: Path
+    output: str
+
+
+@pytest.fixture(scope="module")
+def joined(
+    head: Head, second: Node, s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory
+) -> Joined:
+    directory, uri = tmp_path_factory.mktemp("joined"), s3_server.uri("nodes")
+    program = meeting(directory / "meeting", workers=4)  # one on each CPU
     with (
-        start_study(head, tmp_path, *GRID, program=program) as study,
+        start_study(
+            *(head, directory, *GRID, f"--out={uri}"),
+            program=program,
+            environment=head.environment | {"AWS_SECRET_ACCESS_KEY": SECRET},
+        ) as study,
         start_node(head, cpus=1) as third,
     ):
         study.wait_until(lambda: any(map(third.owns, epochs_by_worker(head))))
         third.kill()
-        output = study.finish()
-    assert study.process.returncode == 0, output
-    assert "again " in output
-    same_tables(tmp_path / "study", whole)
-
-
-def test_a_lost_worker_without_another_attempt_leaves_rows_that_the_same_command_completes(
-    head: Head, whole: Path, tmp_path: Path
-) -> None:
-    with start_study(head, tmp_path, *GRID, "--max-failures=0") as study:
-        kill_worker(a_worker_with_epochs(head, study, 1, then=9))
-        output = study.finish()
-    assert study.process.returncode == 1, output
-    assert "Failed: its worker was lost" in output
-    statuses = pd.read_csv(tmp_path / "study" / "trials.csv")["status"]
-    assert statuses.value_counts().to_dict() == {"completed": 3, "failed": 1}
-    run(head, tmp_path, *GRID, "--max-failures=0")
-    same_tables(tmp_path / "study", whole)
-
-
-def test_a_store_that_is_away_for_some_seconds_costs_nothing_but_them(
-    head: Head, whole: Path, tmp_path: Path, s3_server: S3Server
-) -> None:
-    """And the nodes, with keys of their own, are not handed those of whoever starts the study."""
-    uri = s3_server.uri("nodes")
-    environment = head.environment | {"AWS_SECRET_ACCESS_KEY": "not-for-any-log"}
-    with start_study(head, tmp_path, *GRID, f"--out={uri}", environment=environment) as study:
-        a_worker_with_epochs(head, study, 1, then=12)
+        study.wait_until(lambda: "again " in study.output)
         assert s3_server.pid is not None
         os.kill(s3_server.pid, signal.SIGSTOP)
         try:
@@ -180,35 +205,55 @@ def test_a_store_that_is_away_for_some_seconds_costs_nothing_but_them(
             os.kill(s3_server.pid, signal.SIGCONT)
         output = study.finish()
     assert study.process.returncode == 0, output
+    fetch(uri, directory / "fetched")
+    return Joined(directory / "fetched", output)
+
+
+def test_a_node_that_joins_gets_work_and_its_loss_costs_only_its_stacks(
+    joined: Joined, whole: Path
+) -> None:
+    assert "again " in joined.output
+    same_tables(joined.tables, whole)
+
+
+def test_a_store_that_is_away_for_some_seconds_costs_nothing_but_them(
+    joined: Joined, whole: Path
+) -> None:
+    assert "Failed" not in joined.output
+    same_tables(joined.tables, whole)
+
+
+def test_the_nodes_are_not_handed_the_keys_of_whoever_starts_the_study(
+    head: Head, joined: Joined
+) -> None:
+    """They have keys of their own."""
     logs = [path for path in head.directory.rglob("*") if path.is_file()]
-    assert [path for path in logs if b"not-for-any-log" in path.read_bytes()] == []
-    fetch(uri, tmp_path / "fetched")
-    same_tables(tmp_path / "fetched", whole)
+    assert [path for path in logs if SECRET.encode() in path.read_bytes()] == []
 
 
 def fetch(uri: str, directory: Path) -> None:
-    from digitrec.store.folder import Folder
-
     directory.mkdir()
     for name in ("trials.csv", "epochs.csv"):
         (directory / name).write_bytes(Folder.at(uri).read(name))
 
 
-def test_a_wrong_or_missing_token_is_said_at_once(head: Head, tmp_path: Path) -> None:
+def test_a_wrong_or_missing_token_is_said_at_once(
+    head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # where there is no token
+    with pytest.raises(InputError, match="asks for a token: `ray get-auth-token` on the head"):
+        check_address(head.address)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    with pytest.raises(InputError, match="RAY_AUTH_MODE is token, and there is no token: "):
+        check_address(head.address)
     wrong = tmp_path / "token"
     wrong.write_text("fedcba9876543210" * 4)
-    names = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")
-    none = {name: value for name, value in head.environment.items() if name not in names}
-    for environment, message in (
-        (none, "asks for a token: `ray get-auth-token` on the head"),
-        (none | {"RAY_AUTH_MODE": "token"}, "RAY_AUTH_MODE is token, and there is no token: "),
-        (head.environment | {"RAY_AUTH_TOKEN_PATH": str(wrong)}, "does not accept this token: "),
-    ):
-        with start_study(head, tmp_path, environment=environment) as study:
-            output = study.finish()
-        assert study.process.returncode == 2
-        assert len(output.splitlines()) == 1
-        assert message in output
+    environment = head.environment | {"RAY_AUTH_TOKEN_PATH": str(wrong)}
+    with start_study(head, tmp_path, environment=environment) as study:
+        output = study.finish()
+    assert study.process.returncode == 2
+    assert len(output.splitlines()) == 1
+    assert "does not accept this token: " in output
 
 
 def test_a_lost_head_ends_the_study_in_one_line_and_another_cluster_goes_on(

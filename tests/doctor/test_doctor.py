@@ -613,7 +613,7 @@ def test_a_cluster_with_a_token_is_examined_with_the_token_and_named_without(
     tmp_path: Path,
 ) -> None:
     token = "0123456789abcdef0123456789abcdef"
-    with start_head(cpus=1, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token) as head:
+    with start_head(cpus=1, dashboard=True, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token) as head:
         options = ("--out", str(tmp_path), "--address")
         code, text = run_doctor(*options, head.address, **head.environment)
         assert (code, "problem" in text) == (0, False), text

@@ -10,7 +10,7 @@ import pytest
 
 from digitrec.results.analysis.evidence import Evidence
 from digitrec.results.analysis.finding import Finding
-from digitrec.results.analysis.ranking import find_finalists, rank
+from digitrec.results.analysis.ranking import choose_members, find_finalists, rank
 from digitrec.results.analysis.verdict import reach_verdict
 from digitrec.results.figures import importance, parallel
 from digitrec.results.figures.chart import FigureInputs
@@ -97,6 +97,36 @@ def test_the_finalists_are_the_winners_trials_or_those_that_confirm_the_leaders(
     assert find_finalists(nothing.tables.trials.head(0), []) == set()
 
 
+def test_more_finalists_are_the_next_best_configurations_with_all_their_seeds() -> None:
+    trials = study({}).tables.trials
+    best = [f"lr{lr}-bs32-seed0" for lr in (0.5, 0.1, 1.0, 0.01)]
+    for number in range(1, 5):
+        assert find_finalists(trials, [], number) == set(best[:number])
+    assert find_finalists(trials, [], 9) == set(best)
+    record = study({}, fresh=FRESH)
+    confirmed = record.spec.confirmed_trials
+    assert find_finalists(record.tables.trials, confirmed, 9) == set(confirmed)
+    seeds = pd.concat([trials, trials.assign(trial=trials["trial"] + "x", seed=1)])
+    assert find_finalists(seeds, [], 3) == {name + seed for name in best[:2] for seed in ("", "x")}
+
+
+def test_the_members_of_an_average_are_finalists() -> None:
+    cooled = {(0.1, 1): 0.94, (0.1, 2): 0.96, (0.5, 1): 0.91, (0.5, 2): NAN}
+    for record, finalists in (
+        (study({}), None),
+        (study({}, fresh=FRESH), set(study({}, fresh=FRESH).spec.confirmed_trials)),
+        (study(cooled, fresh=FRESH), set(study(cooled, fresh=FRESH).spec.cooled_trials)),
+    ):
+        spec = record.spec
+        rounds = spec.confirmed_trials, spec.cooled_trials
+        ranked = rank(record.tables.trials, *rounds)
+        members = choose_members(ranked, *rounds, 9)
+        assert members[0] == ranked["trial"].iloc[0]
+        expected = ranked["trial"].tolist()
+        assert members == [name for name in expected if finalists is None or name in finalists]
+        assert choose_members(ranked, *rounds, 2) == members[:2]
+
+
 def test_a_cooled_trial_comes_before_all_others_however_good_they_are() -> None:
     record = study({(0.5, 0): 0.86})
     ranked = rank(record.tables.trials, (), record.spec.cooled_trials)
@@ -181,6 +211,7 @@ def test_the_figures_of_the_search_are_those_without_a_cooldown(
     assert (longer["cooldown"] == COOLDOWN).all()
 
 
+@pytest.mark.slow
 def test_every_figure_and_the_summary_can_be_made_of_a_cooled_study() -> None:
     record = study(dict.fromkeys(FRESH, 0.95), fresh=FRESH)
     omitted = [each for section in draw_sections(record)[:2] for each in section.omissions]

@@ -1,10 +1,9 @@
-import subprocess
-import sys
 from dataclasses import replace
+from functools import cache
 from io import BytesIO
 from itertools import product
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
@@ -29,12 +28,18 @@ from digitrec.results.figures import (
     timeline,
     timings,
 )
-from digitrec.results.figures.chart import Chart
+from digitrec.results.figures.chart import Chart, FigureInputs, Omission
 from digitrec.results.figures.comparison import draw_comparison
 from digitrec.results.figures.configurations import searched
 from digitrec.results.figures.curves import summarise_curves
 from digitrec.results.figures.encoding import Encoding, describe_encoding
-from digitrec.results.figures.heatmap import MOST_PAIRS, choose_pairs, pairs, summarise_heatmap
+from digitrec.results.figures.heatmap import (
+    MOST_PAIRS,
+    choose_pairs,
+    make_heatmaps,
+    pairs,
+    summarise_heatmap,
+)
 from digitrec.results.figures.scales import ValueScale, keep_apart
 from digitrec.results.figures.style import new_figure, render
 from digitrec.results.report.sections import draw_mistakes, draw_sections
@@ -194,11 +199,10 @@ def test_the_best_of_all_trials_is_the_best(trials: pd.DataFrame) -> None:
     assert np.asarray(line.get_xdata()).tolist() == [1, 2, 3, 4, 5, 6]
 
 
-@pytest.mark.slow
 def test_fresh_seeds_are_no_draws_of_the_best_of_n(tmp_path: Path) -> None:
     def says(**kind: Any) -> str:
-        sections = draw_sections(make_record(tmp_path, **kind))
-        (chart,) = (c for section in sections for c in section.charts if c.name == "best-of-n")
+        chart = best_of_n.make_best_of_n(FigureInputs(make_record(tmp_path, **kind), None))
+        assert isinstance(chart, Chart)
         return chart.says
 
     assert says(confirmed=[0.1]) == says()
@@ -456,11 +460,6 @@ def test_few_configurations_have_no_importances() -> None:
     )
 
 
-def test_scikit_learn_is_imported_only_to_draw_importances() -> None:
-    code = "import sys, digitrec.results.report.sections; sys.exit('sklearn' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
 def test_many_panels_stand_in_rows() -> None:
     trials = points(50, lr=3, batch_size=3, **MANY).assign(best_val_accuracy=0.5)
     figure = sweep.draw_sweep(sweep.summarise_sweep(trials, None))
@@ -487,35 +486,56 @@ KINDS: dict[str, dict[str, Any]] = {
 WITHOUT_VALIDATION = ["confusion", "classes", "calibration"]
 
 
-def names(kind: dict[str, Any], directory: Path) -> list[str]:
-    sections = draw_sections(make_record(directory, **kind))
-    charts: list[Chart] = [chart for section in sections for chart in section.charts]
-    assert all(chart.says.endswith(".") and chart.picture.content for chart in charts)
-    omitted = [omission for section in sections for omission in section.omissions]
-    assert all(omission.reason for omission in omitted)
-    assert len(charts) + len(omitted) == 14
-    return [chart.name for chart in charts]
+class Drawn(NamedTuple):
+    """The figures of a study, and those that are left out."""
+
+    charts: dict[str, Chart]
+    omitted: list[Omission]
+
+
+class Draw(Protocol):
+    def __call__(self, kind: str) -> Drawn: ...
+
+
+@pytest.fixture(scope="module")
+def draw(tmp_path_factory: pytest.TempPathFactory) -> Draw:
+    """Draws the figures of a kind of study, once for all tests."""
+
+    @cache
+    def drawn(kind: str) -> Drawn:
+        return drawn_of(make_record(tmp_path_factory.mktemp("drawn"), **KINDS[kind]))
+
+    return drawn
+
+
+def drawn_of(record: StudyRecord) -> Drawn:
+    sections = draw_sections(record)
+    charts = {chart.name: chart for section in sections for chart in section.charts}
+    return Drawn(charts, [each for section in sections for each in section.omissions])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_any_study_has_figures_or_says_why_not(kind: str, tmp_path: Path) -> None:
-    assert names(KINDS[kind], tmp_path)[:3] == ["comparison", "heatmap", "updates"]
+def test_any_study_has_figures_or_says_why_not(kind: str, draw: Draw) -> None:
+    charts, omitted = draw(kind)
+    assert list(charts)[:3] == ["comparison", "heatmap", "updates"]
+    assert all(each.says.endswith(".") and each.picture.content for each in charts.values())
+    assert all(omission.reason for omission in omitted)
+    assert len(charts) + len(omitted) == 14
 
 
-def test_a_study_of_two_hyperparameters_has_every_figure_but_those_of_three(tmp_path: Path) -> None:
-    assert len(names({}, tmp_path)) == 12
-    omitted = [
-        each for section in draw_sections(make_record(tmp_path)) for each in section.omissions
-    ]
+@pytest.mark.slow
+def test_a_study_of_two_hyperparameters_has_every_figure_but_those_of_three(draw: Draw) -> None:
+    charts, omitted = draw("whole")
+    assert len(charts) == 12
     assert {each.title for each in omitted} == {parallel.TITLE, importance.TITLE}
     assert {each.reason for each in omitted} == {"it takes 3 searched hyperparameters"}
 
 
 @pytest.mark.slow
-def test_only_what_needs_labels_is_missing_without_them(tmp_path: Path) -> None:
-    without = names(KINDS["no labels"], tmp_path)
-    assert [name for name in names({}, tmp_path) if name not in without] == WITHOUT_VALIDATION
+def test_only_what_needs_labels_is_missing_without_them(draw: Draw) -> None:
+    without = draw("no labels").charts
+    assert [name for name in draw("whole").charts if name not in without] == WITHOUT_VALIDATION
 
 
 # --- other hyperparameters
@@ -581,21 +601,28 @@ def repeat(frame: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(trial=names.where(rows["place"] > 0, rows["trial"])).drop(columns="place")
 
 
+MANY_KINDS: dict[str, dict[str, Any]] = {
+    "whole": {},
+    "unfinished": {
+        "lrs": (0.01, 0.1, 1.0, 10.0), "untrained": [0.1], "diverged": [1.0], "failed": [10.0]
+    },
+    "nothing trained": KINDS["nothing trained"],
+}  # fmt: skip
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["whole", "some diverged", "unfinished", "nothing trained"])
+@pytest.mark.parametrize("kind", MANY_KINDS)
 def test_a_study_of_any_hyperparameters_has_every_figure(
     kind: str, tmp_path: Path, extend: Extend
 ) -> None:
-    record = extend(make_record(tmp_path, **KINDS[kind]), shares=(0.0, 0.5), kinds=("64", "128-64"))
-    sections = draw_sections(record)
-    charts = {chart.name: chart for section in sections for chart in section.charts}
+    one = make_record(tmp_path, **MANY_KINDS[kind])
+    charts, omitted = drawn_of(extend(one, shares=(0.0, 0.5), kinds=("64", "128-64")))
     assert all(chart.says.endswith(".") and chart.picture.content for chart in charts.values())
     maps = [name for name in charts if name.startswith("heatmap")]
     assert len(maps) == MOST_PAIRS
     assert "A cell is the best over share of dropped units and kinds of units." in (
         charts["heatmap"].caption
     )
-    omitted = [omission for section in sections for omission in section.omissions]
     assert len(charts) - len(maps) + len(omitted) == 13
     if kind == "whole":
         assert omitted == []
@@ -657,7 +684,8 @@ def test_the_winners_cell_shows_the_winner(tmp_path: Path, extend: Extend) -> No
 def test_the_heat_maps_that_are_left_out_are_counted(tmp_path: Path, extend: Extend) -> None:
     record = extend(make_record(tmp_path), (0.0, 0.5), ("64", "128-64"), (0.0, 0.1))
     assert len(pairs(record.tables.trials)) == 10
-    maps = [c for c in draw_sections(record)[0].charts if c.name.startswith("heatmap")]
+    maps = make_heatmaps(FigureInputs(record, None))
+    assert isinstance(maps, list)
     assert len(maps) == MOST_PAIRS
     assert maps[0].caption.endswith(
         "Heat maps of 6 more pairs of hyperparameters, whose cells differ less, are left out."

@@ -422,6 +422,7 @@ def test_colours_tell_good_cells_apart_beside_a_bad_one() -> None:
     assert np.abs(colours[2] - colours[1]).sum() > 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "tables",
     [

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
@@ -27,7 +28,11 @@ from digitrec.results.analysis.finding import Finding
 from digitrec.results.analysis.ranking import rank
 from digitrec.results.analysis.verdict import reach_verdict
 from digitrec.results.figures import comparison
+from digitrec.results.figures.best_of_n import make_best_of_n
+from digitrec.results.figures.confusion import make_confusion
+from digitrec.results.figures.timings import make_timings
 from digitrec.results.outcome import write_report
+from digitrec.results.report import sections
 from digitrec.results.report.markdown import code, make_markdown, plain
 from digitrec.results.report.page import make_page
 from digitrec.results.report.sections import draw_sections
@@ -93,11 +98,17 @@ def words_of(record: StudyRecord, *findings: Finding) -> tuple[Page, str]:
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The page of a whole report."""
+def reported(tmp_path_factory: pytest.TempPathFactory) -> StudyRecord:
+    """A study with a whole report."""
     record = make_record(tmp_path_factory.mktemp("study"))
     write_report(record, [WINNER, EDGE], draw_sections(record))
-    return record.directory.read("report.html").decode()
+    return record
+
+
+@pytest.fixture(scope="module")
+def source(reported: StudyRecord) -> str:
+    """The page of a whole report."""
+    return reported.directory.read("report.html").decode()
 
 
 @pytest.fixture(scope="module")
@@ -296,13 +307,14 @@ def test_the_report_says_what_the_winner_scores_on_test_data(tmp_path: Path) -> 
     assert "It was then trained again on all 500 rows." in words_of(record)[1]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("best", "said"), [({"refit": {"rows": 500}}, 1), ({}, 0), ({"trial": "x", "refit": 3}, 0)]
 )
 def test_the_winners_figures_are_said_to_be_of_the_model_before_its_refit(
-    tmp_path: Path, best: dict[str, Any], said: int
+    tmp_path: Path, best: dict[str, Any], said: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    two = {("reached", ""): [make_best_of_n], ("winner", ""): [make_confusion]}
+    monkeypatch.setattr(sections, "SECTIONS", two)
     record = make_record(tmp_path, best=best)
     page = Page(make_page(summarise(record, []), draw_sections(record), []))
     assert page.text.count("of the model before it was trained again on all 500 rows") == said
@@ -333,13 +345,12 @@ def test_failed_trials_of_one_error_are_told_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_same_record_gives_the_same_report(tmp_path: Path) -> None:
-    record = make_record(tmp_path)
-    write_report(record, [WINNER], draw_sections(record))
-    first = {name: record.directory.read(name) for name in record.directory.names()}
+def test_the_same_record_gives_the_same_report(reported: StudyRecord) -> None:
+    directory = reported.directory
+    first = {name: directory.read(name) for name in directory.names()}
     assert list(first) == ["report.html", "report.md"]
-    write_report(record, [WINNER], draw_sections(record))
-    assert {name: record.directory.read(name) for name in first} == first
+    write_report(reported, [WINNER, EDGE], draw_sections(reported))
+    assert {name: directory.read(name) for name in first} == first
 
 
 @pytest.fixture(scope="module")
@@ -566,10 +577,11 @@ def test_the_keyboard_reaches_everything_that_can_be_used(shown: webdriver.Chrom
     assert first.text == "Skip to the report"
     first.send_keys(Keys.ENTER)
     assert shown.switch_to.active_element.get_attribute("id") == "content"
-    reached = set()
-    for _ in range(60):
-        shown.switch_to.active_element.send_keys(Keys.TAB)
-        reached.add(shown.switch_to.active_element.id)
+    shown.execute_script(
+        "window.reached = []; addEventListener('focusin', (e) => reached.push(e.target))"
+    )
+    ActionChains(shown).send_keys(Keys.TAB * 60).perform()
+    reached = {each.id for each in shown.execute_script("return reached")}
     for each in shown.find_elements(By.CSS_SELECTOR, "main button, main select, main input"):
         assert each.id in reached or not each.is_displayed()
     scroller = shown.find_element(By.CSS_SELECTOR, ".scroll")
@@ -618,6 +630,7 @@ def test_on_paper_every_row_and_picture_is_whole(shown: webdriver.Chrome) -> Non
     shown.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
+@pytest.mark.slow
 def test_the_page_and_the_files_show_figures_that_are_drawn_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -630,10 +643,10 @@ def test_the_page_and_the_files_show_figures_that_are_drawn_once(
     draw.assert_called_once()
 
 
-@pytest.mark.slow
 def test_a_later_report_shows_the_timings_of_the_study(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sections, "SECTIONS", {("time", ""): [make_timings]})
     record = make_record(tmp_path)
     monkeypatch.setattr(outcome, "read_record", lambda directory: record)
     outcome.conclude(record.directory)

@@ -923,6 +923,7 @@ def test_every_study_gets_a_verdict_of_plain_lines(record: StudyRecord) -> None:
             request_of(finding)
 
 
+@pytest.mark.slow
 def test_a_verdict_on_two_thousand_trials_names_few_and_counts_all() -> None:
     fates = {(round(0.001 * k, 3), 32, 0): flat(0.9 + k / 1e5) for k in range(1, 2001)}
     winner = found(study(fates))["winner"]

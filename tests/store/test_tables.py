@@ -229,6 +229,8 @@ def test_a_question_about_no_rows_is_damaged(study: Folder, number: str) -> None
         read_spec(study)
 
 
+AVERAGED = [{"trial": "a"}, {"trial": "b"}]
+MEASURED = {"val_accuracy": 0.5, "val_loss": 1.0}
 TESTED = {"source": "a.csv", "rows": 3, "accuracy": 0.5, "loss": 1.0}
 
 
@@ -244,6 +246,12 @@ TESTED = {"source": "a.csv", "rows": 3, "accuracy": 0.5, "loss": 1.0}
         ({"trial": "a", "test": TESTED | {"rows": 0}}, False),
         ({"trial": "a", "test": TESTED | {"loss": "low"}}, False),
         ({"trial": "a", "refit": 3}, False),
+        ({"trial": "a", "members": AVERAGED, "average": MEASURED}, True),
+        ({"trial": "a", "members": AVERAGED}, False),
+        ({"trial": "a", "members": AVERAGED, "average": MEASURED, "test": TESTED}, False),
+        ({"trial": "a", "members": [{}], "average": MEASURED}, False),
+        ({"trial": "a", "members": 3, "average": MEASURED}, False),
+        ({"trial": "a", "members": AVERAGED, "average": MEASURED | {"val_loss": "x"}}, False),
         ({"trial": "a", "refit": {"rows": "9"}}, False),
         ([], False),
     ],
@@ -292,9 +300,9 @@ def test_validation_labels_read_back_for_their_question_only(study: Folder) -> N
     assert read_labels(study, make_spec(val_fraction=0.5)) is None
 
 
-def test_results_need_neither_ray_nor_torch() -> None:
+def test_results_need_neither_ray_nor_torch_and_scikit_learn_only_to_draw_importances() -> None:
     code = (
-        "import sys, digitrec.results.outcome; assert not {'ray', 'torch'} & set(sys.modules), "
-        "set(sys.modules) & {'ray', 'torch'}"
+        "import sys, digitrec.results.outcome; "
+        "found = {'ray', 'torch', 'sklearn'} & set(sys.modules); assert not found, found"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -16,7 +16,7 @@ from digitrec.cli.display import print_result
 from digitrec.errors import InputError
 from digitrec.request import Request
 from digitrec.results.analysis.next_command import tune_command
-from digitrec.results.outcome import StudyResult
+from digitrec.results.outcome import StudyResult, conclude
 from digitrec.space.hyperparameters import Configuration, Trial
 from digitrec.space.points import Space
 from digitrec.store.spec import read_spec
@@ -48,7 +48,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
 
 @pytest.fixture(scope="module")
 def cooled(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
-    return run(tmp_path_factory.mktemp("cooled") / "study", SPACE, cooldown=2, pictures=True)
+    return run(tmp_path_factory.mktemp("cooled") / "study", SPACE, cooldown=2)
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +96,7 @@ def test_all_seeds_of_the_winner_cool_down(tmp_path: Path) -> None:
     assert cooled["trial"].to_list() == [f"lr0.5-bs512-seed{seed}-cooldown1" for seed in (0, 1)]
 
 
+@pytest.mark.slow
 def test_a_cooldown_that_is_asked_later_ends_as_one_asked_at_once(
     plain: StudyResult, cooled: StudyResult, tmp_path: Path
 ) -> None:
@@ -122,6 +123,7 @@ def test_another_cooldown_trains_the_finalists_anew_and_only_them(
     assert new.startswith("bs256-seed0-cooldown1-lr0.5")
 
 
+@pytest.mark.slow
 def test_more_epochs_grow_the_search_and_cool_down_from_there(
     cooled: StudyResult, tmp_path: Path
 ) -> None:
@@ -132,6 +134,7 @@ def test_more_epochs_grow_the_search_and_cool_down_from_there(
     assert_same_end(study, tmp_path / "at once")
 
 
+@pytest.mark.slow
 def test_a_cooldown_without_the_finished_weights_trains_them_again(
     plain: StudyResult, cooled: StudyResult, tmp_path: Path
 ) -> None:
@@ -144,6 +147,7 @@ def test_a_cooldown_without_the_finished_weights_trains_them_again(
     assert_same_end(study, folder(cooled))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", [1, 2, 3, 4])
 def test_a_study_that_is_cut_short_in_any_round_goes_on_to_the_same_end(
     call: int, finalists: StudyResult, tmp_path: Path
@@ -205,7 +209,9 @@ def test_the_next_commands_ask_for_the_cooldown(finalists: StudyResult) -> None:
     assert words[words.index("--confirm") + 1] == "2"
 
 
+@pytest.mark.slow
 def test_the_report_shows_the_cooldown(cooled: StudyResult) -> None:
+    conclude(cooled.directory)
     report = (folder(cooled) / "report.md").read_text()
     assert "A cooldown of 2 epochs" in report
     assert "cooldown: 2 epochs, 1 trial of the finalists" in report

@@ -48,8 +48,15 @@ def test_a_running_study_is_scraped_and_its_last_values_are_those_of_its_tables(
 ) -> None:
     study = tmp_path / "zahlen-ä"
     options = ["--lr=0.1,0.5", "--batch-size=64,128,256", f"--epochs={EPOCHS}", f"--out={study}"]
-    with start_head(cpus=2) as head:
-        command = [sys.executable, "-m", "digitrec", "tune", *options, f"--address={head.address}"]
+    with start_head(cpus=2, dashboard=True) as head:
+        command = [
+            sys.executable,
+            "-m",
+            "tests.undrawn",
+            "tune",
+            *options,
+            f"--address={head.address}",
+        ]
         with subprocess.Popen(command, env=head.environment | OFTEN) as run:
             seen = follow(head, r"zahlen-\\xe4", run)
         theirs = head.directory / "session_latest/metrics/grafana/dashboards"

@@ -114,7 +114,7 @@ def test_a_refitted_model_is_scaled_by_all_rows_and_says_so(
 )
 def test_a_refit_repeats_every_value_of_the_winner(values: dict[str, Any]) -> None:
     winner = Trial(Configuration(lr=0.1, batch_size=32, **values), seed=3)
-    assert spec_of_refit(make_spec(), winner).trials() == (winner,)
+    assert spec_of_refit(make_spec(), [winner]).trials() == (winner,)
 
 
 def test_the_score_on_test_data_is_that_of_the_saved_model(

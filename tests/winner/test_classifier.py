@@ -1,8 +1,10 @@
 import itertools
+import json
 import pickle
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
+from digitrec.data.digits import fit_scaler
 from digitrec.errors import InputError
 from digitrec.store.folder import NOT_OURS
 from digitrec.winner import classifier as module
@@ -20,11 +23,13 @@ from digitrec.winner.classifier import Classifier, load_classifier
 from tests.saved_model import (
     SIZES,
     Tensors,
+    make_average,
     make_classifier,
     make_images,
     make_parameters,
     make_scaler,
     make_tensors,
+    write_average,
     write_model,
 )
 
@@ -58,6 +63,82 @@ def test_a_saved_model_is_the_one_it_was_saved_from(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         loaded.log_probabilities(images), original.log_probabilities(images)
     )
+
+
+def test_an_average_gives_the_mean_of_its_members_probabilities() -> None:
+    average, images = make_average(), make_images(40)
+    assert len(average.members) == 3
+    each = [np.exp(member.log_probabilities(images)) for member in average.members]
+    found = average.log_probabilities(images)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(np.exp(found), np.mean(each, axis=0), rtol=1e-5)
+    np.testing.assert_allclose(np.exp(found).sum(1), 1, rtol=1e-6)
+
+
+def test_an_average_of_a_model_with_itself_is_that_model() -> None:
+    one, images = make_classifier(), make_images(40)
+    found = Classifier.average([one, one]).log_probabilities(images)
+    np.testing.assert_array_equal(found, one.log_probabilities(images))
+    assert Classifier.average([one]) == one
+    assert one.members == (one,)
+
+
+def test_the_mean_of_probabilities_that_underflow_keeps_their_logarithm() -> None:
+    parameters = make_parameters() | {"4.bias": np.linspace(0, 1000, 10, dtype=np.float32)}
+    one = Classifier.from_parameters(parameters, make_scaler())
+    found = Classifier.average([one, one]).log_probabilities(make_images(5))
+    np.testing.assert_allclose(found, one.log_probabilities(make_images(5)), rtol=1e-6)
+    assert found.min() < -500
+
+
+def test_a_saved_average_is_the_one_it_was_saved_from(tmp_path: Path) -> None:
+    loaded, original = load_classifier(write_average(tmp_path)), make_average()
+    images = make_images(20)
+    np.testing.assert_array_equal(
+        loaded.log_probabilities(images), original.log_probabilities(images)
+    )
+    sizes = [[6, 5, 4, 10], [6, 7, 10], [6, 3, 4, 5, 10]]
+    assert [member.layer_sizes for member in loaded.members] == sizes
+
+
+def test_models_for_images_of_other_sizes_have_no_average(tmp_path: Path) -> None:
+    scaler = fit_scaler(np.zeros((2, 5), np.uint8))
+    other = Classifier.from_parameters(make_parameters((5, 10)), scaler)
+    with pytest.raises(InputError, match="images of different sizes: 6, 5 pixels"):
+        Classifier.average([make_classifier(), other])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("drop", "model.safetensors: its models have the numbers 0, 2; they count from 0"),
+        ("cut", "model.safetensors: no scaler.data_max; it is not a model of digitrec"),
+        ("mix", "model.safetensors: no scaler.data_min; it is not a model of digitrec"),
+        (
+            [{"layer_sizes": list(SIZES)}],
+            "model.safetensors: layers of [[6, 5, 4, 10], [6, 7, 10], [6, 3, 4, 5, 10]], but "
+            "model.json says [6, 5, 4, 10]; they belong to different models",
+        ),
+        ({}, "model.json: its members are not a list of models; it is damaged"),
+        ([3], "model.json: its members are not a list of models; it is damaged"),
+    ],
+)
+def test_an_average_that_does_not_fit_together_is_refused(
+    change: Any, message: str, tmp_path: Path
+) -> None:
+    best = write_average(tmp_path)
+    tensors = load((best / "model.safetensors").read_bytes())
+    about = json.loads((best / "model.json").read_text())
+    if change == "drop":
+        tensors = {name: each for name, each in tensors.items() if "members.1." not in name}
+    elif change == "cut":
+        del tensors["members.2.scaler.data_max"]
+    elif change == "mix":
+        tensors["0.weight"] = ONES
+    else:
+        about["members"] = change
+    write_model(best, save(tensors), json.dumps(about).encode())
+    assert refusal(best) == message
 
 
 @pytest.mark.parametrize("rows", [0, 1, 7, 8, 20])
@@ -213,18 +294,19 @@ def test_a_file_of_another_format_is_refused_and_never_executed(tmp_path: Path) 
 @settings(
     max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(data=st.data())
+@given(data=st.data(), write=st.sampled_from([write_model, write_average]))
 def test_a_damaged_model_is_refused_in_one_line_or_still_a_whole_model(
-    data: st.DataObject, tmp_path: Path
+    data: st.DataObject, write: Callable[[Path], Path], tmp_path: Path
 ) -> None:
-    content = bytearray(save(make_tensors()))
+    path = write(tmp_path) / "model.safetensors"
+    content = bytearray(path.read_bytes())
     header = 8 + int.from_bytes(content[:8], "little")
     for _ in range(data.draw(st.integers(0, 3))):
         # Half of the damage goes where it can be more than another weight.
         last = data.draw(st.sampled_from([header, len(content)])) - 1
         content[data.draw(st.integers(0, last))] = data.draw(st.integers(0, 255))
     kept = data.draw(st.integers(0, len(content)) | st.just(len(content)))
-    write_model(tmp_path, bytes(content[:kept]))
+    path.write_bytes(content[:kept])
     try:
         classifier = load_classifier(tmp_path)
     except InputError:

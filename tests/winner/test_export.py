@@ -12,10 +12,12 @@ from digitrec.winner.classifier import Classifier
 from digitrec.winner.export import export_onnx
 from tests.saved_model import (
     SIZES,
+    make_average,
     make_classifier,
     make_images,
     make_parameters,
     make_scaler,
+    write_average,
     write_model,
 )
 
@@ -42,6 +44,30 @@ def test_the_exported_model_gives_what_the_classifier_gives(
     expected = make_classifier().log_probabilities(make_images(rows))
     np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-4)
     assert labels.tolist() == expected.argmax(1).tolist()
+
+
+def test_the_exported_average_gives_the_mean_of_the_probabilities(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_average(Path("averaged/best"))
+    assert cli.main(["export", "averaged", "--onnx", "model.onnx"]) == 0
+    assert capsys.readouterr().out == (
+        "model    model.onnx; onnxruntime gives the same results; mean of the probabilities of 3 "
+        "models\n"
+    )
+    session, images = onnxruntime.InferenceSession("model.onnx"), make_images(20)
+    scores, labels = session.run(None, {"images": images})
+    each = [np.exp(member.log_probabilities(images)) for member in make_average().members]
+    np.testing.assert_allclose(np.exp(scores), np.mean(each, axis=0), rtol=1e-4, atol=1e-6)
+    assert labels.tolist() == np.mean(each, axis=0).argmax(1).tolist()
+    scored, _ = onnx.load("model.onnx").graph.output
+    assert scored.doc_string == "logarithms of the mean of the probabilities of 3 models"
+
+
+def test_the_exported_average_of_probabilities_that_underflow_keeps_their_logarithm() -> None:
+    parameters = make_parameters() | {"4.bias": np.linspace(0, 1000, 10, dtype=np.float32)}
+    one = Classifier.from_parameters(parameters, make_scaler())
+    export_onnx(Classifier.average([one, one]), "model.onnx")
 
 
 def test_the_exported_model_says_what_goes_in_and_comes_out() -> None:

@@ -19,7 +19,14 @@ from digitrec.data.digits import read_digits
 from digitrec.errors import InputError
 from digitrec.winner.classifier import Classifier
 from digitrec.winner.predict import write_predictions
-from tests.saved_model import SIZES, make_classifier, make_images, write_model
+from tests.saved_model import (
+    SIZES,
+    make_average,
+    make_classifier,
+    make_images,
+    write_average,
+    write_model,
+)
 
 PIXELS = SIZES[0]
 ROWS = 20
@@ -142,6 +149,23 @@ def test_probabilities_stand_beside_the_label_and_add_up_to_one() -> None:
     expected = np.exp(make_classifier().log_probabilities(make_images(ROWS)))
     np.testing.assert_allclose(probabilities, expected, rtol=1e-5)
     np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
+
+
+def test_an_average_predicts_the_largest_mean_probability_and_says_so(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_average(Path("averaged/best"))
+    images = make_images(ROWS)
+    written("test.csv", as_csv(images))
+    command = ["predict", "averaged", "test.csv", "--to", "p.csv", "--probabilities"]
+    assert cli.main(command) == 0
+    said = "20 predictions   p.csv; mean of the probabilities of 3 models\n"
+    assert capsys.readouterr().out == said
+    table = pd.read_csv("p.csv")
+    each = [np.exp(member.log_probabilities(images)) for member in make_average().members]
+    expected = np.mean(each, axis=0)
+    np.testing.assert_allclose(table.filter(like="probability").to_numpy(), expected, rtol=1e-5)
+    assert table["Label"].tolist() == expected.argmax(1).tolist()
 
 
 def test_ids_go_on_through_the_blocks_of_a_file() -> None:

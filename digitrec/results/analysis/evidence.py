@@ -121,6 +121,20 @@ class Evidence:
         return self.cooled[0] if self.cooled else self.compared[0]
 
     @cached_property
+    def saved(self) -> dict[str, Any] | None:
+        """The saved model's `model.json`; None where it is not the winner's.
+
+        Its first trial is one. Where fresh seeds chose the winner, it need not be one of them.
+        """
+        best = self.record.best
+        if best is None:
+            return None
+        trials = self.record.tables.trials
+        saved = trials[trials["trial"] == best["trial"]]
+        same = [(saved[name] == value).all() for name, value in self.winner.values.items()]
+        return best if len(saved) and all(same) else None
+
+    @cached_property
     def fresh(self) -> pd.DataFrame:
         """The trials that train the leaders again with fresh seeds; may be empty."""
         return self.trials[self.trials["trial"].isin(self.spec.confirmed_trials)]

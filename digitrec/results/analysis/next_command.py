@@ -3,7 +3,7 @@
 import shlex
 from typing import Any
 
-from digitrec.request import default_of, option_words
+from digitrec.request import default_of, most_averaged, option_words
 from digitrec.space.hyperparameters import HYPERPARAMETERS
 from digitrec.space.points import Space
 from digitrec.store.record import StudyRecord
@@ -13,7 +13,8 @@ def tune_command(record: StudyRecord, changes: dict[str, Any] | None = None) -> 
     """Return the `digitrec tune` command of a study with some of its values changed.
 
     It is understood from any directory: its paths are absolute. The changes are to hyperparameters
-    and seed (lists), points, epochs, confirm, confirm_seeds or cooldown.
+    and seed (lists), points, epochs, confirm, confirm_seeds or cooldown. If they leave fewer trials
+    than the study averages, the command averages all of them.
     """
     spec = record.spec
     seeds = {int(point["seed"]) for point in spec.confirmed}
@@ -26,15 +27,23 @@ def tune_command(record: StudyRecord, changes: dict[str, Any] | None = None) -> 
         **(changes or {}),
     }
     of_space = (*HYPERPARAMETERS, "seed", "points", "search_seed")
-    space = {name: asked.pop(name) for name in of_space if name in asked}
+    space = Space.from_json({name: asked.pop(name) for name in of_space if name in asked})
     values = {
         "data": spec.data.get("location", spec.data["source"]),
         "test_data": spec.test_data,
         "val_fraction": spec.val_fraction,
-        "space": Space.from_json(space),
+        "space": space,
         "precision": spec.precision,
         "refit": spec.refit,
+        "average": _fewer_if_needed(spec.average, space, asked),
         "out": str(record.directory),
         **asked,
     }
     return shlex.join(["digitrec", "tune", *option_words(values)])
+
+
+def _fewer_if_needed(average: int, space: Space, asked: dict[str, Any]) -> int:
+    """Return the number of trials to average, at most as many as there are finalists."""
+    if average == 1:
+        return 1
+    return min(average, most_averaged(space, asked["confirm"], asked["confirm_seeds"]))

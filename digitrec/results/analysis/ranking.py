@@ -61,12 +61,44 @@ def rank_confirmed(trials: pd.DataFrame, confirmed: Collection[str]) -> pd.DataF
     return pd.concat([leaders, rest.assign(compared=False)], ignore_index=True)
 
 
-def find_finalists(trials: pd.DataFrame, confirmed: Collection[str]) -> set[str]:
-    """Return the trials to cool down: the confirming ones of the leaders, or else the winner's."""
+def find_finalists(trials: pd.DataFrame, confirmed: Collection[str], at_least: int = 1) -> set[str]:
+    """Return the trials to cool down: the confirming ones of the leaders, or else the winner's.
+
+    Args:
+        trials: TRIAL_COLUMNS.
+        confirmed: trials that train the leaders again with fresh seeds.
+        at_least: so many; the next best configurations follow the winner, with all their seeds,
+            until they are enough or none is left that can be compared.
+    """
     ranked = rank_confirmed(trials, confirmed)
     compared = ranked.loc[ranked["compared"], "trials"].tolist()
-    rows = compared if set(confirmed).intersection(*compared[:1]) else compared[:1]
-    return {trial for names in rows for trial in names}
+    fresh = bool(set(confirmed).intersection(*compared[:1]))
+    found: set[str] = set()
+    for names in compared:
+        if fresh or len(found) < at_least:
+            found.update(names)
+    return found
+
+
+def choose_members(
+    ranked: pd.DataFrame, confirmed: Collection[str], cooled: Collection[str], most: int
+) -> list[str]:
+    """Return the trials whose probabilities the saved model averages, the winner first.
+
+    They are finalists: trials that cooled down if the winner did, or else trials with fresh seeds
+    if the winner is one.
+
+    Args:
+        ranked: as `rank` returns it.
+        confirmed: trials that train the leaders again with fresh seeds.
+        cooled: trials that train the finalists on.
+        most: how many; fewer if not so many have completed.
+    """
+    names = ranked["trial"].tolist()
+    for finalists in (set(cooled), set(confirmed)):
+        if finalists.intersection(names[:1]):
+            names = [name for name in names if name in finalists]
+    return names[:most]
 
 
 def rank_configurations(trials: pd.DataFrame) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from digitrec.results.analysis.evidence import Evidence
 from digitrec.results.analysis.finding import Finding
+from digitrec.results.analysis.rules.average import judge_average
 from digitrec.results.analysis.rules.cooldown import judge_cooldown
 from digitrec.results.analysis.rules.cost import judge_price, judge_updates
 from digitrec.results.analysis.rules.space import (
@@ -29,6 +30,7 @@ Rule = Callable[[Evidence], Finding | None]
 RULES: Sequence[Rule] = (
     judge_winner,
     judge_cooldown,
+    judge_average,
     judge_unfinished,
     judge_failures,
     judge_seeds,

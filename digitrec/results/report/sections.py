@@ -87,13 +87,21 @@ def _draw_section(name: str, title: str, inputs: FigureInputs) -> Section:
 def _describe_model(inputs: FigureInputs) -> str:
     """Return which model the winner's figures are of; nothing where there is only one."""
     best = saved_winner(inputs.record)
-    if best is None or "refit" not in best:
+    if best is None:
         return ""
-    return (
-        "Figures and mistakes are those of the model before it was trained again on all "
-        f"{best['refit']['rows']:,} rows, which include the validation images. The saved model is "
-        "the later one."
-    )
+    notes = []
+    if "members" in best:
+        notes.append(
+            "Figures and mistakes are those of the winner alone; the saved model averages it with "
+            f"{len(best['members']) - 1} more."
+        )
+    if "refit" in best:
+        notes.append(
+            "Figures and mistakes are those of the model before it was trained again on all "
+            f"{best['refit']['rows']:,} rows, which include the validation images. The saved model "
+            "is the later one."
+        )
+    return " ".join(notes)
 
 
 def write_plots(sections: Sequence[Section], folder: Folder) -> None:

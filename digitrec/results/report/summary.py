@@ -13,7 +13,7 @@ from digitrec.results.analysis.evidence import Evidence
 from digitrec.results.analysis.finding import Finding
 from digitrec.results.analysis.naming import named_hyperparameters, write_value
 from digitrec.results.analysis.next_command import tune_command
-from digitrec.results.analysis.ranking import rank
+from digitrec.results.analysis.ranking import choose_members, rank
 from digitrec.results.analysis.rules.winner import name_winner
 from digitrec.results.text import count, join_words, percent
 from digitrec.space.hyperparameters import HYPERPARAMETERS, Hyperparameter
@@ -174,6 +174,13 @@ def winning_trial(record: StudyRecord) -> str | None:
     return next(iter(rank_trials(record)["trial"]), None)
 
 
+def averaged_trials(record: StudyRecord) -> list[str]:
+    """Return the trials whose probabilities the saved model is to average, the winner first."""
+    spec = record.spec
+    ranked = rank_trials(record)
+    return choose_members(ranked, spec.confirmed_trials, spec.cooled_trials, spec.average)
+
+
 def saved_winner(record: StudyRecord) -> dict[str, Any] | None:
     """Return the winner's `model.json`; None: the winner's model is not saved yet."""
     best = record.best
@@ -185,13 +192,28 @@ def describe_model(record: StudyRecord) -> str:
     best = saved_winner(record)
     if best is None:
         return ""
+    several = "members" in best
+    said = _describe_average(best) if several else _describe_single(record)
+    if "refit" in best:
+        who = "They were" if several else "It was"
+        said += f". {who} then trained again on all {best['refit']['rows']:,} rows"
+    return f"{said}."
+
+
+def _describe_single(record: StudyRecord) -> str:
     saved = rank_trials(record).iloc[0]
     said = f"The saved model was trained with seed {saved['seed']}"
     if Evidence(record).several_seeds:  # so the winner's accuracy is their mean
         said += f" and recognises {percent(saved['val_accuracy'])}"
-    if "refit" in best:
-        said += f". It was then trained again on all {best['refit']['rows']:,} rows"
-    return f"{said}."
+    return said
+
+
+def _describe_average(best: dict[str, Any]) -> str:
+    accuracy = percent(best["average"]["val_accuracy"])
+    return (
+        f"The saved model averages the probabilities of {len(best['members'])} trials, which "
+        f"together recognise {accuracy} of the validation images"
+    )
 
 
 def _state(trials: pd.DataFrame) -> str:
@@ -211,6 +233,7 @@ def _facts(evidence: Evidence) -> list[tuple[str, str]]:
     accuracy = percent(evidence.winner.accuracy) if evidence.compared else "none"
     return [
         ("validation accuracy", accuracy),
+        *_average_fact(evidence.record),
         *_test_fact(evidence.record),
         ("trials trained", f"{trained:,} of {len(trials):,}"),
         ("configurations", f"{configurations:,}"),
@@ -218,6 +241,14 @@ def _facts(evidence: Evidence) -> list[tuple[str, str]]:
         ("training images", f"{spec.data['train_rows']:,}"),
         ("validation images", f"{spec.data['val_rows']:,}"),
     ]
+
+
+def _average_fact(record: StudyRecord) -> list[tuple[str, str]]:
+    best = saved_winner(record)
+    if best is None or "members" not in best:
+        return []
+    models = len(best["members"])
+    return [(f"average of {models} models", percent(best["average"]["val_accuracy"]))]
 
 
 def _test_fact(record: StudyRecord) -> list[tuple[str, str]]:
@@ -268,6 +299,8 @@ def _searched(spec: StudySpec) -> list[tuple[str, str]]:
         trials = count(len(spec.cooled), "trial")
         epochs = count(spec.cooldown, "epoch")
         items.append(("cooldown", f"{epochs}, {trials} of the finalists"))
+    if spec.average > 1:
+        items.append(("predictions", f"mean of the probabilities of {spec.average} trials"))
     return items
 
 

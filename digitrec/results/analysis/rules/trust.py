@@ -109,22 +109,19 @@ def judge_test(evidence: Evidence) -> Finding | None:
         level="caution" if below else "note" if evidence.at_chance else "good",
         sentence=f"On {count(rows, 'test digit')}, which had no part in any choice, the saved "
         f"model recognises {percent(accuracy)} (95% interval {percent(low)} to {percent(high)})."
-        f"{doubt}",
+        f"{_say_of_winner_alone(test)}{doubt}",
         evidence=f"{test['source']}, loss {float(test['loss']):.4f}; validation: "
         f"{percent(evidence.winner.accuracy)} (95% interval {percent(promised.low)} to "
         f"{percent(promised.high)})",
     )
 
 
-def _find_test(evidence: Evidence) -> dict[str, Any] | None:
-    """Return how the saved model did on test data; None where it is not the winner's.
+def _say_of_winner_alone(test: dict[str, Any]) -> str:
+    if "winner_accuracy" not in test:
+        return ""
+    return f" It averages several; the winner alone recognises {percent(test['winner_accuracy'])}."
 
-    The saved model is one trial. Where fresh seeds chose the winner, it need not be one of them.
-    """
-    best = evidence.record.best
-    if best is None:
-        return None
-    trials = evidence.record.tables.trials
-    saved = trials[trials["trial"] == best["trial"]]
-    same = [(saved[name] == value).all() for name, value in evidence.winner.values.items()]
-    return best.get("test") if len(saved) and all(same) else None
+
+def _find_test(evidence: Evidence) -> dict[str, Any] | None:
+    """Return how the saved model did on test data; None where it is not the winner's."""
+    return None if evidence.saved is None else evidence.saved.get("test")
