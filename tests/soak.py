@@ -293,7 +293,7 @@ def bench(directory: Path, *, own_head: bool, program: str = "digitrec") -> Iter
     if not own_head:
         yield made
         return
-    with start_head(cpus=2, **fault_environment(made.faults)) as head:
+    with start_head(cpus=2, dashboard=False, **fault_environment(made.faults)) as head:
         made.head = head
         yield made
 
