@@ -155,12 +155,16 @@ class StudyRunner:
         ]
 
     def _earlier_cuts(self, spec: StudySpec) -> tuple[Cut, ...]:
-        """Return the decisions that were written down by earlier runs of the same race."""
+        """Return the decisions that were written down by earlier runs of the same race.
+
+        A race of fewer points may lack the trials that they name; then they are left out.
+        """
         try:
             earlier = read_spec(self.request.directory).raced
         except (InputError, DamagedError):
             return ()
-        return earlier.cuts if earlier and earlier.same_question(spec.raced) else ()
+        same = earlier and earlier.same_question(spec.raced) and earlier.fits(spec.points())
+        return earlier.cuts if earlier and same else ()
 
     def confirm(self, spec: StudySpec) -> StudySpec:
         """Train the leaders of a study again with fresh seeds, the same for all leaders.

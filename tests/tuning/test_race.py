@@ -1,11 +1,14 @@
 """Races that are really trained, in this process: their decisions, cuts and tables."""
 
+import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from digitrec.cli import main as cli
 from digitrec.results.outcome import StudyResult
@@ -106,12 +109,27 @@ def test_stacks_of_one_make_the_same_decisions(raced: StudyResult, tmp_path: Pat
 def test_a_race_grows_by_points_and_decides_anew(raced: StudyResult, tmp_path: Path) -> None:
     small = Space.of(lr=SPACE.values["lr"][:4], batch_size=(256, 512), momentum=(0.0, 0.9))
     race(tmp_path / "study", small)
+    before = outcome(tmp_path / "study")
     grown = race(tmp_path / "study")
     assert grown.complete
     decided, expected = grown.record.spec.raced, raced.record.spec.raced
     assert decided is not None
     assert expected is not None
     assert [set(cut.kept) for cut in decided.cuts] == [set(cut.kept) for cut in expected.cuts]
+    race(tmp_path / "study", small)
+    assert outcome(tmp_path / "study") == before
+
+
+def test_a_decision_that_is_damaged_is_made_again(raced: StudyResult, tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    shutil.copytree(folder(raced), study)
+    spec = json.loads((study / "study.json").read_text())
+    spec["race"]["cuts"][0]["kept"][0] = "nobody"
+    (study / "study.json").write_text(json.dumps(spec))
+    said = io.StringIO()
+    race(study, console=Console(file=said, width=200))
+    assert "set aside study.json: it " in said.getvalue()
+    assert outcome(study) == outcome(folder(raced))
 
 
 @pytest.mark.slow
