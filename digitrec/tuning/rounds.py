@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+NO_CUT = "this race has one rung, so it drops no trial; more --epochs make more rungs"
+
+
 class StudyRunner:
     """Trains the missing trials of a study; starts a runner only if there are any."""
 
@@ -105,6 +108,8 @@ class StudyRunner:
         assert race is not None, "the study is a race"
         course = Course(spec, self._earlier_cuts(spec))
         write_spec(self.request.directory, course.spec)
+        if race.decided and not race.cuts:
+            self.console.print("[yellow]note[/yellow] " + NO_CUT, highlight=False, soft_wrap=True)
         rungs = self._rungs(course)
         first = next(rungs, None)
         if first is not None:
@@ -355,10 +360,11 @@ def describe_rung(race: Race, alive: int, points: int) -> str:
 def describe_cut(race: Race, entered: int) -> str:
     """Return one line about the last decision of a race."""
     cut, epochs = race.cuts[-1], race.rungs[len(race.cuts) - 1]
-    audit = f", {len(cut.audited)} more for the audit" if cut.audited else ""
+    verb = "goes" if len(cut.kept) == 1 else "go"
+    audit = f", {len(race.audited):,} more for the audit" if race.audited else ""
     return (
-        f"After {count(epochs, 'epoch')}, {len(cut.kept):,} of {count(entered, 'trial')} go on"
-        f"{audit}"
+        f"After {count(epochs, 'epoch')}, {len(cut.kept):,} of {count(entered, 'trial')} "
+        f"{verb} on{audit}"
     )
 
 
