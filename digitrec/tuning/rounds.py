@@ -125,6 +125,7 @@ class StudyRunner:
         """Yield what is to be trained, rung by rung, and decide between them who goes on."""
         directory, request, points = self.request.directory, self.request, course.spec.points()
         decision = ""
+        nodes: Sequence[Node] = ()
         while True:
             race, spec = course.race, course.spec
             alive = race.alive(points)
@@ -132,7 +133,7 @@ class StudyRunner:
             results, _ = read_stacks(directory, spec.key)
             missing = set(alive).difference(trial for trial, _, _ in results_of(goals, results))
             if missing:
-                nodes = self._start(len(missing)).nodes()
+                nodes = self._nodes(len(missing), nodes)
                 clear_failures(directory, {trial.name for trial in missing})
                 tasks = plan(request, nodes, spec, alive, missing, results, epochs=race.open_rung)
                 heading = describe_rung(race, len(alive), len(points))
@@ -143,6 +144,20 @@ class StudyRunner:
             course.decide(self._standings(goals, results))
             write_spec(directory, course.spec)
             decision = describe_cut(course.race, len(alive))
+
+    def _nodes(self, trials: int, before: Sequence[Node]) -> Sequence[Node]:
+        """Return the nodes to plan a rung for: those of the rung before if none is left to train.
+
+        Ray waits for a node that replaces a lost one, as it does within a rung.
+        """
+        nodes, request = self._start(trials).nodes(), self.request
+        try:
+            count_workers(nodes, request.cpus_per_stack, request.gpus_per_stack)
+        except InputError:
+            if before:
+                return before
+            raise
+        return nodes
 
     def _standings(
         self, goals: Mapping[Trial, int], results: Sequence[StackResult]

@@ -17,6 +17,7 @@ from digitrec.space.points import Space
 from digitrec.space.race import Cut, Race
 from digitrec.tuning import in_process
 from digitrec.tuning.rounds import describe_cut
+from digitrec.tuning.runner import Node
 from tests.studies import folder, run
 
 SPACE = Space.of(lr=(0.001, 0.01, 0.05, 0.1, 0.3, 0.5), batch_size=(256, 512), momentum=(0.0, 0.9))
@@ -150,6 +151,18 @@ def test_a_race_that_is_stopped_ranks_no_dropped_trial_before_those_still_in_it(
     stopped = race(tmp_path / "study", space, audit=0)
     assert set(stopped.tables.trials["status"]) == {"dropped", "stopped"}
     assert stopped.ranked.empty
+
+
+def test_a_race_goes_on_where_all_nodes_are_lost_between_two_rungs(tmp_path: Path) -> None:
+    class Lost(in_process.InProcess):
+        asked = 0
+
+        def nodes(self) -> list[Node]:
+            self.asked += 1
+            return super().nodes() if self.asked == 1 else []
+
+    space = Space.of(lr=(0.01, 0.1, 0.5), batch_size=(512,))
+    assert race(tmp_path / "study", space, runner=Lost).complete
 
 
 def test_a_race_of_one_rung_says_that_it_drops_nothing(tmp_path: Path) -> None:
