@@ -2,12 +2,13 @@
 
     python -m tests.soak --cuts 200 --seed 0 [--minutes 15]
 
-The results must equal those of an uninterrupted run: the bytes of the winner's model, and the
-tables except for their times. A run that hangs, prints a traceback or leaves a process behind
-fails.
+The results must equal those of an uninterrupted run: the bytes of the winner's model, the tables
+except for their times, and the decisions of a race. A run that hangs, prints a traceback or leaves
+a process behind fails.
 
-Most studies run on one Ray head that this test starts once; every fourth starts its own Ray, as
-`digitrec tune` does by default. Linux only: processes are found in /proc.
+Every third study is a race, the others are grids. Most studies run on one Ray head that this test
+starts once; every fourth starts its own Ray, as `digitrec tune` does by default. Linux only:
+processes are found in /proc.
 """
 
 import argparse
@@ -25,7 +26,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -44,6 +45,11 @@ TUNE = [
     *("--batch-size", BATCH_SIZES, "--epochs", str(EPOCHS)),
 ]
 TRIALS = 6
+RACE = [
+    *("tune", "--stack-size", "2", "--max-failures", "20"),
+    *("--lr", "0.02..0.5", "--momentum", "0,0.8..0.95", "--batch-size", "16,32", "--points", "8"),
+    *("--race", "--rungs", "2,4,8", "--halve", "2", "--audit", "1"),
+]
 PATIENCE = 300.0  # seconds for one run; a healthy one takes 10 to 60
 STOP_SECONDS = 90.0  # for an end after a Ctrl-C, on a machine that is busy with other things
 REAP_SECONDS = 180.0  # until no process is left; Ray's agents wait a minute for a killed GCS
@@ -51,8 +57,9 @@ IMPORT_SECONDS = 2.0  # in which Python has started, and has begun with digitrec
 MARK = "DIGITREC_SOAK"  # in the environment of every process of a run
 
 OF_WORKERS = (r"/stacks/.*\.safetensors$", "/weights/", "/checkpoints/")
+OF_SPEC = r"/study\.json$"
 OF_DRIVER = (
-    r"/study\.json$",
+    OF_SPEC,
     r"/study/validation\.safetensors$",
     r"/(trials|epochs|runs)\.csv$",
     "/best/",
@@ -133,6 +140,8 @@ class Bench:
     directory: Path
     head: Head | None  # None: each run starts a Ray itself
     program: str = "digitrec"  # the module that is given the command
+    command: Sequence[str] = tuple(TUNE)
+    epochs_needed: int = TRIALS * EPOCHS  # of single trials; learned like the seconds
     seconds: float = 20.0  # that a run takes; learned from the uninterrupted one
     seconds_done: float = 5.0  # that a run takes of a study that is complete
 
@@ -149,7 +158,7 @@ class Bench:
         log = self.directory / f"{mark}.log"
         with log.open("w") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", self.program, *TUNE, "--out", str(study), *address],
+                [sys.executable, "-m", self.program, *self.command, "--out", str(study), *address],
                 cwd=ROOT,
                 env=environment | fault_environment(self.faults),
                 stdout=output,
@@ -319,7 +328,8 @@ def draw_cut(random_: random.Random, bench: Bench, done: bool) -> Cut:
     if kind.startswith("write"):
         action = "KILL" if kind == "write killed" else random_.choice(ERRORS)
         file = random_.choice(OF_DRIVER if done else OF_DRIVER + OF_WORKERS)
-        return Cut(faults=(Fault(file, random_.choice(PHASES), action),))
+        chance = 0.4 if file == OF_SPEC else 1.0  # a race writes it at every rung
+        return Cut(faults=(Fault(file, random_.choice(PHASES), action, chance),))
     # What is signalled before digitrec is imported is answered by Python.
     first = IMPORT_SECONDS if kind.startswith("SIG") else 0.0
     seconds = bench.seconds_done if done else bench.seconds
@@ -454,7 +464,9 @@ def outcome(study: Path) -> dict[str, bytes]:
         name: pd.read_csv(study / name, dtype=str).drop(columns="seconds").to_csv().encode()
         for name in ("trials.csv", "epochs.csv")
     }
-    return tables | {"model": (study / "best" / "model.safetensors").read_bytes()}
+    model = (study / "best" / "model.safetensors").read_bytes()
+    race = json.loads((study / QUESTION).read_text()).get("race")
+    return tables | {"model": model, "race": json.dumps(race).encode()}
 
 
 def cut_study(
@@ -492,18 +504,18 @@ def cut_study(
         except Broken as broken:
             figures.failures.append(f"FAILED after {cuts}: {broken}")
     figures.epochs += bench.epochs_trained()
-    figures.epochs_needed += TRIALS * EPOCHS
+    figures.epochs_needed += bench.epochs_needed
 
 
 def uninterrupted(bench: Bench) -> dict[str, bytes]:
-    """Run a study without a cut; returns its outcome, and sets how long it takes."""
-    study = bench.directory / "uninterrupted" / "study"
+    """Run a study without a cut; returns its outcome, and sets how much there is to train."""
+    study = Path(tempfile.mkdtemp(dir=bench.directory)) / "study"
     before = time.monotonic()
     complete(bench, study, Figures())
     between = time.monotonic()
     complete(bench, study, Figures())
     bench.seconds, bench.seconds_done = between - before, time.monotonic() - between
-    bench.epochs_trained()
+    bench.epochs_needed = bench.epochs_trained()
     return outcome(study)
 
 
@@ -516,13 +528,16 @@ def soak(cuts: int, seed: int, minutes: float) -> Figures:
         bench(Path(directory) / "head", own_head=True) as shared,
         bench(Path(directory) / "own", own_head=False) as own,
     ):
-        expected = uninterrupted(shared)
-        if uninterrupted(own) != expected:
+        grids = (shared, own)
+        races = tuple(replace(place, command=RACE) for place in grids)
+        expected = [uninterrupted(on_head) for on_head, _ in (grids, races)]
+        if [uninterrupted(alone) for _, alone in (grids, races)] != expected:
             figures.failures.append("FAILED: a cluster's run differs from a local one")
         while figures.cuts.total() < cuts and time.monotonic() < deadline:
-            place = own if figures.studies % 4 == 3 else shared
+            is_race = figures.studies % 3 == 0
+            place = (races if is_race else grids)[figures.studies % 4 == 3]
             draw = partial(draw_cut, random_, place)
-            cut_study(place, expected, draw, random_.randint(2, 6), figures)
+            cut_study(place, expected[is_race], draw, random_.randint(2, 6), figures)
             print(figures.describe().splitlines()[0], flush=True)
     return figures
 

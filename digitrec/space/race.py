@@ -53,7 +53,7 @@ class Cut:
     """The decision at a rung, by names of trials."""
 
     results: str  # a digest of the trials whose results decided
-    kept: tuple[str, ...]  # in the order of the ranking
+    kept: tuple[str, ...]  # best first; at the first rung within each group
     audited: tuple[str, ...] = ()  # dropped, but trained to the end; only at the first rung
 
 
@@ -152,6 +152,18 @@ class Race:
     def same_question(self, other: "Race | None") -> bool:
         """Return whether another race has the same rules, whatever was decided."""
         return other is not None and replace(self, cuts=()) == replace(other, cuts=())
+
+    def fits(self, trials: Iterable[Trial]) -> bool:
+        """Return whether every decision names only trials that were still in the race."""
+        racing = {trial.name for trial in trials}
+        for place, cut in enumerate(self.cuts):
+            named = [*cut.kept, *cut.audited]
+            if len({*named}) < len(named) or not racing.issuperset(named):
+                return False
+            if cut.audited and place > 0:
+                return False
+            racing = {*cut.kept}
+        return True
 
     def to_json(self) -> dict[str, Any]:
         """Return the race as plain values."""

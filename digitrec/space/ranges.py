@@ -32,7 +32,10 @@ class Range:
         for name in ("low", "high"):
             if not isinstance(getattr(self, name), numbers.Real):
                 raise InputError(f"the range {self} has an end that is not a number")
-            object.__setattr__(self, name, float(getattr(self, name)))
+            try:
+                object.__setattr__(self, name, float(getattr(self, name)))
+            except OverflowError as error:
+                raise InputError("a range has an end that is too large") from error
         if self.scale not in (None, *get_args(RangeScale)):
             scales = ", ".join(get_args(RangeScale))
             raise InputError(f"the scale {self.scale!r} of a range is not one of {scales}")

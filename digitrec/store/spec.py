@@ -152,8 +152,11 @@ def _check(spec: StudySpec) -> None:
     texts += [text for text in (spec.test_data, spec.data.get("location")) if text is not None]
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("a value is not text")
-    if spec.raced is not None and spec.raced.rungs[-1] != spec.epochs:
-        raise ValueError("the last rung of the race is not the number of epochs")
+    if (race := spec.raced) is not None:
+        if race.rungs[-1] != spec.epochs:
+            raise ValueError("the last rung of the race is not the number of epochs")
+        if not race.fits(spec.points()):
+            raise ValueError("a decision of the race names a trial that did not take part")
     numbers = {type(number) for number in (spec.epochs, spec.cooldown, spec.average)}
     if not isinstance(spec.refit, bool) or numbers != {int}:
         raise TypeError("a value has another type")

@@ -204,9 +204,13 @@ class ProgressDisplay:
         self._end()
 
     def begin(self, each: Round, progress: Progress) -> None:
-        """Show the progress of the next round instead, and the decision that led to it."""
+        """Show the progress of the next round instead, and the decision that led to it.
+
+        The best so far stays until a trial of that round does better.
+        """
         self._end()
         self.console.print(each.decision, highlight=False, soft_wrap=True)
+        progress.accuracies |= self.progress.accuracies
         self.progress = progress
         self._last_check = self._last_line = self._last_published = -math.inf
 

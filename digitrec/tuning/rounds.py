@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+NO_CUT = "this race has one rung, so it drops no trial; more --epochs make more rungs"
+
+
 class StudyRunner:
     """Trains the missing trials of a study; starts a runner only if there are any."""
 
@@ -106,6 +109,8 @@ class StudyRunner:
         assert race is not None, "the study is a race"
         course = Course(spec, self._earlier_cuts(spec))
         write_spec(self.request.directory, course.spec)
+        if race.decided and not race.cuts:
+            self.console.print("[yellow]note[/yellow] " + NO_CUT, highlight=False, soft_wrap=True)
         rungs = self._rungs(course)
         first = next(rungs, None)
         if first is not None:
@@ -121,6 +126,7 @@ class StudyRunner:
         """Yield what is to be trained, rung by rung, and decide between them who goes on."""
         directory, request, points = self.request.directory, self.request, course.spec.points()
         decision = ""
+        nodes: Sequence[Node] = ()
         while True:
             race, spec = course.race, course.spec
             alive = race.alive(points)
@@ -128,7 +134,7 @@ class StudyRunner:
             results, _ = read_stacks(directory, spec.key)
             missing = set(alive).difference(trial for trial, _, _ in results_of(goals, results))
             if missing:
-                nodes = self._start(len(missing)).nodes()
+                nodes = self._nodes(len(missing), nodes)
                 clear_failures(directory, {trial.name for trial in missing})
                 kept = with_weights(directory, results)
                 tasks = plan(request, nodes, spec, alive, missing, kept, epochs=race.open_rung)
@@ -161,6 +167,20 @@ class StudyRunner:
         ]
         remove_weights(self.request.directory, old)
 
+    def _nodes(self, trials: int, before: Sequence[Node]) -> Sequence[Node]:
+        """Return the nodes to plan a rung for: those of the rung before if none is left to train.
+
+        Ray waits for a node that replaces a lost one, as it does within a rung.
+        """
+        nodes, request = self._start(trials).nodes(), self.request
+        try:
+            count_workers(nodes, request.cpus_per_stack, request.gpus_per_stack)
+        except InputError:
+            if before:
+                return before
+            raise
+        return nodes
+
     def _standings(
         self, goals: Mapping[Trial, int], results: Sequence[StackResult]
     ) -> list[Standing]:
@@ -177,12 +197,16 @@ class StudyRunner:
         ]
 
     def _earlier_cuts(self, spec: StudySpec) -> tuple[Cut, ...]:
-        """Return the decisions that were written down by earlier runs of the same race."""
+        """Return the decisions that were written down by earlier runs of the same race.
+
+        A race of fewer points may lack the trials that they name; then they are left out.
+        """
         try:
             earlier = read_spec(self.request.directory).raced
         except (InputError, DamagedError):
             return ()
-        return earlier.cuts if earlier and earlier.same_question(spec.raced) else ()
+        same = earlier and earlier.same_question(spec.raced) and earlier.fits(spec.points())
+        return earlier.cuts if earlier and same else ()
 
     def confirm(self, spec: StudySpec) -> StudySpec:
         """Train the leaders of a study again with fresh seeds, the same for all leaders.
@@ -373,10 +397,11 @@ def describe_rung(race: Race, alive: int, points: int) -> str:
 def describe_cut(race: Race, entered: int) -> str:
     """Return one line about the last decision of a race."""
     cut, epochs = race.cuts[-1], race.rungs[len(race.cuts) - 1]
-    audit = f", {len(cut.audited)} more for the audit" if cut.audited else ""
+    verb = "goes" if len(cut.kept) == 1 else "go"
+    audit = f", {len(race.audited):,} more for the audit" if race.audited else ""
     return (
-        f"After {count(epochs, 'epoch')}, {len(cut.kept):,} of {count(entered, 'trial')} go on"
-        f"{audit}"
+        f"After {count(epochs, 'epoch')}, {len(cut.kept):,} of {count(entered, 'trial')} "
+        f"{verb} on{audit}"
     )
 
 

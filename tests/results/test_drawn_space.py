@@ -105,6 +105,7 @@ def test_a_list_of_a_drawn_space_keeps_the_rule_of_lists(tmp_path: Path) -> None
     record = drawn(tmp_path, lambda each: hill(each) + 0.02 * (each.batch_size == 128))
     edge = found(record)["edge"]
     assert "batch size 128 is the highest value" in edge.sentence
+    assert "trains most of them anew" in edge.sentence
     assert request_of(edge).space.values["batch_size"] == (32, 128, 256)
     assert request_of(edge).space.values["lr"] == WIDE.values["lr"]
 

@@ -3,6 +3,8 @@
 import itertools
 import random
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -152,6 +154,29 @@ def test_the_first_rung_is_late_where_values_are_searched_that_learn_late() -> N
 def test_a_race_is_read_as_it_was_written() -> None:
     race = Race((1, 3, 9), audit=2, seed=5).decide(ladder(9))
     assert Race.from_json(race.to_json()) == race
+
+
+@pytest.mark.parametrize(
+    ("place", "change"),
+    [
+        (0, {"kept": ("nobody",)}),
+        (0, {"audited": ("nobody",)}),
+        (0, {"kept": tuple("lr")}),
+        (1, {"kept": tuple(names(ladder(1)))}),  # dropped at the first rung
+        (1, {"audited": tuple(names(ladder(9))[-1:])}),  # drawn at the first rung only
+    ],
+)
+def test_a_decision_about_trials_that_did_not_take_part_does_not_fit(
+    place: int, change: dict[str, Any]
+) -> None:
+    standings = ladder(9)
+    race = Race((1, 3, 9), audit=0).decide(standings).decide(standings[6:])
+    trials = [each.trial for each in standings]
+    assert race.fits(trials)
+    assert not race.fits(trials[:5])
+    cuts = list(race.cuts)
+    cuts[place] = replace(cuts[place], **change)
+    assert not replace(race, cuts=tuple(cuts)).fits(trials)
 
 
 @pytest.mark.parametrize(

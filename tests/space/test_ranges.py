@@ -203,6 +203,7 @@ def test_a_grid_is_written_as_before_there_were_points() -> None:
         ({"lr": [{"log": [0.1, 0.2], "linear": [0.1, 0.2]}]}, ValueError),
         ({"lr": [{"loud": [0.1, 0.2]}]}, InputError),
         ({"lr": [{"log": [0.1, "0.2"]}]}, InputError),
+        ({"lr": [{"log": [1, 10**400]}]}, InputError),
         ({"points": "5"}, InputError),
         ({"points": 0}, InputError),
         ({"search_seed": None}, InputError),

@@ -18,6 +18,7 @@ from digitrec.tuning.progress import (
     ProgressDisplay,
     render,
 )
+from digitrec.tuning.runner import Round
 from digitrec.tuning.trainable import task_config
 
 LONG = Stack(Space.of(lr=(0.1, 0.5), batch_size=(32,)).trials())
@@ -158,6 +159,17 @@ def test_a_log_gets_plain_lines_at_intervals() -> None:
         "6/6 configurations",
     ]
     assert "\x1b" not in output.getvalue()
+
+
+def test_the_best_of_the_rungs_before_stays_until_one_is_better() -> None:
+    file = io.StringIO()
+    with ProgressDisplay(progress(Clock()), Console(file=file, width=200)) as display:
+        display.report(LONG, metrics(2, 0.8, 0.9))
+        display.begin(Round((), 2, decision="2 of 6 go on"), progress(Clock()))
+        display.report(SHORT, metrics(1, 0.2, 0.3))
+        assert display.progress.describe().endswith("best 90.00% (lr0.5-bs32-seed0)")
+        display.report(SHORT, metrics(2, 0.2, 0.95))
+        assert display.progress.describe().endswith("best 95.00% (lr0.5-bs64-seed0)")
 
 
 def test_a_terminal_gets_a_live_display_and_keeps_the_last_line() -> None:

@@ -1,16 +1,23 @@
 """Races that are really trained, in this process: their decisions, cuts and tables."""
 
+import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from digitrec.cli import main as cli
 from digitrec.results.outcome import StudyResult
+from digitrec.signals import Interrupted
 from digitrec.space.points import Space
+from digitrec.space.race import Cut, Race
 from digitrec.tuning import in_process
+from digitrec.tuning.rounds import describe_cut
+from digitrec.tuning.runner import Node
 from tests.studies import folder, run
 
 SPACE = Space.of(lr=(0.001, 0.01, 0.05, 0.1, 0.3, 0.5), batch_size=(256, 512), momentum=(0.0, 0.9))
@@ -111,12 +118,79 @@ def test_stacks_of_one_make_the_same_decisions(raced: StudyResult, tmp_path: Pat
 def test_a_race_grows_by_points_and_decides_anew(raced: StudyResult, tmp_path: Path) -> None:
     small = Space.of(lr=SPACE.values["lr"][:4], batch_size=(256, 512), momentum=(0.0, 0.9))
     race(tmp_path / "study", small)
+    before = outcome(tmp_path / "study")
     grown = race(tmp_path / "study")
     assert grown.complete
     decided, expected = grown.record.spec.raced, raced.record.spec.raced
     assert decided is not None
     assert expected is not None
     assert [set(cut.kept) for cut in decided.cuts] == [set(cut.kept) for cut in expected.cuts]
+    race(tmp_path / "study", small)
+    assert outcome(tmp_path / "study") == before
+
+
+def test_a_decision_that_is_damaged_is_made_again(raced: StudyResult, tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    shutil.copytree(folder(raced), study)
+    spec = json.loads((study / "study.json").read_text())
+    spec["race"]["cuts"][0]["kept"][0] = "nobody"
+    (study / "study.json").write_text(json.dumps(spec))
+    said = io.StringIO()
+    race(study, console=Console(file=said, width=200))
+    assert "set aside study.json: it " in said.getvalue()
+    assert outcome(study) == outcome(folder(raced))
+
+
+def test_a_race_that_is_stopped_ranks_no_dropped_trial_before_those_still_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = in_process._train
+
+    def stop_after_the_first_rung(assignment: Any, task: Any, display: Any) -> None:
+        if task.epochs > 1:
+            raise Interrupted
+        train(assignment, task, display)
+
+    monkeypatch.setattr(in_process, "_train", stop_after_the_first_rung)
+    space = Space.of(lr=(0.01, 0.1, 0.3, 0.5), batch_size=(512,))
+    stopped = race(tmp_path / "study", space, audit=0)
+    assert set(stopped.tables.trials["status"]) == {"dropped", "stopped"}
+    assert stopped.ranked.empty
+
+
+def test_a_race_goes_on_where_all_nodes_are_lost_between_two_rungs(tmp_path: Path) -> None:
+    class Lost(in_process.InProcess):
+        asked = 0
+
+        def nodes(self) -> list[Node]:
+            self.asked += 1
+            return super().nodes() if self.asked == 1 else []
+
+    space = Space.of(lr=(0.01, 0.1, 0.5), batch_size=(512,))
+    assert race(tmp_path / "study", space, runner=Lost).complete
+
+
+def test_a_race_of_one_rung_says_that_it_drops_nothing(tmp_path: Path) -> None:
+    said = io.StringIO()
+    space = Space.of(lr=(0.1, 0.5), batch_size=(512,))
+    result = race(tmp_path / "study", space, rungs=(1,), console=Console(file=said, width=200))
+    assert "this race has one rung, so it drops no trial" in said.getvalue()
+    assert set(result.tables.trials["status"]) == {"completed"}
+
+
+@pytest.mark.parametrize(
+    ("names", "audited", "line"),
+    [
+        ("abc", ("d",), "After 1 epoch, 3 of 9 trials go on, 1 more for the audit"),
+        ("a", (), "After 1 epoch, 1 of 9 trials goes on"),
+    ],
+)
+def test_a_line_says_who_goes_on(names: str, audited: tuple[str, ...], line: str) -> None:
+    race = Race((1, 3, 9), cuts=(Cut("", tuple(names), audited),))
+    assert describe_cut(race, 9) == line
+    later = Race((1, 3, 9), cuts=(*race.cuts, Cut("", ("a",))))
+    audit = ", 1 more for the audit" if audited else ""
+    assert describe_cut(later, 4) == f"After 3 epochs, 1 of 4 trials goes on{audit}"
 
 
 @pytest.mark.slow

@@ -13,10 +13,10 @@ def rank(
     """Return the trials with a rank, best first: the completed ones, then those a race dropped.
 
     The completed ones are ranked by their configurations, then by themselves, the dropped ones by
-    the rung they reached. With one seed this is the order by validation accuracy, then validation
-    loss. Among the trials
-    of a confirmed configuration the fresh ones come first: the others made it a leader. All trials
-    that cooled down come before the others.
+    the rung they reached; if none has completed, those still in the race are ahead of the dropped
+    ones, which have no rank yet. With one seed this is the order by validation accuracy, then
+    validation loss. Among the trials of a confirmed configuration the fresh ones come first: the
+    others made it a leader. All trials that cooled down come before the others.
 
     Args:
         trials: TRIAL_COLUMNS.
@@ -27,7 +27,7 @@ def rank(
     parts = [_rank_searched(trials[~cool], confirmed)]
     if cool.any():
         parts.insert(0, _rank_searched(trials[cool], ()))
-    if dropped.any():
+    if dropped.any() and (trials["status"] == "completed").any():
         order = ["epochs", "val_accuracy", "val_loss"]
         parts.append(
             trials[dropped].sort_values(order, ascending=[False, False, True], kind="stable")

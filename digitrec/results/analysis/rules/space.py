@@ -59,11 +59,17 @@ def judge_edge(evidence: Evidence) -> Finding | None:
         rule="edge",
         level="note" if inside else "caution",
         sentence=f"The winner is on the edge of the search space: {_say_ends(evidence, edges)}. "
-        f"The best configuration may lie beyond it.{comfort} The command trains only the trials "
-        "that the wider grid adds.",
+        f"The best configuration may lie beyond it.{comfort} {_say_cost(evidence)}",
         evidence="; ".join(_describe_line(evidence, edge.name) for edge in edges),
         command=tune_command(evidence.record, wider),
     )
+
+
+def _say_cost(evidence: Evidence) -> str:
+    """Say which trials the command trains that searches more values."""
+    if searched_space(evidence).points is None:
+        return "The command trains only the trials that the wider grid adds."
+    return "The points of a wider space are others, so the command trains most of them anew."
 
 
 def searched_space(evidence: Evidence) -> Space:
