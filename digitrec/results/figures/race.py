@@ -53,7 +53,7 @@ class Look(NamedTuple):
 LOOKS = {  # in the order in which they are drawn
     "dropped": Look("dropped", OTHERS_GREY, 0.8),
     "audited": Look("in the audit", AUDIT_COLOUR, style=(0, (4, 2))),
-    "racing": Look("still in the race", ACCENT),
+    "racing": Look("racing", ACCENT),
 }
 
 
@@ -117,11 +117,11 @@ def draw_race(frame: pd.DataFrame, race: Race) -> Figure:
         race: with the decisions so far.
     """
     figure = new_figure(10, 5.6)
-    axes = prepare(figure.add_axes((0.085, 0.1, 0.69, 0.71)))
+    axes = prepare(figure.add_axes((0.085, 0.1, 0.69, 0.69)))
     set_accuracies(axes, frame["accuracy"].min(), frame["accuracy"].max(), "validation accuracy")
     _set_rungs(axes, race)
     handles = [
-        _draw_lines(axes, frame[frame["fate"] == fate], look)
+        _draw_lines(axes, frame[frame["fate"] == fate], look, race.decided)
         for fate, look in LOOKS.items()
         if (frame["fate"] == fate).any()
     ]
@@ -132,7 +132,7 @@ def draw_race(frame: pd.DataFrame, race: Race) -> Figure:
     winner = describe_winner(frame, named_hyperparameters(frame))
     write_title(figure, f"Validation accuracy in the race of {started}", winner)
     figure.legend(
-        handles=handles[::-1], loc="upper left", bbox_to_anchor=(0.84, 0.83), frameon=False,
+        handles=handles[::-1], loc="upper left", bbox_to_anchor=(0.84, 0.81), frameon=False,
         fontsize=TICK_SIZE,
     )  # fmt: skip
     return figure
@@ -174,7 +174,7 @@ def rung_texts(frame: pd.DataFrame, race: Race) -> list[str]:
     return texts + [""] * (len(race.rungs) - len(texts))
 
 
-def _draw_lines(axes: Axes, frame: pd.DataFrame, look: Look) -> Artist:
+def _draw_lines(axes: Axes, frame: pd.DataFrame, look: Look, decided: bool) -> Artist:
     """Draw the trials of one fate, those of a single epoch as points; return the legend's line."""
     points = frame.dropna(subset="accuracy")
     # A group-by that makes a frame per line takes seconds for thousands of lines.
@@ -187,7 +187,8 @@ def _draw_lines(axes: Axes, frame: pd.DataFrame, look: Look) -> Artist:
     if alone := [part[0] for part in parts if len(part) == 1]:
         x, y = np.transpose(alone)
         axes.scatter(x, y, 9, look.colour, linewidths=0, clip_on=False)
-    label = f"{frame['trial'].nunique():,} {look.label}"
+    who = "finalists" if decided and look is LOOKS["racing"] else look.label
+    label = f"{frame['trial'].nunique():,} {who}"
     return Line2D([], [], color=look.colour, linestyle=look.style, label=label)
 
 
@@ -228,9 +229,12 @@ def describe_race(frame: pd.DataFrame, race: Race) -> str:
         left = len(cut.kept)
     last = frame.dropna(subset="accuracy").drop_duplicates("trial", keep="last")
     for fate, who in (
-        ("racing", "Those still in the race reach"),
-        ("audited", "Those in the audit reach"),
-        ("dropped", "Those dropped had reached"),
+        ("racing", "The finalists reach" if race.decided else "Those still racing have reached"),
+        (
+            "audited",
+            "Those in the audit reach" if race.decided else "Those in the audit have reached",
+        ),
+        ("dropped", "The dropped ones had reached"),
     ):
         own = last.loc[last["fate"] == fate, "accuracy"]
         if len(own):
