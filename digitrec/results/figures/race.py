@@ -34,9 +34,12 @@ from digitrec.space.race import Race
 
 TITLE = "The race"
 CAPTION = (
-    "A line per trial. At each rung, the best third or so goes on; the grey lines end where the "
-    "race dropped a trial. Dashed lines are the audit: dropped trials, drawn at random, that are "
-    "trained to the end all the same. If one of them ends high, the race drops trials too early."
+    "A line per trial. At each rung the best one in {} goes on, and whoever cannot be told apart "
+    "from the last of these; the grey lines end where the race dropped a trial."
+)
+CAPTION_OF_AUDIT = (
+    " Dashed lines are the audit: dropped trials, drawn at random, that are trained to the end all "
+    "the same. If one of them ends high, the race drops trials too early."
 )
 AUDIT_COLOUR = "#d55e00"  # of Okabe and Ito's colours, safe for colour-blind eyes
 
@@ -72,7 +75,7 @@ def make_race(inputs: FigureInputs) -> list[Chart] | Omission:
         Chart(
             name="race",
             title=TITLE,
-            caption=CAPTION,
+            caption=CAPTION.format(race.halve) + (CAPTION_OF_AUDIT if race.audited else ""),
             says=describe_race(frame, race),
             figure=draw_race(frame, race),
             marks=len(frame),
@@ -165,12 +168,12 @@ def _write_rungs(axes: Axes, frame: pd.DataFrame, race: Race) -> None:
 
 
 def rung_texts(frame: pd.DataFrame, race: Race) -> list[str]:
-    """Return how many trials went on from each rung, or are left at it."""
+    """Return how many trials went on from each decided rung, and how many the next one has."""
     left, texts = frame["trial"].nunique(), []
     for cut in race.cuts:
         texts.append(f"{len(cut.kept):,} of {left:,}\nwent on")
         left = len(cut.kept)
-    texts.append(f"{left:,} left")
+    texts.append(f"{left:,} {'finalists' if race.decided else 'racing'}")
     return texts + [""] * (len(race.rungs) - len(texts))
 
 

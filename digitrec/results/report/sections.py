@@ -107,8 +107,9 @@ def _describe_model(inputs: FigureInputs) -> str:
 
 def write_plots(sections: Sequence[Section], folder: Folder) -> None:
     """Write the figures of `PLOTS` as PNG files of a folder; only a race has that of the race."""
-    folder.remove("race.png")
-    for section in sections:
-        for chart in section.charts:
-            if chart.name in PLOTS:
-                folder.write(f"{chart.name}.png", render_png(chart.figure))
+    charts = {chart.name: chart for section in sections for chart in section.charts}
+    for name in PLOTS:
+        if name in charts:
+            folder.write(f"{name}.png", render_png(charts[name].figure))
+        else:
+            folder.remove(f"{name}.png")

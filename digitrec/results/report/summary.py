@@ -248,19 +248,20 @@ def _facts(evidence: Evidence) -> list[tuple[str, str]]:
         *_average_fact(evidence.record),
         *_test_fact(evidence.record),
         ("trials trained", f"{trained:,} of {len(trials):,}"),
+        *_race_fact(evidence),
         ("configurations", f"{configurations:,}"),
-        *_epochs_fact(evidence),
+        ("epochs", f"{'up to ' if spec.race else ''}{spec.epochs}"),
         ("training images", f"{spec.data['train_rows']:,}"),
         ("validation images", f"{spec.data['val_rows']:,}"),
     ]
 
 
-def _epochs_fact(evidence: Evidence) -> list[tuple[str, str]]:
-    race = evidence.spec.raced
-    if race is None:
-        return [("epochs", f"{evidence.spec.epochs}")]
-    last = int((evidence.trials["status"] == "completed").sum())
-    return [("trained to the end", f"{last:,}"), ("epochs", f"up to {evidence.spec.epochs}")]
+def _race_fact(evidence: Evidence) -> list[tuple[str, str]]:
+    if evidence.spec.race is None:
+        return []
+    raced = evidence.trials.drop(evidence.fresh.index)
+    ended = int((raced["status"] == "completed").sum())
+    return [("trained to the end", f"{ended:,}")]
 
 
 def _average_fact(record: StudyRecord) -> list[tuple[str, str]]:
