@@ -150,6 +150,8 @@ def _draw_lines(axes: Axes, heights: Floats, frame: pd.DataFrame, norm: Normaliz
         (dropped, "dropped", {"colors": OTHERS_GREY}),
         (found, "completed", {"colors": LINE_COLOURS(norm(kept[found]))}),
     ):
+        if rows is dropped and not rows.any():
+            continue
         collection = LineCollection(
             list(points[rows]), linewidths=width, alpha=alpha, label=label, **look
         )

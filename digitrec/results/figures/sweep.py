@@ -33,7 +33,7 @@ CAPTION = (
     "at the best it had reached, or at the foot if it had nothing."
 )
 CAPTION_OF_DROPPED = (
-    " Grey points are trials that the race dropped, after fewer epochs than the others."
+    " Grey dots are trials that the race dropped, after fewer epochs than the others."
 )
 FOOT = 0.03  # where the cross of a trial without a finite epoch stands, as a share of the panel
 MOST_PANELS_IN_A_ROW = 4
@@ -122,12 +122,12 @@ def _draw_points(axes: Axes, frame: pd.DataFrame, encoding: Encoding) -> None:
     first, second = encoding.first.name, encoding.second.name
     markers = frame[second].map(encoding.marker)
     size, alpha = (12, 0.5) if len(frame) > MOST_TRIALS_WITH_LARGE_POINTS else (34, 0.9)
-    for marker in sorted(set(markers)):
-        part = frame[(markers == marker) & frame["dropped"]]
+    if frame["dropped"].any():
+        part = frame[frame["dropped"]]
         axes.scatter(
-            part["x"], part["best"], 0.5 * size, OTHERS_GREY, marker=marker, linewidths=0,
-            label="dropped",
-        )  # fmt: skip
+            part["x"], part["best"], 0.5 * size, OTHERS_GREY, linewidths=0, label="dropped"
+        )
+    for marker in sorted(set(markers)):
         part = frame[(markers == marker) & ~frame["dropped"] & ~frame["diverged"]]
         axes.scatter(
             part["x"], part["best"], size, encoding.colours(part[first].tolist()),

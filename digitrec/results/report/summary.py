@@ -228,7 +228,8 @@ def _describe_average(best: dict[str, Any]) -> str:
 def _state(trials: pd.DataFrame) -> str:
     found = trials["status"].value_counts()
     trained = int(sum(found.get(status, 0) for status in TRAINED))
-    words = {"failed": "failed", "stopped": "not trained to the end yet"}
+    begun = (trials["status"].eq("stopped") & trials["epochs"].gt(0)).any()
+    words = {"failed": "failed", "stopped": f"not trained {'to the end ' if begun else ''}yet"}
     some = [
         f"{found[status]:,} {word}" for status, word in NOT_TO_THE_END.items() if status in found
     ]
