@@ -169,7 +169,7 @@ def open_study(directory: Folder, spec: StudySpec, console: Console) -> None:
                     "Give --out another directory, or ask for the same study"
                 )
     remove_temporaries(directory)
-    damaged += find_damage(directory, spec.key)
+    damaged += find_damage(directory, spec.key, spec.epochs)
     for line in list_damage([damage for damage in damaged if set_aside(directory, damage)]):
         console.print(f"[yellow]set aside[/yellow] {escape(line)}", highlight=False, soft_wrap=True)
 

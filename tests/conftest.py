@@ -37,7 +37,7 @@ MARKS = {  # fixture -> mark of the tests that use it
     "hosts": "cluster",
 }
 
-WAITING = ("cluster", "ray", "slow")  # marks of tests that take many seconds
+SECONDS = {"cluster": 20, "ray": 10, "slow": 2}  # about what a test with this mark takes
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the other cores have a worker each
@@ -60,8 +60,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for fixture, mark in MARKS.items():
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(mark)
-    waiting = Counter(item.path for item in items if any(map(item.get_closest_marker, WAITING)))
-    items.sort(key=lambda item: -waiting[item.path])
+    seconds: Counter[Path] = Counter()
+    for item in items:
+        seconds[item.path] += sum(
+            SECONDS[mark.name] for mark in item.iter_markers() if mark.name in SECONDS
+        )
+    items.sort(key=lambda item: -seconds[item.path])
 
 
 @pytest.fixture(scope="session")

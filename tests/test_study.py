@@ -58,7 +58,7 @@ def untimed(directory: Path, name: str) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
-    return run(tmp_path_factory.mktemp("finished") / "study", pictures=True)
+    return run(tmp_path_factory.mktemp("finished") / "study")
 
 
 # Four stacks of two trials: on two CPUs, workers train one after the other.
@@ -91,8 +91,10 @@ def test_a_study_in_this_process_ends_with_the_files_of_one_on_ray(
         )
 
 
-def test_a_study_leaves_what_the_contract_says(finished: StudyResult) -> None:
-    there = {str(p.relative_to(folder(finished))) for p in folder(finished).rglob("*")}
+@pytest.mark.slow
+def test_a_study_leaves_what_the_contract_says(tmp_path: Path) -> None:
+    result = run(tmp_path, pictures=True)
+    there = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
     assert there >= {
         "study.json",
         "trials.csv",
@@ -103,11 +105,11 @@ def test_a_study_leaves_what_the_contract_says(finished: StudyResult) -> None:
         "plots/heatmap.png",
         "plots/updates.png",
     }
-    trials = pd.read_csv(folder(finished) / "trials.csv")
+    trials = pd.read_csv(tmp_path / "trials.csv")
     assert trials["status"].to_list() == ["completed"] * 4
     assert trials["updates"].to_list() == [32, 16, 32, 16]
-    assert len(pd.read_csv(folder(finished) / "epochs.csv")) == 8
-    assert finished.tables.complete
+    assert len(pd.read_csv(tmp_path / "epochs.csv")) == 8
+    assert result.tables.complete
 
 
 def test_the_saved_winner_has_the_validation_accuracy_of_its_row(finished: StudyResult) -> None:

@@ -81,15 +81,23 @@ def remove_temporaries(directory: Folder) -> None:
             place.remove_temporaries()
 
 
-def find_damage(directory: Folder, key: str) -> list[Damage]:
-    """Return the damaged files of the stacks of the study whose spec has this key.
+def find_damage(directory: Folder, key: str, epochs: int) -> list[Damage]:
+    """Return the damaged files of the stacks of a study.
 
     Weights are checked on a local file system only: an object store would have to send all of
     them.
+
+    Args:
+        directory: the study directory.
+        key: of the study's spec.
+        epochs: of the study; stacks with fewer need no weights, since a race removes them.
     """
     results, damaged = read_stacks(directory, key)
     weights = set((directory / FOLDERS["weights"]).names(SUFFIX))
-    for name in (result.key + SUFFIX for result in results):
+    for result in results:
+        name = result.key + SUFFIX
+        if name not in weights and result.epochs_before_cooldown < epochs:
+            continue
         if name not in weights:
             damaged.append(Damage(FOLDERS["stack"], name, "the file of its weights is missing"))
         elif directory.path and (reason := _damage_of(directory, "weights", key, name)):

@@ -195,6 +195,18 @@ def longest_results(
     return longest
 
 
+def with_weights(directory: Folder, results: Iterable[StackResult]) -> list[StackResult]:
+    """Return the finished stacks whose weights are there, from which their trials can go on."""
+    names = set((directory / FOLDERS["weights"]).names(SUFFIX))
+    return [result for result in results if result.key + SUFFIX in names]
+
+
+def remove_weights(directory: Folder, results: Iterable[StackResult]) -> None:
+    """Remove the weights of finished stacks, whose measurements and predictions stay."""
+    for result in with_weights(directory, results):
+        (directory / FOLDERS["weights"]).remove(result.key + SUFFIX)
+
+
 def read_weights(directory: Folder, spec: str, key: str, trials: Sequence[str]) -> list[Parameters]:
     """Return the parameters of some trials of a finished stack.
 

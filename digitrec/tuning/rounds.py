@@ -28,8 +28,10 @@ from digitrec.store.stacks import (
     longest_results,
     read_failures,
     read_stacks,
+    remove_weights,
     results_of,
     set_aside,
+    with_weights,
 )
 from digitrec.store.timings import Timings
 from digitrec.tuning.runner import Assignment, MakeRunner, Node, Round, Runner
@@ -82,9 +84,8 @@ class StudyRunner:
             write_spec(directory, spec)
             return
         runner = self._start(len(missing))
-        tasks = plan(
-            self.request, runner.nodes(), spec, trials, missing, results, epochs=spec.epochs
-        )
+        kept = with_weights(directory, results)
+        tasks = plan(self.request, runner.nodes(), spec, trials, missing, kept, epochs=spec.epochs)
         self.console.print(describe_plan(spec, tasks), highlight=False, soft_wrap=True)
         clear_failures(directory, {trial.name for trial in missing})
         write_spec(directory, spec)
@@ -129,15 +130,36 @@ class StudyRunner:
             if missing:
                 nodes = self._start(len(missing)).nodes()
                 clear_failures(directory, {trial.name for trial in missing})
-                tasks = plan(request, nodes, spec, alive, missing, results, epochs=race.open_rung)
+                kept = with_weights(directory, results)
+                tasks = plan(request, nodes, spec, alive, missing, kept, epochs=race.open_rung)
                 heading = describe_rung(race, len(alive), len(points))
                 yield Round(tasks, len(alive), heading, decision)
                 results, _ = read_stacks(directory, spec.key)
+            self._remove_weights_before(race, goals, results)
             if race.decided:
                 return
             course.decide(self._standings(goals, results))
             write_spec(directory, course.spec)
             decision = describe_cut(course.race, len(alive))
+
+    def _remove_weights_before(
+        self, race: Race, goals: Mapping[Trial, int], results: Sequence[StackResult]
+    ) -> None:
+        """Remove the weights of the rung before the open one, except for trials yet to go on.
+
+        All others that go on have newer weights. A dropped trial that a larger race takes back is
+        trained again, to the same numbers.
+        """
+        if not race.cuts:
+            return
+        before = race.rungs[len(race.cuts) - 1]
+        waiting = set(goals).difference(trial for trial, _, _ in results_of(goals, results))
+        old = [
+            result
+            for result in results
+            if result.epochs_before_cooldown == before and waiting.isdisjoint(result.stack.members)
+        ]
+        remove_weights(self.request.directory, old)
 
     def _standings(
         self, goals: Mapping[Trial, int], results: Sequence[StackResult]
@@ -222,7 +244,7 @@ class StudyRunner:
         whole = spec_of_refit(spec, members)
         shared = share_all_rows(self.shared, whole)
         directory.prepare()
-        for damage in find_damage(directory, whole.key):
+        for damage in find_damage(directory, whole.key, whole.epochs):
             set_aside(directory, damage)
         self._train_refit(directory, whole, shared, members)
         results, _ = read_stacks(directory, whole.key)

@@ -222,9 +222,9 @@ def products_of(shape: Shape, sizes: Sequence[int] = SIZES) -> list[Product]:
     return products
 
 
-def bare_forms(shape: Shape, updates: int) -> dict[str, Form]:
+def bare_forms(shape: Shape, updates: int, sizes: Sequence[int] = SIZES) -> dict[str, Form]:
     """Return the bare products through each library, and through the faster one for each."""
-    products = products_of(shape)
+    products = products_of(shape, sizes)
     by_torch = [torch_product(product) for product in products]
     forms = {"bare products, torch": repeated(by_torch, updates)}
     if not has_onednn():

@@ -60,6 +60,11 @@ def test_the_verdict_tells_of_the_race_and_its_audit(raced: StudyResult) -> None
     assert "--race --rungs 1,2,4 --audit 2" in (rules["seeds"].command or "")
 
 
+def test_only_the_trials_of_the_last_rung_keep_their_weights(raced: StudyResult) -> None:
+    weights = {path.stem.rpartition("-")[2] for path in folder(raced).glob("weights/*")}
+    assert weights == {"4epochs"}
+
+
 def test_the_same_command_again_trains_nothing(raced: StudyResult, tmp_path: Path) -> None:
     before = outcome(folder(raced))
     stacks = sorted(folder(raced).glob("stacks/*"))
