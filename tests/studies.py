@@ -3,6 +3,7 @@
 import io
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,14 @@ from digitrec.results.analysis.ranking import rank
 from digitrec.results.outcome import StudyResult
 from digitrec.space.hyperparameters import HYPERPARAMETERS, Configuration, Trial, in_column
 from digitrec.space.points import Space
-from digitrec.space.race import Goal
+from digitrec.space.race import Goal, Race, Standing
 from digitrec.space.ranges import Range
 from digitrec.space.records import EpochRecord
 from digitrec.space.stacks import Stack
 from digitrec.store.folder import Folder
 from digitrec.store.record import StudyRecord
 from digitrec.store.spec import StudySpec
-from digitrec.store.stacks import Run, StackResult
+from digitrec.store.stacks import Run, StackResult, results_of
 from digitrec.store.tables import make_tables
 from digitrec.store.validation import WinnerValidation
 from digitrec.study import run_study
@@ -218,6 +219,65 @@ def make_drawn_record(
         timings={"train": 3.0},
         damaged=[],
     )
+
+
+RACED = Space.of(
+    lr=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3), batch_size=BATCH_SIZES, momentum=(0.0, 0.5)
+)
+
+
+def make_raced_record(
+    directory: Path,
+    accuracy: Callable[[Configuration, int], float],
+    race: Race = Race((1, 3, 9)),  # noqa: B008 - it never changes
+    cuts: int | None = None,
+) -> StudyRecord:
+    """A race of the points of `RACED`, with a stack per trial and rung.
+
+    Args:
+        directory: gets what is written.
+        accuracy: of a configuration after an epoch; NaN: it has diverged.
+        race: before its first cut.
+        cuts: how many are decided; None: all.
+    """
+    results: list[StackResult] = []
+    for rung in race.rungs[: None if cuts is None else cuts + 1]:
+        standings = []
+        for trial in race.alive(RACED.trials()):
+            result = _raced(trial, rung, accuracy, len(results))
+            end, right = result.epochs[-1][0], result.predictions[0] == LABELS
+            standings.append(Standing(trial, end.val_accuracy, end.val_loss, right))
+            results.append(result)
+        if not race.decided and len(race.cuts) != cuts:
+            race = race.decide(standings)
+    spec = make_spec(space=RACED.to_json(), epochs=race.rungs[-1], race=race.to_json())
+    found = results_of(spec.epochs_of(), results)
+    return StudyRecord(
+        directory=Folder.at(directory),
+        spec=spec,
+        results=results,
+        tables=make_tables(spec.goals(), results, {}),
+        failures={},
+        predictions={trial.name: result.predictions[k] for trial, result, k in found},
+        labels=LABELS,
+        best=None,
+        validation=None,
+        timings={"train": 3.0},
+        damaged=[],
+    )
+
+
+def _raced(
+    trial: Trial, epochs: int, accuracy: Callable[[Configuration, int], float], place: int
+) -> StackResult:
+    """A trial that recognises the first of the validation images."""
+    steps, records = -(-TRAIN_ROWS // trial.configuration.batch_size), []
+    for epoch in range(1, epochs + 1):
+        now = accuracy(trial.configuration, epoch)
+        records.append([EpochRecord(epoch, epoch * steps, 1 - now, now, 1 - now, now, 0.5)])
+    right = np.arange(VAL_ROWS) < VAL_ROWS * np.nan_to_num(now)
+    result = make_result([trial], records, place)
+    return replace(result, predictions=np.where(right, LABELS, (LABELS + 1) % 10)[None])
 
 
 def make_spec(**changes: Any) -> StudySpec:

@@ -57,6 +57,8 @@ def print_lines(lines: Iterable[str], console: Console) -> None:
 
 def _rank_trials(leaders: Sequence[dict[Hashable, Any]], named: Sequence[str]) -> Table:
     identity = ["cooldown", "seed"] if "cooldown" in leaders[0] else ["seed"]
+    if any(row["status"] == "dropped" for row in leaders):
+        identity.append("epochs")
     rows = [
         [
             str(place),
@@ -160,6 +162,11 @@ def _describe_files(result: "StudyResult") -> list[str]:
         "report": (study / "report.html", "report.md"),
         "figures": (study / "plots" / "comparison.png", "heatmap.png, updates.png"),
     }
+    if result.record.spec.race:
+        places["figures"] = (
+            study / "plots" / "race.png",
+            "comparison.png, heatmap.png, updates.png",
+        )
     if result.best is not None:
         places["model"] = (study / "best" / "model.safetensors", "model.json")
     return [f"{name:8} {shortest(str(path))}, {more}" for name, (path, more) in places.items()]

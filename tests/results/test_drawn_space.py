@@ -143,7 +143,7 @@ def test_every_command_of_a_drawn_study_asks_for_its_points(tmp_path: Path) -> N
 def test_the_report_says_what_was_drawn_from(tmp_path: Path) -> None:
     setup = dict(summarise(drawn(tmp_path), []).setup)
     assert setup["learning rate"] == "0.001 to 2.0"
-    assert setup["weight decay"] == "0.0, 1e-06 to 0.01"
+    assert setup["weight decay"] == "0, 1e-06 to 0.01"
     assert setup["points"] == "60, quasi-random, search seed 0"
 
 

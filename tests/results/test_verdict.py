@@ -453,7 +453,7 @@ def test_the_edge_of_any_hyperparameter_is_found_and_a_category_has_none() -> No
     )["edge"]
     assert "drop share 0.5 is the highest value that was searched" in edge.sentence
     assert "unit kind" not in edge.sentence
-    assert edge.evidence == "drop share 0.0 90.00%, drop share 0.5 95.00%"
+    assert edge.evidence == "drop share 0 90.00%, drop share 0.5 95.00%"
 
 
 @pytest.mark.usefixtures("four_hyperparameters")

@@ -25,6 +25,7 @@ from digitrec.space.hyperparameters import HYPERPARAMETERS, with_role
 from digitrec.store.record import StudyRecord
 
 FAR_BEHIND = 6.0  # standard errors; whoever is so far behind wins on no other images
+MOST_NAMED = 2  # hyperparameters that name each of several configurations
 STANDARD_ERRORS = 2.0  # a difference beyond so many is more than noise
 
 
@@ -115,6 +116,22 @@ class Evidence:
     def spell(self, values: Mapping[Any, Any]) -> str:
         """Return the configuration of a row, as a sentence names it."""
         return spell_all(values, self.named)
+
+    def spell_beside_winner(self, values: Mapping[Any, Any]) -> str:
+        """Return the configuration of a row; of many hyperparameters, only those that differ.
+
+        Those that the winner has as well go without saying.
+        """
+        if not self.names_are_long:
+            return self.spell(values)
+        winner = self.winner.values
+        differing = [name for name in self.named if values[name] != winner[name]]
+        return spell_all(values, differing) or "the winner's values"
+
+    @property
+    def names_are_long(self) -> bool:
+        """Whether names of configurations are so long that sentences shorten them."""
+        return len(self.named) > MOST_NAMED
 
     @property
     def winner(self) -> RankedConfiguration:

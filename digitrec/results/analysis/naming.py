@@ -26,8 +26,12 @@ def spell(name: str, value: Any) -> str:
 
 
 def write_value(name: str, value: Any) -> str:
-    """Return a value as text; a column of a table may hold it as text already."""
-    return value if isinstance(value, str) else HYPERPARAMETERS[name].write(value)
+    """Return a value as sentences and tables have it, 0.0 as 0.
+
+    A column of a table may hold it as text already.
+    """
+    text = value if isinstance(value, str) else HYPERPARAMETERS[name].write(value)
+    return "0" if text == "0.0" else text
 
 
 def spell_all(values: Mapping[Any, Any], names: Sequence[str]) -> str:

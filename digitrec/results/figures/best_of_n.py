@@ -21,6 +21,8 @@ MOST_LINEAR = 30  # trials; above, the steps that matter are the first ones
 
 def make_best_of_n(inputs: FigureInputs) -> Chart | Omission:
     """Return the figure of the best of n trials of a study."""
+    if inputs.record.spec.race:
+        return Omission(TITLE, "a race trains most trials for fewer epochs than the others")
     confirmed = inputs.trials["trial"].isin(inputs.record.spec.confirmed_trials)
     frame = summarise_best_of_n(inputs.trials[~confirmed])  # those of leaders are no random draws
     if len(frame) < 2:

@@ -34,11 +34,46 @@ class FigureInputs:
     def epochs(self) -> pd.DataFrame:
         """The table of epochs; of the trials that cool down, the cooldown alone.
 
-        So it continues the curves of their configurations.
+        So it continues the curves of their configurations. The trials that a race dropped are left
+        out: the figure of the race shows them.
         """
         spec, epochs = self.record.spec, self.record.tables.epochs
         cooled = epochs["trial"].isin(list(spec.cooled_trials))
-        return epochs[~cooled | (epochs["epoch"] > spec.epochs)]
+        dropped = epochs["trial"].isin(self.trials.loc[self.trials["status"] == "dropped", "trial"])
+        return epochs[~dropped & (~cooled | (epochs["epoch"] > spec.epochs))]
+
+    @cached_property
+    def evenly_trained(self) -> pd.DataFrame:
+        """The table of trials as all of them were at some time, so that they can be compared.
+
+        In a race that is the first rung: status and accuracy are those at its end.
+        """
+        race, trials = self.record.spec.raced, self.trials
+        if race is None:
+            return trials
+        epochs = self.record.searched.epochs
+        rung = epochs[epochs["epoch"] == race.rungs[0]].set_index("trial")
+        accuracy = trials["trial"].map(rung["val_accuracy"].astype(float))
+        loss = trials["trial"].map(rung["val_loss"].astype(float))
+        there = trials["trial"].isin(rung.index)
+        ends = np.where(np.isfinite(accuracy) & np.isfinite(loss), "completed", "diverged")
+        return trials.assign(
+            status=trials["status"].where(~there, ends),
+            val_accuracy=accuracy.where(there, trials["val_accuracy"]),
+        )
+
+    @property
+    def when(self) -> str:
+        """When the accuracies of `evenly_trained` were measured: after ..."""
+        race = self.record.spec.raced
+        return f"epoch {race.rungs[0]}, the first rung of the race" if race else "the last epoch"
+
+    @property
+    def basis(self) -> str:
+        """A sentence for the captions of figures of `evenly_trained`; empty but in a race."""
+        if self.record.spec.raced is None:
+            return ""
+        return f"Accuracies are those after {self.when}: few trials were trained longer."
 
     @property
     def marked(self) -> str | None:

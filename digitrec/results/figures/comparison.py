@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from digitrec.results.figures.chart import Chart, FigureInputs
 from digitrec.results.figures.curves import (
+    describe_dropped,
     describe_leaders,
     draw_curves,
     draw_curves_legend,
@@ -33,14 +34,14 @@ PANELS = {
 
 def make_comparison(inputs: FigureInputs) -> Chart:
     """Return the comparison of a study."""
-    frame = inputs.curves
+    frame, trials = inputs.curves, inputs.trials
+    shown = trials[trials["status"] != "dropped"]
+    parts = (describe_encoding(frame), describe_leaders(frame), describe_dropped(frame), CAPTION)
     return Chart(
         name="comparison",
         title=TITLE,
-        caption=" ".join(
-            part for part in (describe_encoding(frame), describe_leaders(frame), CAPTION) if part
-        ),
-        says=describe_comparison(inputs.trials, inputs.record.tables.epochs, inputs.winner),
+        caption=" ".join(part for part in parts if part),
+        says=describe_comparison(shown, inputs.record.tables.epochs, inputs.winner),
         figure=draw_comparison(frame),
         marks=len(frame),
         wide=True,

@@ -63,8 +63,9 @@ def summarise_curves(
     """Return a row per metric, configuration and epoch, over the seeds of the configuration.
 
     Returns:
-        Columns metric, the hyperparameters, seeds (of the configuration, in trials), winner (bool),
-        leads (bool: whether it is drawn in colour; see `find_leaders`), epoch, updates, mean, low,
+        Columns metric, the hyperparameters, seeds (of the configuration, in trials), dropped (bool:
+        a race dropped all of them), winner (bool), leads (bool: whether it is drawn in colour; see
+        `find_leaders`), epoch, updates, mean, low,
         high, finite and recorded (how many seeds have a finite value at this epoch, and how many a
         row), cooldown (above 0 in a cooldown), diverged (bool: the last epoch before a seed
         diverges, or the first epoch where one has diverged in it). A configuration without epochs
@@ -88,7 +89,11 @@ def summarise_curves(
         recorded=("value", "size"),
         cooldown=(COOLDOWN, "max"),
     )
-    configurations = trials.groupby(by, as_index=False).agg(seeds=("seed", "nunique"))
+    configurations = (
+        trials.assign(dropped=trials["status"] == "dropped")
+        .groupby(by, as_index=False)
+        .agg(seeds=("seed", "nunique"), dropped=("dropped", "all"))
+    )
     configurations["winner"] = is_winner(configurations, trials, winner)
     configurations["leads"] = find_leaders(configurations, trials)
     panels = pd.DataFrame({"metric": metrics})
@@ -98,9 +103,13 @@ def summarise_curves(
 
 
 def find_leaders(configurations: pd.DataFrame, trials: pd.DataFrame) -> "pd.Series[bool]":
-    """Return which configurations are drawn in colour: the best of many points, else all."""
-    if len(configurations) <= MOST_LINES_WITH_MARKERS or not is_sparse(configurations):
-        return pd.Series(True, configurations.index)
+    """Return which configurations are drawn in colour: the best of many points, else all.
+
+    Those that a race dropped are not drawn.
+    """
+    drawn = ~configurations["dropped"]
+    if drawn.sum() <= MOST_LINES_WITH_MARKERS or not is_sparse(configurations):
+        return drawn
     completed = trials[trials["status"] == "completed"]
     by = list(HYPERPARAMETERS)
     means = completed.groupby(by, as_index=False).agg(accuracy=("val_accuracy", "mean"))
@@ -114,11 +123,19 @@ def find_leaders(configurations: pd.DataFrame, trials: pd.DataFrame) -> "pd.Seri
 
 def describe_leaders(frame: pd.DataFrame) -> str:
     """Return which curves are in colour; nothing where all are."""
-    configurations = frame.drop_duplicates(list(HYPERPARAMETERS))
-    leaders = int(configurations["leads"].sum())
-    if leaders == len(configurations):
+    drawn = frame[~frame["dropped"]].drop_duplicates(list(HYPERPARAMETERS))
+    leaders = int(drawn["leads"].sum())
+    if leaders == len(drawn):
         return ""
     return f"The best {leaders} configurations are in colour, all others in grey."
+
+
+def describe_dropped(frame: pd.DataFrame) -> str:
+    """Return that dropped configurations are not drawn; nothing where there are none."""
+    dropped = int(frame.drop_duplicates(list(HYPERPARAMETERS))["dropped"].sum())
+    if not dropped:
+        return ""
+    return f"{count(dropped, 'configuration')} that the race dropped are not drawn."
 
 
 def _marks_divergence(frame: pd.DataFrame) -> "pd.Series[bool]":
@@ -158,8 +175,9 @@ def _mark_handles(frame: pd.DataFrame, encoding: Encoding) -> Iterator[Artist]:
     """Yield the winner, the diverged and the missing lines, where there are any."""
     for value in frame.loc[frame["winner"], encoding.first.name].head(1).tolist():
         yield winner_handle(encoding, value)
-    others = int((~frame.drop_duplicates(list(HYPERPARAMETERS))["leads"]).sum())
-    if others:
+    configurations = frame.drop_duplicates(list(HYPERPARAMETERS))
+    dropped = int(configurations["dropped"].sum())
+    if others := int((~configurations["leads"]).sum()) - dropped:
         yield Line2D([], [], color=OTHERS_GREY, linewidth=1.2, label=f"{others:,} others")
     if diverged := int(frame["diverged"].sum()):
         what = "diverged" if frame["seeds"].max() == 1 else "with a seed\ndiverged"
@@ -167,7 +185,9 @@ def _mark_handles(frame: pd.DataFrame, encoding: Encoding) -> Iterator[Artist]:
             [], [], color=TEXT_GREY, linestyle="", marker="x", markeredgewidth=2,
             label=f"{diverged} {what}\nfrom there on",
         )  # fmt: skip
-    if missing := int(frame["epoch"].isna().sum()):
+    if dropped:
+        yield Line2D([], [], linestyle="", label=f"{dropped:,} dropped:\nnot drawn")
+    if missing := int((frame["epoch"].isna() & ~frame["dropped"]).sum()):
         yield Line2D([], [], linestyle="", label=f"{missing} without any\nepoch: not drawn")
 
 

@@ -43,14 +43,15 @@ MOST_WIDE_LINES = 12
 
 def make_effects(inputs: FigureInputs) -> Chart | Omission:
     """Return the figure of the effects of a study."""
-    frame = summarise_effects(inputs.trials)
+    frame = summarise_effects(inputs.evenly_trained)
     panels = searched(frame)
     if not panels or frame["accuracy"].isna().all():
         return Omission(TITLE, inputs.why_no_comparison)
+    parts = (inputs.basis, _caption(panels), CAPTION_OF_MANY if many_valued(frame) else "")
     return Chart(
         name="effects",
         title=TITLE,
-        caption=f"{_caption(panels)} {CAPTION_OF_MANY if many_valued(frame) else ''}".strip(),
+        caption=" ".join(part for part in parts if part),
         says=describe_effects(frame),
         figure=draw_effects(frame),
         marks=len(frame) * len(panels),

@@ -56,20 +56,22 @@ def make_heatmaps(inputs: FigureInputs) -> list[Chart]:
     Where these have a value of their own for almost every point, a map has hardly any cells with a
     trial; then it is the points over the two hyperparameters that matter most.
     """
-    if pair := choose_pair(inputs.trials):
+    trials = inputs.evenly_trained
+    if pair := choose_pair(trials):
         return [make_points(inputs, pair)]
-    return [_make_heatmap(inputs, pair) for pair in choose_pairs(inputs.trials)]
+    return [_make_heatmap(inputs, pair) for pair in choose_pairs(trials)]
 
 
 def _make_heatmap(inputs: FigureInputs, pair: Pair) -> Chart:
-    first, *others = pairs(inputs.trials)
-    frame = summarise_heatmap(inputs.trials, inputs.marked, pair)
-    figure = draw_heatmap(frame)
+    trials = inputs.evenly_trained
+    first, *others = pairs(trials)
+    frame = summarise_heatmap(trials, inputs.marked, pair)
+    figure = draw_heatmap(frame, inputs.when)
     labels = " and ".join(HYPERPARAMETERS[name].label for name in pair)
     return Chart(
         name="heatmap" if pair == first else f"heatmap-{'-'.join(pair)}",
         title=f"{TITLE}: {labels}" if others else TITLE,
-        caption=_caption(inputs.trials, pair),
+        caption=f"{inputs.basis} {_caption(trials, pair)}".strip(),
         says=describe_heatmap(frame),
         figure=figure,
         marks=len(frame),
@@ -156,12 +158,12 @@ def _outcome(statuses: "pd.Series[str]") -> str:
     return "completed" if "completed" in found else "\n".join(found)
 
 
-def draw_heatmap(frame: pd.DataFrame) -> Figure:
-    """Draw the final validation accuracy over two hyperparameters."""
+def draw_heatmap(frame: pd.DataFrame, when: str = "the last epoch") -> Figure:
+    """Draw the validation accuracy over two hyperparameters; when: after what it was measured."""
     rows, columns = (ValueScale.of(name, frame[name]) for name in frame.columns[:2])
     readable = len(rows.values) <= MOST_ROWS_TO_READ and len(columns.values) <= MOST_COLUMNS_TO_READ
     figure, axes, bar = _heatmap_axes(len(rows.values), len(columns.values))
-    _draw_title(figure, frame)
+    _draw_title(figure, frame, when)
     _draw_cells(axes, bar, frame, readable)
     _draw_empty_cells(axes, frame, readable)
     _draw_winner_cell(axes, frame, readable)
@@ -183,13 +185,13 @@ def _heatmap_axes(rows: int, columns: int) -> tuple[Figure, Axes, Axes]:
     return figure, axes, bar
 
 
-def _draw_title(figure: Figure, frame: pd.DataFrame) -> None:
+def _draw_title(figure: Figure, frame: pd.DataFrame, when: str) -> None:
     seeds = int(frame["seeds"].max())
     mean = f", mean over {seeds} seeds" if seeds > 1 else ""
     subtitle = describe_winner(frame, frame.columns[:2].tolist())
     if frame["accuracy"].nunique() > 1:
         subtitle += "; colours on a log scale of the error"
-    write_title(figure, f"Validation accuracy after the last epoch{mean}", subtitle)
+    write_title(figure, f"Validation accuracy after {when}{mean}", subtitle)
 
 
 def _matrix(frame: pd.DataFrame, column: str) -> NDArray[Any]:

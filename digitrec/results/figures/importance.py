@@ -37,14 +37,15 @@ FEWEST, FEWEST_PER_HYPERPARAMETER = 10, 4  # configurations that completed
 
 def make_importance(inputs: FigureInputs) -> Chart | Omission:
     """Return the figure of the importances of a study."""
-    configurations = summarise_effects(inputs.trials)
+    configurations = summarise_effects(inputs.evenly_trained)
     if reason := inputs.why_no_overview or why_no_importance(configurations):
         return Omission(TITLE, reason)
     frame = summarise_importance(configurations)
     if not frame["explained"].iloc[0] > 0:
         return Omission(TITLE, "no random forest predicts the accuracies from the hyperparameters")
+    caption = f"{CAPTION} {inputs.basis}".strip()
     return Chart(
-        "importance", TITLE, CAPTION, describe_importance(frame), draw_importance(frame), len(frame)
+        "importance", TITLE, caption, describe_importance(frame), draw_importance(frame), len(frame)
     )
 
 

@@ -17,6 +17,7 @@ from digitrec.results.figures.encoding import WINNER_EDGE
 from digitrec.results.figures.scales import Floats, ValueScale, accuracy_norm, label_accuracies
 from digitrec.results.figures.style import (
     LINE_GREY,
+    OTHERS_GREY,
     TEXT_SIZE,
     TICK_SIZE,
     WHITE_EDGE,
@@ -30,6 +31,9 @@ CAPTION = (
     "A line per configuration, from its value on each axis to its validation accuracy after the "
     "last epoch, the mean over its seeds. Colour is that accuracy, even in the log error. Lines "
     "that share a value are fanned out around it, the better the higher."
+)
+CAPTION_OF_DROPPED = (
+    "Grey lines are configurations that the race dropped; they end at the accuracy they had then."
 )
 CAPTION_OF_DIVERGED = "Dotted grey lines are configurations that diverged with every seed."
 # viridis is perceptually uniform and safe for colour-blind eyes; its yellow end fades on white.
@@ -53,7 +57,7 @@ def make_parallel(inputs: FigureInputs) -> Chart | Omission:
     return Chart(
         name="parallel",
         title=TITLE,
-        caption=f"{CAPTION} {CAPTION_OF_DIVERGED}" if frame["diverged"].any() else CAPTION,
+        caption=_caption(frame),
         says=describe_parallel(frame),
         figure=draw_parallel(frame),
         marks=len(frame) * len(searched(frame)),
@@ -61,25 +65,43 @@ def make_parallel(inputs: FigureInputs) -> Chart | Omission:
     )
 
 
+def _caption(frame: pd.DataFrame) -> str:
+    said = [CAPTION]
+    said += [CAPTION_OF_DROPPED] if frame["dropped"].any() else []
+    said += [CAPTION_OF_DIVERGED] if frame["diverged"].any() else []
+    return " ".join(said)
+
+
 def summarise_parallel(trials: pd.DataFrame, winner: str | None) -> pd.DataFrame:
     """Return a row per configuration, the worst first.
 
     The columns are the hyperparameters, accuracy (mean of val_accuracy over the completed seeds,
-    NaN without one), diverged (bool: a seed diverged and none completed), winner (bool).
+    NaN without one), dropped (bool: a race dropped a seed and none completed), left (the mean of
+    val_accuracy where dropped, else NaN), diverged (bool: a seed diverged and none completed
+    or was dropped), winner (bool).
     """
-    completed, diverged = (trials["status"] == status for status in ("completed", "diverged"))
-    accuracy = trials["val_accuracy"].astype(float).where(completed)
-    groups = trials.assign(accuracy=accuracy, diverged=diverged).groupby(list(HYPERPARAMETERS))
-    frame = groups.agg(accuracy=("accuracy", "mean"), diverged=("diverged", "any")).reset_index()
-    frame["diverged"] &= frame["accuracy"].isna()
+    accuracy = trials["val_accuracy"].astype(float)
+    completed, diverged, dropped = (
+        trials["status"] == status for status in ("completed", "diverged", "dropped")
+    )
+    groups = trials.assign(
+        accuracy=accuracy.where(completed), left=accuracy.where(dropped), diverged=diverged
+    ).groupby(list(HYPERPARAMETERS))
+    frame = groups.agg(
+        accuracy=("accuracy", "mean"), left=("left", "mean"), diverged=("diverged", "any")
+    ).reset_index()
+    frame["left"] = frame["left"].where(frame["accuracy"].isna())
+    frame["dropped"] = frame["left"].notna()
+    frame["diverged"] &= frame["accuracy"].isna() & ~frame["dropped"]
     frame["winner"] = is_winner(frame, trials, winner)
-    return frame.sort_values("accuracy", kind="stable", na_position="first", ignore_index=True)
+    order = ["accuracy", "left"]
+    return frame.sort_values(order, kind="stable", na_position="first", ignore_index=True)
 
 
 def draw_parallel(frame: pd.DataFrame) -> Figure:
     """Draw an axis per searched hyperparameter, and the accuracies as a colour bar."""
     scales = [ValueScale.of(name, frame[name]) for name in searched(frame)]
-    norm = accuracy_norm(frame["accuracy"])
+    norm = accuracy_norm(frame[["accuracy", "left"]])
     width = LEFT + INCHES_PER_AXIS * len(scales) + RIGHT
     figure = new_figure(width, HEIGHT)
     share = INCHES_PER_AXIS / width, (HEIGHT - BELOW - ABOVE) / HEIGHT
@@ -114,9 +136,10 @@ def fan_out(frame: pd.DataFrame, scale: ValueScale) -> Floats:
 
 
 def _draw_lines(axes: Axes, heights: Floats, frame: pd.DataFrame, norm: Normalize) -> None:
-    """Draw one collection for the diverged, one for the others, and the winner's line."""
+    """Draw collections of the diverged, the dropped and the others, and the winner's line."""
     diverged, found = frame["diverged"].to_numpy(), frame["accuracy"].notna().to_numpy()
-    ends = np.where(found, norm(frame["accuracy"].fillna(norm.vmin)), FOOT)
+    dropped, last = frame["dropped"].to_numpy(), frame["accuracy"].fillna(frame["left"])
+    ends = np.where(found | dropped, norm(last.fillna(norm.vmin)), FOOT)
     points = np.stack(np.broadcast_arrays(np.arange(heights.shape[1] + 1), 0.0 * heights[:, :1]), 2)
     points[:, :, 1] = np.column_stack([heights, ends])
     crowd = min(1.0, MOST_OPAQUE_LINES / len(frame))
@@ -124,8 +147,11 @@ def _draw_lines(axes: Axes, heights: Floats, frame: pd.DataFrame, norm: Normaliz
     kept = frame["accuracy"].to_numpy(float)
     for rows, label, look in (
         (diverged, "diverged", {"colors": LINE_GREY, "linestyles": [(0, (1, 1.5))]}),
+        (dropped, "dropped", {"colors": OTHERS_GREY}),
         (found, "completed", {"colors": LINE_COLOURS(norm(kept[found]))}),
     ):
+        if rows is dropped and not rows.any():
+            continue
         collection = LineCollection(
             list(points[rows]), linewidths=width, alpha=alpha, label=label, **look
         )
@@ -175,7 +201,7 @@ def describe_parallel(frame: pd.DataFrame) -> str:
     diverged = int(frame["diverged"].sum()) or "none"
     said = [
         f"{len(found):,} of {count(len(frame), 'configuration')} reach {low} to {high}; "
-        f"{diverged} diverged."
+        f"{diverged} diverged{_describe_dropped(frame)}."
     ]
     winners = frame[frame["winner"]].to_dict("records")
     said += [f"The winner has {describe_values(row, names)}." for row in winners]
@@ -185,3 +211,8 @@ def describe_parallel(frame: pd.DataFrame) -> str:
         values = describe_values(best.iloc[0].to_dict(), common) if common else "no value"
         said.append(f"The best {len(best):,} have {values} in common.")
     return " ".join(said)
+
+
+def _describe_dropped(frame: pd.DataFrame) -> str:
+    dropped = int(frame["dropped"].sum())
+    return f", {dropped:,} were dropped before the last rung" if dropped else ""

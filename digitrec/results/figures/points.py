@@ -33,8 +33,8 @@ from digitrec.space.hyperparameters import HYPERPARAMETERS
 
 TITLE = "Accuracy over the points"
 CAPTION = (
-    "A point per configuration; the colour is its validation accuracy after the last epoch, even "
-    "in the log error, and the best lie on top. The two hyperparameters account for most of the "
+    "A point per configuration; the colour is its validation accuracy after {}, even in the log "
+    "error, and the best lie on top. The two hyperparameters account for most of the "
     "variance of accuracy. A star marks the winner, a cross a configuration that diverged. Good "
     "points at the edge say that the search should continue beyond it."
 )
@@ -47,13 +47,13 @@ Pair = tuple[str, str]
 
 def make_points(inputs: FigureInputs, pair: Pair) -> Chart:
     """Return the figure of the points of a study over two hyperparameters."""
-    frame = summarise_parallel(inputs.trials, inputs.marked)
+    frame = summarise_parallel(inputs.evenly_trained, inputs.marked)
     return Chart(
         name="heatmap",
         title=f"{TITLE}: {join_words([HYPERPARAMETERS[name].label for name in pair])}",
-        caption=CAPTION,
+        caption=CAPTION.format(inputs.when),
         says=describe_points(frame, pair),
-        figure=draw_points(frame, pair),
+        figure=draw_points(frame, pair, inputs.when),
         marks=len(frame),
     )
 
@@ -87,8 +87,14 @@ def _explained(accuracy: "pd.Series[float]", groups: "pd.Series[float]") -> floa
     return float(1 - np.square(within).sum() / freedom / accuracy.var())
 
 
-def draw_points(frame: pd.DataFrame, pair: Pair) -> Figure:
-    """Draw the points; frame: as from `summarise_parallel`."""
+def draw_points(frame: pd.DataFrame, pair: Pair, when: str = "the last epoch") -> Figure:
+    """Draw the points.
+
+    Args:
+        frame: as from `summarise_parallel`.
+        pair: the hyperparameters across and up.
+        when: after what the accuracies were measured.
+    """
     figure = new_figure(7.2, 5.6)
     axes = prepare(figure.add_axes((0.13, 0.12, 0.68, 0.71)))
     across, up = (ValueScale.of(name, frame[name]) for name in pair)
@@ -97,9 +103,7 @@ def draw_points(frame: pd.DataFrame, pair: Pair) -> Figure:
     norm = accuracy_norm(frame["accuracy"])
     frame = frame.assign(x=across.positions(frame[pair[0]]), y=up.positions(frame[pair[1]]))
     _draw_marks(axes, frame, norm)
-    write_title(
-        figure, "Validation accuracy after the last epoch", describe_winner(frame, list(pair))
-    )
+    write_title(figure, f"Validation accuracy after {when}", describe_winner(frame, list(pair)))
     if frame["accuracy"].notna().any():
         bar = figure.add_axes((0.84, 0.12, 0.025, 0.71))
         figure.colorbar(ScalarMappable(norm, ACCURACY_COLOURS), cax=bar)

@@ -16,6 +16,7 @@ from digitrec.results.figures.encoding import Encoding
 from digitrec.results.figures.scales import ValueScale, set_accuracies
 from digitrec.results.figures.style import (
     CHARACTERS_PER_INCH,
+    OTHERS_GREY,
     TEXT_GREY,
     WHITE_EDGE,
     break_label,
@@ -28,8 +29,11 @@ from digitrec.space.hyperparameters import HYPERPARAMETERS
 TITLE = "Best accuracy against each hyperparameter"
 CAPTION = (
     "A point per trial: the best validation accuracy of any of its epochs. Colour and marker are "
-    "those of the comparison{line}. A cross is a trial that diverged, "
+    "those of the comparison{line}.{dropped} A cross is a trial that diverged, "
     "at the best it had reached, or at the foot if it had nothing."
+)
+CAPTION_OF_DROPPED = (
+    " Grey dots are trials that the race dropped, after fewer epochs than the others."
 )
 FOOT = 0.03  # where the cross of a trial without a finite epoch stands, as a share of the panel
 MOST_PANELS_IN_A_ROW = 4
@@ -46,7 +50,10 @@ def make_sweep(inputs: FigureInputs) -> Chart | Omission:
     return Chart(
         name="sweep",
         title=TITLE,
-        caption=CAPTION.format(line="; the line joins the highest points" if joined else ""),
+        caption=CAPTION.format(
+            line="; the line joins the highest points" if joined else "",
+            dropped=CAPTION_OF_DROPPED if frame["dropped"].any() else "",
+        ),
         says=describe_sweep(frame),
         figure=draw_sweep(frame),
         marks=len(frame) * len(panels),
@@ -58,12 +65,13 @@ def summarise_sweep(trials: pd.DataFrame, winner: str | None) -> pd.DataFrame:
     """Return a row per trial.
 
     The columns are the hyperparameters, trained (bool), best (best_val_accuracy, NaN without a
-    finite epoch), diverged (bool), winner (bool).
+    finite epoch), diverged (bool), dropped (bool), winner (bool).
     """
     return trials[list(HYPERPARAMETERS)].assign(
-        trained=trials["status"].isin(["completed", "diverged"]),
+        trained=trials["status"].isin(["completed", "diverged", "dropped"]),
         best=trials["best_val_accuracy"].astype(float),
         diverged=trials["status"] == "diverged",
+        dropped=trials["status"] == "dropped",
         winner=trials["trial"] == winner,
     )
 
@@ -114,8 +122,13 @@ def _draw_points(axes: Axes, frame: pd.DataFrame, encoding: Encoding) -> None:
     first, second = encoding.first.name, encoding.second.name
     markers = frame[second].map(encoding.marker)
     size, alpha = (12, 0.5) if len(frame) > MOST_TRIALS_WITH_LARGE_POINTS else (34, 0.9)
+    if frame["dropped"].any():
+        part = frame[frame["dropped"]]
+        axes.scatter(
+            part["x"], part["best"], 0.5 * size, OTHERS_GREY, linewidths=0, label="dropped"
+        )
     for marker in sorted(set(markers)):
-        part = frame[(markers == marker) & ~frame["diverged"]]
+        part = frame[(markers == marker) & ~frame["dropped"] & ~frame["diverged"]]
         axes.scatter(
             part["x"], part["best"], size, encoding.colours(part[first].tolist()),
             marker=marker, alpha=alpha, linewidths=0,
@@ -169,5 +182,7 @@ def describe_sweep(frame: pd.DataFrame) -> str:
             f"at {label_value(name, best)}{others + join_words(ends) if ends else ''}."
         )
     diverged, trained = int(frame["diverged"].sum()), int(frame["trained"].sum())
-    said.append(f"{diverged or 'None'} of {count(trained, 'trial')} diverged.")
+    dropped = int(frame["dropped"].sum())
+    early = f", {dropped:,} were dropped before the last rung" if dropped else ""
+    said.append(f"{diverged or 'None'} of {count(trained, 'trial')} diverged{early}.")
     return " ".join(said)

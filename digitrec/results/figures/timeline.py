@@ -1,5 +1,7 @@
 """Which worker trained which stack when."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
@@ -16,6 +18,8 @@ from digitrec.results.figures.configurations import label_value, order_values
 from digitrec.results.figures.style import TEXT_SIZE, TICK_SIZE, new_figure, prepare
 from digitrec.results.text import count, duration, join_words, percent
 from digitrec.space.hyperparameters import HYPERPARAMETERS
+from digitrec.store.record import StudyRecord
+from digitrec.store.tables import RUN_COLUMNS
 
 TITLE = "Timeline of the workers"
 CAPTION = (
@@ -28,9 +32,10 @@ COLOURS = colormaps["viridis"]
 
 def make_timeline(inputs: FigureInputs) -> Chart | Omission:
     """Return the timeline of a study."""
-    if inputs.record.runs.empty:
+    runs = runs_of_stacks(inputs.record)
+    if runs.empty:
         return Omission(TITLE, "no trial has been trained yet")
-    frame = summarise_timeline(inputs.record.runs, inputs.record.tables.trials)
+    frame = summarise_timeline(runs, inputs.record.tables.trials)
     labels = join_words([HYPERPARAMETERS[name].label for name in _shown(frame)])
     return Chart(
         name="timeline",
@@ -52,6 +57,20 @@ def _shown(frame: pd.DataFrame) -> list[str]:
     """Return the hyperparameters that stacks differ in, or the first that they could differ in."""
     dividing = _dividing()
     return [name for name in dividing if frame[name].nunique() > 1] or dividing[:1]
+
+
+def runs_of_stacks(record: StudyRecord) -> pd.DataFrame:
+    """Return where and when trials were trained: in a race, at each of its rungs."""
+    if record.spec.race is None:
+        return record.runs
+    trials = set(record.tables.trials["trial"])
+    rows = [
+        {"trial": member.name, "stack": result.stack.name} | asdict(result.run)
+        for result in record.results
+        for member in result.stack.members
+        if member.name in trials
+    ]
+    return pd.DataFrame(rows, columns=RUN_COLUMNS)
 
 
 def summarise_timeline(runs: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:

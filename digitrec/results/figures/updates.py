@@ -5,7 +5,12 @@ from matplotlib.figure import Figure
 
 from digitrec.results.figures.chart import Chart, FigureInputs
 from digitrec.results.figures.configurations import label_value
-from digitrec.results.figures.curves import draw_curves, draw_curves_legend, draw_curves_title
+from digitrec.results.figures.curves import (
+    describe_dropped,
+    draw_curves,
+    draw_curves_legend,
+    draw_curves_title,
+)
 from digitrec.results.figures.encoding import Encoding
 from digitrec.results.figures.scales import set_accuracies, set_updates
 from digitrec.results.figures.style import new_figure
@@ -26,7 +31,7 @@ def make_updates(inputs: FigureInputs) -> Chart:
     return Chart(
         name="updates",
         title=TITLE,
-        caption=CAPTION,
+        caption=f"{CAPTION} {describe_dropped(frame)}".strip(),
         says=describe_updates(inputs.trials),
         figure=draw_updates(frame),
         marks=len(frame),

@@ -15,6 +15,7 @@ from digitrec.results.figures.heatmap import make_heatmaps
 from digitrec.results.figures.importance import make_importance
 from digitrec.results.figures.mistakes import Mistake, make_mistakes
 from digitrec.results.figures.parallel import make_parallel
+from digitrec.results.figures.race import make_race
 from digitrec.results.figures.style import render_png
 from digitrec.results.figures.sweep import make_sweep
 from digitrec.results.figures.timeline import make_timeline
@@ -27,7 +28,7 @@ from digitrec.store.record import StudyRecord
 Make = Callable[[FigureInputs], Chart | Omission | Sequence[Chart]]
 
 SECTIONS: dict[tuple[str, str], Sequence[Make]] = {
-    ("reached", "What was reached"): [make_comparison, make_heatmaps, make_updates],
+    ("reached", "What was reached"): [make_race, make_comparison, make_heatmaps, make_updates],
     ("why", "What made the difference"): [
         make_sweep,
         make_parallel,
@@ -40,7 +41,7 @@ SECTIONS: dict[tuple[str, str], Sequence[Make]] = {
     ("time", "Where the time went"): [make_timings, make_timeline],
 }
 """Name and title of each section, and its figures."""
-PLOTS = ("comparison", "heatmap", "updates")  # the figures that are also PNG files
+PLOTS = ("race", "comparison", "heatmap", "updates")  # the figures that are also PNG files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,8 +106,10 @@ def _describe_model(inputs: FigureInputs) -> str:
 
 
 def write_plots(sections: Sequence[Section], folder: Folder) -> None:
-    """Write the figures of `PLOTS` as PNG files of a folder."""
-    for section in sections:
-        for chart in section.charts:
-            if chart.name in PLOTS:
-                folder.write(f"{chart.name}.png", render_png(chart.figure))
+    """Write the figures of `PLOTS` as PNG files of a folder; only a race has that of the race."""
+    charts = {chart.name: chart for section in sections for chart in section.charts}
+    for name in PLOTS:
+        if name in charts:
+            folder.write(f"{name}.png", render_png(charts[name].figure))
+        else:
+            folder.remove(f"{name}.png")

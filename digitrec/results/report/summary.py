@@ -11,13 +11,14 @@ import pandas as pd
 from digitrec.errors import visible
 from digitrec.results.analysis.evidence import Evidence
 from digitrec.results.analysis.finding import Finding
-from digitrec.results.analysis.naming import named_hyperparameters, write_value
+from digitrec.results.analysis.naming import named_hyperparameters, spell, write_value
 from digitrec.results.analysis.next_command import tune_command
 from digitrec.results.analysis.ranking import choose_members, rank
 from digitrec.results.analysis.rules.winner import name_winner
 from digitrec.results.text import count, join_words, percent
 from digitrec.space.hyperparameters import HYPERPARAMETERS, Hyperparameter
 from digitrec.space.points import Space
+from digitrec.space.race import Race
 from digitrec.space.ranges import Range
 from digitrec.store.directory import list_damage
 from digitrec.store.record import StudyRecord
@@ -115,6 +116,7 @@ RESULTS = (
 )
 COOLED = Column("cooldown", "cooldown, epochs", str, is_filter=True, in_short=True)
 TRAINED = ("completed", "diverged", "dropped")  # statuses of trials with a result
+NOT_TO_THE_END = {"dropped": "dropped early", "diverged": "diverged"}
 SETTLED = ("seed", "status", "epochs")
 
 
@@ -124,7 +126,12 @@ def choose_columns(trials: pd.DataFrame) -> tuple[Column, ...]:
     Columns of `SETTLED` are left out where all trials have the same; the report says it elsewhere.
     """
     alike = {name for name in SETTLED if trials[name].nunique(dropna=False) == 1}
-    results = (column for column in RESULTS if column.name not in alike)
+    in_short = {"status", "epochs"} if (trials["status"] == "dropped").any() else set()
+    results = (
+        column._replace(in_short=column.in_short or column.name in in_short)
+        for column in RESULTS
+        if column.name not in alike
+    )
     cooled = [COOLED] if COOLED.name in trials else []
     return (*IDENTITY, *map(_column_of, named_hyperparameters(trials)), *cooled, *results)
 
@@ -221,8 +228,11 @@ def _describe_average(best: dict[str, Any]) -> str:
 def _state(trials: pd.DataFrame) -> str:
     found = trials["status"].value_counts()
     trained = int(sum(found.get(status, 0) for status in TRAINED))
-    words = {"failed": "failed", "stopped": "not trained to the end yet"}
-    some = [f"{found[each]:,} {each}" for each in ("dropped", "diverged") if each in found]
+    begun = (trials["status"].eq("stopped") & trials["epochs"].gt(0)).any()
+    words = {"failed": "failed", "stopped": f"not trained {'to the end ' if begun else ''}yet"}
+    some = [
+        f"{found[status]:,} {word}" for status, word in NOT_TO_THE_END.items() if status in found
+    ]
     of_these = f" ({', '.join(some)})" if some else ""
     parts = [f"{trained:,} of {count(len(trials), 'trial')} trained{of_these}"]
     parts += [f"{found[status]:,} {word}" for status, word in words.items() if status in found]
@@ -239,11 +249,20 @@ def _facts(evidence: Evidence) -> list[tuple[str, str]]:
         *_average_fact(evidence.record),
         *_test_fact(evidence.record),
         ("trials trained", f"{trained:,} of {len(trials):,}"),
+        *_race_fact(evidence),
         ("configurations", f"{configurations:,}"),
-        ("epochs", f"{spec.epochs}"),
+        ("epochs", f"{'up to ' if spec.race else ''}{spec.epochs}"),
         ("training images", f"{spec.data['train_rows']:,}"),
         ("validation images", f"{spec.data['val_rows']:,}"),
     ]
+
+
+def _race_fact(evidence: Evidence) -> list[tuple[str, str]]:
+    if evidence.spec.race is None:
+        return []
+    raced = evidence.trials.drop(evidence.fresh.index)
+    ended = int((raced["status"] == "completed").sum())
+    return [("trained to the end", f"{ended:,}")]
 
 
 def _average_fact(record: StudyRecord) -> list[tuple[str, str]]:
@@ -277,7 +296,7 @@ def _setup(spec: StudySpec) -> list[tuple[str, str]]:
             f"(fraction {spec.val_fraction:g}, random_state {spec.split_seed})",
         ),
         *_searched(spec),
-        ("epochs", str(spec.epochs)),
+        *([] if spec.race else [("epochs", str(spec.epochs))]),
         ("model", ", ".join(["MLP with ReLU between its layers", spec.precision, *_left(spec)])),
         ("versions", versions),
     ]
@@ -296,9 +315,7 @@ def _searched(spec: StudySpec) -> list[tuple[str, str]]:
         drawn = f"{space.points:,}, quasi-random, search seed {space.search_seed}"
         items.append(("points", drawn))
     if race := spec.raced:
-        rungs = ", ".join(map(str, race.rungs))
-        rules = f"after {rungs} epochs; one in {race.halve} goes on; {race.audit} for the audit"
-        items.append(("race", rules))
+        items.append(("race", _describe_race(race)))
     if spec.confirmed:
         trials = count(len(spec.confirmed), "trial")
         items.append(("confirmation", f"{trials} of the leaders with fresh seeds"))
@@ -311,6 +328,17 @@ def _searched(spec: StudySpec) -> list[tuple[str, str]]:
     return items
 
 
+def _describe_race(race: Race) -> str:
+    """Return the rules of a race in words."""
+    rungs = [str(rung) for rung in race.rungs[:-1]]
+    said = f"up to {count(race.rungs[-1], 'epoch')}"
+    if rungs:
+        said += f"; after {join_words(rungs)}, the best one in {race.halve} goes on"
+    if rungs and race.audit:
+        said += f"; {count(race.audit, 'dropped trial')} trained to the end as an audit"
+    return said
+
+
 def _write_item(each: Hyperparameter, item: Any) -> str:
     if not isinstance(item, Range):
         return write_value(each.name, item)
@@ -321,7 +349,7 @@ def _write_item(each: Hyperparameter, item: Any) -> str:
 def _left(spec: StudySpec) -> list[str]:
     """Return the hyperparameters that were left at their defaults."""
     return [
-        f"{each.heading} {each.write(each.values[0])}"
+        spell(name, each.values[0])
         for name, each in HYPERPARAMETERS.items()
         if name not in spec.space
     ]
@@ -333,10 +361,11 @@ def _ranking(spec: StudySpec) -> str:
         return (
             f"Ranked by the mean over the seeds of the finalists after their cooldown, then {said}"
         )
-    if spec.race:
-        return f"Ranked by the rung of the race that was reached, then {said}"
+    rung = "by the rung of the race that was reached, then " if spec.race else ""
     if spec.confirmed:
-        return f"Ranked by the mean over the fresh seeds of the leaders, then {said}"
+        return f"Ranked by the mean over the fresh seeds of the leaders, then {rung}{said}"
+    if spec.race:
+        return f"Ranked {rung}{said}"
     return f"Ranked {said}"
 
 

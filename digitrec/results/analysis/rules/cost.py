@@ -56,10 +56,11 @@ def judge_updates(evidence: Evidence) -> Finding | None:
     seen = [found for size in sizes if size > own if (found := _compare(evidence, own, size))]
     if not seen:
         return None
+    who = "All finalists" if evidence.spec.race else f"All {batch.label}s"
     return Finding(
         rule="updates",
         level="note",
-        sentence=f"All {batch.label}s were trained for the same number of epochs, so "
+        sentence=f"{who} were trained for the same number of epochs, so "
         f"{spell(batch.name, sizes[0])} had {sizes[-1] / sizes[0]:.3g} times as many updates as "
         f"{sizes[-1]}. {_say_lead(evidence, own, seen[0])}",
         evidence="; ".join(

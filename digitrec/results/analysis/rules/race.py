@@ -1,11 +1,14 @@
 """What did the race drop, and what can that have cost?"""
 
+import itertools
+
 import pandas as pd
 
 from digitrec.results.analysis.evidence import Evidence
 from digitrec.results.analysis.finding import Finding, Level
 from digitrec.results.analysis.statistics import ERROR_RATE
 from digitrec.results.text import count, join_words, percent, points
+from digitrec.space.race import Race
 
 LITTLE_AGREEMENT = 0.5  # of ranks; below it, a rung said little about the next one
 
@@ -19,33 +22,69 @@ def judge_race(evidence: Evidence) -> Finding | None:
     race = evidence.spec.raced
     if race is None or not race.cuts:
         return None
-    entered = len(evidence.spec.points())
-    parts = []
-    for rung, cut in zip(race.rungs, race.cuts, strict=False):
-        parts.append(f"{len(cut.kept):,} went on after {count(rung, 'epoch')}")
-    agreements = {
-        rung: rank_agreement(evidence.epochs, rung, after)
-        for rung, after in zip(race.rungs, race.rungs[1:], strict=False)
-    }
-    known = {rung: value for rung, value in agreements.items() if value is not None}
-    poor = [rung for rung, value in known.items() if value < LITTLE_AGREEMENT]
-    doubt = ""
-    if poor:
-        doubt = (
-            f" The order after {count(poor[-1], 'epoch')} says little about the order at the next "
-            "rung, so good trials may have been dropped there: later rungs are safer."
-        )
-    gains = _gain_of_last_rung(evidence.epochs, race.rungs)
-    gain = f" The last rung raised the finalists by {gains} on average." if gains else ""
+    entered = count(len(evidence.spec.points()), "trial")
+    went_on = join_words(
+        [
+            f"{len(cut.kept):,} {'went on ' if cut is race.cuts[0] else ''}after epoch {rung}"
+            for rung, cut in zip(race.rungs, race.cuts, strict=False)
+        ]
+    )
+    agreements = _agreements(evidence.epochs, race)
+    poor = [rungs for rungs, value in agreements.items() if value < LITTLE_AGREEMENT]
     return Finding(
         rule="race",
         level="caution" if poor else "note",
-        sentence=f"Of {count(entered, 'trial')}, {join_words(parts)}.{gain}{doubt}",
-        evidence="rank agreement (Spearman) of the trials that went on: "
-        + (
-            ", ".join(f"{value:.2f} from epoch {rung}" for rung, value in known.items())
-            or "too few trials to say"
-        ),
+        sentence=f"Of {entered}, {went_on}.{_say_gain(evidence.epochs, race)}{_say_doubt(poor)}",
+        evidence=_describe_agreements(agreements),
+    )
+
+
+def _agreements(epochs: pd.DataFrame, race: Race) -> dict[tuple[int, int], float]:
+    """Return the agreement of each two successive rungs, where there are trials enough."""
+    found = {}
+    for rungs, cut in zip(itertools.pairwise(race.rungs), race.cuts, strict=False):
+        went_on = epochs["trial"].isin([*cut.kept, *race.audited])
+        value = rank_agreement(epochs[went_on], *rungs)
+        if value is not None:
+            found[rungs] = value
+    return found
+
+
+def _describe_agreements(agreements: dict[tuple[int, int], float]) -> str:
+    if not agreements:
+        return "too few trials went on to compare their order at two rungs"
+    said = [
+        f"{value:.2f} between epochs {first} and {later}"
+        for (first, later), value in agreements.items()
+    ]
+    return f"rank correlation (Spearman) of the trials that went on: {', '.join(said)}"
+
+
+def _say_gain(epochs: pd.DataFrame, race: Race) -> str:
+    """Say by how much the last rung raised the accuracy of the trials that it kept."""
+    if not race.decided:
+        return ""
+    finalists = epochs[epochs["trial"].isin(race.cuts[-1].kept)]
+    before, after = (
+        finalists[finalists["epoch"] == epoch].set_index("trial")["val_accuracy"]
+        for epoch in race.rungs[-2:]
+    )
+    gains = (after - before).dropna()
+    if gains.empty or gains.mean() <= 0:
+        return ""
+    return (
+        f" From there to epoch {race.rungs[-1]}, their accuracy rose by {points(gains.mean())} on "
+        "average."
+    )
+
+
+def _say_doubt(poor: list[tuple[int, int]]) -> str:
+    if not poor:
+        return ""
+    first, later = poor[-1]
+    return (
+        f" How trials rank after epoch {first} says little about how they rank after epoch "
+        f"{later}, so good ones may have been dropped; later rungs (--rungs) are safer."
     )
 
 
@@ -62,29 +101,36 @@ def judge_audit(evidence: Evidence) -> Finding | None:
     done = trials[trials["status"] == "completed"]
     if len(trials[trials["status"] == "stopped"]):
         return None
-    who = f"{count(len(trials), 'dropped trial')} that the audit trained to the end"
+    n = len(trials)
+    audited = "that the audit trained to the end"
     if done.empty:
-        return _audit("note", f"The {who} diverged.", "")
+        return _audit("note", f"{_dropped_trials(n, 'The ')} {audited} diverged.", "")
     best = done.sort_values("val_accuracy", ascending=False).iloc[0]
+    who = f"{'The ' if n == 1 else 'The best of '}{_dropped_trials(n)} {audited}"
     alike = {trial for each in evidence.alike for trial in each.trials}
-    reached = f"{percent(best['val_accuracy'])} with {evidence.spell(best.to_dict())}"
+    reached = f"{percent(best['val_accuracy'])} with {evidence.spell_beside_winner(best.to_dict())}"
     if best["trial"] in {*evidence.winner.trials, *alike}:
-        same = "is the winner" if best["trial"] in evidence.winner.trials else "is as good as it"
+        own = best["trial"] in evidence.winner.trials
         return _audit(
             "caution",
-            f"The best of {who} {same}: the race dropped it too early, and may have dropped others "
-            "like it. Later rungs (--rungs) or more trials kept (--halve 2) are safer.",
+            f"{who} {'is the winner' if own else 'cannot be told apart from the winner'}. So the "
+            "race dropped it too early, and may have dropped others like it; later rungs "
+            f"(--rungs){' or more survivors (--halve 2)' if race.halve > 2 else ''} are safer.",
             reached,
         )
-    share = 1 - ERROR_RATE ** (1 / len(trials))
+    share = 1 - ERROR_RATE ** (1 / n)
     return _audit(
         "good",
-        f"The best of {who} reached {percent(best['val_accuracy'])}, "
+        f"{who} reached {percent(best['val_accuracy'])}, "
         f"{points(evidence.winner.accuracy - best['val_accuracy'])} less than the winner. So with "
-        f"95% confidence, fewer than {percent(share, 0)} of the dropped trials would have done "
-        "better; a larger --audit narrows this.",
+        f"95% confidence, fewer than {percent(share, 0)} of the dropped trials would have beaten "
+        "the winner; a larger --audit narrows this.",
         reached,
     )
+
+
+def _dropped_trials(number: int, article: str = "") -> str:
+    return f"{article}dropped trial" if number == 1 else f"{article}{number:,} dropped trials"
 
 
 def _audit(level: Level, sentence: str, evidence: str) -> Finding:
@@ -110,12 +156,3 @@ def rank_agreement(epochs: pd.DataFrame, first: int, later: int) -> float | None
     if len(both) < 5 or (both.nunique() == 1).any():
         return None
     return float(both.rank().corr().to_numpy()[0, 1])
-
-
-def _gain_of_last_rung(epochs: pd.DataFrame, rungs: tuple[int, ...]) -> str:
-    """Return by how much the last rung raised the accuracy of the trials that finished."""
-    ends = [
-        epochs[epochs["epoch"] == epoch].set_index("trial")["val_accuracy"] for epoch in rungs[-2:]
-    ]
-    gains = (ends[1] - ends[0]).dropna()
-    return "" if gains.empty or gains.mean() <= 0 else points(gains.mean())

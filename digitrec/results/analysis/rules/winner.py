@@ -1,11 +1,10 @@
 """Which configuration won, and which others are as good?"""
 
-from digitrec.results.analysis.evidence import Evidence, RankedConfiguration
+from digitrec.results.analysis.evidence import Evidence
 from digitrec.results.analysis.finding import Finding
-from digitrec.results.analysis.naming import spell_all
 from digitrec.results.text import NO_WINNER, count, first_few, percent, points
 
-MOST_NAMED = 2  # hyperparameters that name each of several configurations
+MOST_ALIKE, MOST_ALIKE_OF_LONG_NAMES = 5, 2  # configurations that a sentence names
 
 
 def judge_winner(evidence: Evidence) -> Finding:
@@ -69,18 +68,16 @@ def _say_alike(evidence: Evidence) -> list[str]:
         if others == 1:
             every = "the only other configuration"
         return [f"On these images it is better than {every}."]
-    names = first_few(f"{_name(evidence, each)} ({percent(each.accuracy)})" for each in alike)
-    short = len(evidence.named) > MOST_NAMED
+    short = evidence.names_are_long
+    names = first_few(
+        (
+            f"{evidence.spell_beside_winner(each.values)} ({percent(each.accuracy)})"
+            for each in alike
+        ),
+        MOST_ALIKE_OF_LONG_NAMES if short else MOST_ALIKE,
+    )
     how = " (only values that differ from the winner's are named)" if short else ""
     return [f"{_count_alike(len(alike), others)} be told apart from it{how}: {names}."]
-
-
-def _name(evidence: Evidence, other: RankedConfiguration) -> str:
-    """Return the name of a configuration; of many hyperparameters, only what differs."""
-    if len(evidence.named) <= MOST_NAMED:
-        return str(other)
-    winner = evidence.winner.values
-    return spell_all(other.values, [n for n in evidence.named if other.values[n] != winner[n]])
 
 
 def _count_alike(alike: int, others: int) -> str:
@@ -134,6 +131,7 @@ def _describe_comparison(evidence: Evidence) -> str:
     if comparisons is None:
         return f"{round(winner.accuracy * evidence.images):,} of {images} recognised"
     nearest = evidence.nearest
+    named = evidence.spell_beside_winner(evidence.compared[1 + nearest].values)
     test = (
         f"Welch's t-test over {len(winner.trials)} seeds and the same {images}"
         if evidence.several_seeds
@@ -142,7 +140,7 @@ def _describe_comparison(evidence: Evidence) -> str:
     return (
         f"{test}, corrected for {count(len(comparisons.p_values), 'comparison')} and for the "
         f"choice of the winner (5% chance of any false claim); the nearest is "
-        f"{evidence.compared[1 + nearest]}, {points(abs(comparisons.differences[nearest]))} lower "
+        f"{named}, {points(abs(comparisons.differences[nearest]))} lower "
         f"(standard error {points(comparisons.errors[nearest])}), "
         f"p = {comparisons.p_values[nearest]:.2g}, corrected {comparisons.adjusted[nearest]:.2g}"
     )
