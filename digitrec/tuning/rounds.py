@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -13,11 +13,10 @@ from rich.console import Console
 from digitrec.data.digits import SharedData, Split, fit_scaler
 from digitrec.errors import DamagedError, InputError
 from digitrec.request import Request
-from digitrec.results.text import count
 from digitrec.signals import Interruption
-from digitrec.space.hyperparameters import Trial, with_role
+from digitrec.space.hyperparameters import Trial
 from digitrec.space.race import Cut, Race, Standing
-from digitrec.space.stacks import MAX_STACK_SIZE, Stack, Task, plan_stacks
+from digitrec.space.stacks import Stack, Task
 from digitrec.store.directory import find_damage
 from digitrec.store.folder import Folder
 from digitrec.store.lock import Lock
@@ -25,7 +24,6 @@ from digitrec.store.spec import StudySpec, read_spec, write_spec
 from digitrec.store.stacks import (
     StackResult,
     clear_failures,
-    longest_results,
     read_failures,
     read_stacks,
     remove_weights,
@@ -34,6 +32,8 @@ from digitrec.store.stacks import (
     with_weights,
 )
 from digitrec.store.timings import Timings
+from digitrec.tuning.course import Course, describe_cut, describe_rung
+from digitrec.tuning.planning import describe_plan, missing_trials, plan
 from digitrec.tuning.runner import Assignment, MakeRunner, Node, Round, Runner
 from digitrec.tuning.session import count_workers
 from digitrec.winner.inputs import Refit
@@ -353,119 +353,6 @@ class StudyRunner:
             self._runner = self._closing.enter_context(runner)
             runner.check_shared(self.request.directory)
         return self._runner
-
-
-class Course:
-    """The decisions of a race while it runs.
-
-    Args:
-        spec: of the study.
-        earlier: the decisions of earlier runs; one stands if it was made from the same results.
-    """
-
-    def __init__(self, spec: StudySpec, earlier: Sequence[Cut]) -> None:
-        race = spec.raced
-        assert race is not None, "the study is a race"
-        self.race = race
-        self._spec = spec
-        self._earlier = list(earlier)
-
-    @property
-    def spec(self) -> StudySpec:
-        """The spec of the study with the decisions so far, and those that may still stand."""
-        decided = self.race.cuts
-        cuts = (*decided, *self._earlier[len(decided) :])
-        return replace(self._spec, race=replace(self.race, cuts=cuts).to_json())
-
-    def decide(self, standings: Sequence[Standing]) -> None:
-        """Make the cut at the open rung."""
-        place = len(self.race.cuts)
-        made = self.race.decide(standings)
-        if place < len(self._earlier) and self._earlier[place].results == made.cuts[-1].results:
-            made = replace(made, cuts=(*self.race.cuts, self._earlier[place]))
-        else:
-            del self._earlier[place:]
-        self.race = made
-
-
-def describe_rung(race: Race, alive: int, points: int) -> str:
-    """Return which rung of a race is being trained, and how many trials take part."""
-    rung = f"rung {len(race.cuts) + 1} of {len(race.rungs)}"
-    return f"{rung}, {alive:,} of {points:,} alive" if race.cuts else rung
-
-
-def describe_cut(race: Race, entered: int) -> str:
-    """Return one line about the last decision of a race."""
-    cut, epochs = race.cuts[-1], race.rungs[len(race.cuts) - 1]
-    verb = "goes" if len(cut.kept) == 1 else "go"
-    audit = f", {len(race.audited):,} more for the audit" if race.audited else ""
-    return (
-        f"After {count(epochs, 'epoch')}, {len(cut.kept):,} of {count(entered, 'trial')} "
-        f"{verb} on{audit}"
-    )
-
-
-def describe_plan(spec: StudySpec, tasks: Sequence[Task]) -> str:
-    """Return one line: the data, and the number of configurations, stacks and epochs."""
-    data = spec.data
-    configurations = sum(len(task.stack.members) for task in tasks)
-    cooldown = tasks[0].stack.cooldown
-    if cooldown:
-        return (
-            f"Cooldown of {configurations} trials in {len(tasks)} stacks, to epoch "
-            f"{spec.epochs + cooldown}, while the {with_role('step size').label} falls to 0"
-        )
-    going_on = sum(len(task.stack.members) for task in tasks if task.continues)
-    grown = f"; {going_on} of them continue from fewer epochs" if going_on else ""
-    return (
-        f"{data['train_rows']:,} digits to train on, {data['val_rows']:,} to validate on; "
-        f"{configurations} configurations in {len(tasks)} stacks, {spec.epochs} epochs each" + grown
-    )
-
-
-def missing_trials(spec: StudySpec, results: Iterable[StackResult]) -> set[Trial]:
-    """Return the trials of a study that are in no finished stack."""
-    epochs = spec.epochs_of()
-    return set(epochs).difference(trial for trial, _, _ in results_of(epochs, results))
-
-
-def plan(
-    request: Request,
-    nodes: Sequence[Node],
-    spec: StudySpec,
-    trials: Sequence[Trial],
-    missing: set[Trial],
-    results: Sequence[StackResult],
-    *,
-    epochs: int,
-) -> list[Task]:
-    """Return the stacks that train the missing trials on the nodes, longest first.
-
-    The whole grid of trials is planned, then finished trials are dropped. So an interrupted study
-    continues with the same stacks and ends with the same numbers, bit for bit. A trial that was
-    trained for fewer epochs continues from there, a trial that cools down from its last epoch.
-
-    Raises:
-        InputError: the nodes cannot train even one trial at a time.
-    """
-    whole = plan_stacks(
-        trials,
-        workers=count_workers(nodes, request.cpus_per_stack, request.gpus_per_stack),
-        images=spec.data["train_rows"] * (trials[0].cooldown or epochs),
-        stack_size=request.stack_size or (MAX_STACK_SIZE if request.gpus_per_stack else None),
-    )
-    earlier = longest_results(epochs, results)
-    tasks = []
-    for stack in whole:
-        parts: dict[int, list[tuple[Trial, str]]] = {}  # epochs trained -> members and their stacks
-        for member in stack.members:
-            if member in missing:
-                trained, key = earlier.get(member.before_cooldown, (0, ""))
-                parts.setdefault(trained, []).append((member, key))
-        for trained, part in parts.items():
-            members, keys = zip(*part, strict=True)
-            tasks.append(Task(Stack(members), epochs, keys if trained else ()))
-    return tasks
 
 
 def fresh_seeds(taken: Sequence[int], how_many: int) -> list[int]:

@@ -16,7 +16,7 @@ from digitrec.signals import Interrupted
 from digitrec.space.points import Space
 from digitrec.space.race import Cut, Race
 from digitrec.tuning import in_process
-from digitrec.tuning.rounds import describe_cut
+from digitrec.tuning.course import describe_cut
 from digitrec.tuning.runner import Node
 from tests.studies import folder, run
 
