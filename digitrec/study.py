@@ -156,20 +156,21 @@ def open_study(directory: Folder, spec: StudySpec, console: Console) -> None:
     Raises:
         InputError: it holds another study.
     """
-    damaged = []
+    damaged, is_race = [], spec.race is not None
     if NAME in directory.names(NAME):
         try:
-            differences = read_spec(directory).differences(spec)
+            earlier = read_spec(directory)
         except DamagedError as error:
             damaged.append(Damage("", NAME, str(error)))
         else:
-            if differences:
+            is_race = is_race or earlier.race is not None
+            if differences := earlier.differences(spec):
                 raise InputError(
                     f"{directory} holds another study: {'; '.join(differences)}. "
                     "Give --out another directory, or ask for the same study"
                 )
     remove_temporaries(directory)
-    damaged += find_damage(directory, spec.key, spec.epochs)
+    damaged += find_damage(directory, spec.key, spec.epochs if is_race else 0)
     for line in list_damage([damage for damage in damaged if set_aside(directory, damage)]):
         console.print(f"[yellow]set aside[/yellow] {escape(line)}", highlight=False, soft_wrap=True)
 

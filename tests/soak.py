@@ -49,6 +49,7 @@ RACE = [
     *("tune", "--stack-size", "2", "--max-failures", "20"),
     *("--lr", "0.02..0.5", "--momentum", "0,0.8..0.95", "--batch-size", "16,32", "--points", "8"),
     *("--race", "--rungs", "2,4,8", "--halve", "2", "--audit", "1"),
+    *("--augmentation", "shift2", "--cooldown", "2"),
 ]
 PATIENCE = 300.0  # seconds for one run; a healthy one takes 10 to 60
 STOP_SECONDS = 90.0  # for an end after a Ctrl-C, on a machine that is busy with other things

@@ -81,7 +81,7 @@ def remove_temporaries(directory: Folder) -> None:
             place.remove_temporaries()
 
 
-def find_damage(directory: Folder, key: str, epochs: int) -> list[Damage]:
+def find_damage(directory: Folder, key: str, epochs: int = 0) -> list[Damage]:
     """Return the damaged files of the stacks of a study.
 
     Weights are checked on a local file system only: an object store would have to send all of
@@ -90,7 +90,7 @@ def find_damage(directory: Folder, key: str, epochs: int) -> list[Damage]:
     Args:
         directory: the study directory.
         key: of the study's spec.
-        epochs: of the study; stacks with fewer need no weights, since a race removes them.
+        epochs: of a race, which removes the weights of stacks with fewer.
     """
     results, damaged = read_stacks(directory, key)
     weights = set((directory / FOLDERS["weights"]).names(SUFFIX))

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from digitrec.request import Request
+from digitrec.results.text import count
 from digitrec.space.hyperparameters import Trial, with_role
 from digitrec.space.stacks import MAX_STACK_SIZE, Stack, Task, plan_stacks
 from digitrec.store.spec import StudySpec
@@ -18,8 +19,8 @@ def describe_plan(spec: StudySpec, tasks: Sequence[Task]) -> str:
     cooldown = tasks[0].stack.cooldown
     if cooldown:
         return (
-            f"Cooldown of {configurations} trials in {len(tasks)} stacks, to epoch "
-            f"{spec.epochs + cooldown}, while the {with_role('step size').label} falls to 0"
+            f"Cooldown of {count(configurations, 'trial')} in {count(len(tasks), 'stack')}, to "
+            f"epoch {spec.epochs + cooldown}, while the {with_role('step size').label} falls to 0"
         )
     going_on = sum(len(task.stack.members) for task in tasks if task.continues)
     grown = f"; {going_on} of them continue from fewer epochs" if going_on else ""

@@ -268,7 +268,7 @@ class StudyRunner:
         whole = spec_of_refit(spec, members)
         shared = share_all_rows(self.shared, whole)
         directory.prepare()
-        for damage in find_damage(directory, whole.key, whole.epochs):
+        for damage in find_damage(directory, whole.key):
             set_aside(directory, damage)
         self._train_refit(directory, whole, shared, members)
         results, _ = read_stacks(directory, whole.key)

@@ -380,6 +380,7 @@ def test_the_values_of_a_wide_ranking_are_not_cut_on_80_columns() -> None:
     row: dict[Hashable, Any] = {
         "lr": 0.0842, "batch_size": 32, "momentum": 0.9364, "weight_decay": 9.54e-06,
         "dropout": 0.311, "seed": 0, "val_accuracy": 0.923, "val_loss": 0.296, "updates": 96,
+        "status": "completed",
     }  # fmt: skip
     named = ["lr", "batch_size", "momentum", "weight_decay", "dropout"]
     console = Console(width=80, file=io.StringIO())

@@ -242,7 +242,7 @@ def test_a_special_file_among_the_stacks_is_set_aside(kind: str, name: str, stud
     said = io.StringIO()
     open_study(place, spec, Console(file=said, width=300))
     assert "not a regular file" in said.getvalue() or "are damaged" in said.getvalue()
-    assert find_damage(place, spec.key, spec.epochs) == []
+    assert find_damage(place, spec.key) == []
     assert read_record(place).damaged == []
 
 
