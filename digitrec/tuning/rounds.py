@@ -127,11 +127,11 @@ class StudyRunner:
         directory, request, points = self.request.directory, self.request, course.spec.points()
         decision = ""
         nodes: Sequence[Node] = ()
+        results, _ = read_stacks(directory, course.spec.key)
         while True:
             race, spec = course.race, course.spec
             alive = race.alive(points)
             goals = dict.fromkeys(alive, race.open_rung)
-            results, _ = read_stacks(directory, spec.key)
             missing = set(alive).difference(trial for trial, _, _ in results_of(goals, results))
             if missing:
                 nodes = self._nodes(len(missing), nodes)
