@@ -2,6 +2,7 @@
 
 import io
 import math
+import signal
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from rich.console import Console
 
@@ -88,6 +90,30 @@ _read_sample = cache(partial(read_digits, "sample"))
 def read_once(source: str) -> Digits:
     """Read digits; the sample only once in this process, as it never changes."""
     return _read_sample() if source == "sample" else read_digits(source)
+
+
+def split_sample(place: Path) -> tuple[str, str]:
+    """Write the sample as two files, a tenth of it in the second, to keep for the test."""
+    digits = read_digits("sample")
+    names = [f"pixel{number}" for number in range(digits.images.shape[1])]
+    frame = pd.DataFrame(digits.images, columns=names).assign(label=digits.labels)
+    tenth = np.arange(len(frame)) % 10 == 0
+    frame[~tenth].to_parquet(place / "train.parquet", index=False)
+    frame[tenth].to_parquet(place / "test.parquet", index=False)
+    return str(place / "train.parquet"), str(place / "test.parquet")
+
+
+def interrupting(call: int, calls: list[int]) -> type[InProcess]:
+    """A runner whose training number `call`, from 1, begins with a Ctrl-C; it adds to `calls`."""
+
+    def interrupted(self: InProcess, *arguments: Any) -> Any:
+        calls.append(len(calls))
+        if len(calls) == call:
+            signal.raise_signal(signal.SIGINT)
+        return InProcess.train(self, *arguments)
+
+    made: type[InProcess] = type("Interrupting", (InProcess,), {"train": interrupted})
+    return made
 
 
 def folder(result: StudyResult) -> Path:

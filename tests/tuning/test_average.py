@@ -3,12 +3,10 @@
 import json
 import shlex
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from digitrec.cli import main as cli
@@ -25,7 +23,7 @@ from digitrec.store.record import read_record
 from digitrec.store.spec import read_spec
 from digitrec.tuning.in_process import InProcess
 from digitrec.winner.classifier import Classifier, load_classifier
-from tests.studies import folder, run
+from tests.studies import folder, interrupting, run, split_sample
 
 SPACE = Space.of(lr=(0.1, 0.5), batch_size=(512,), hidden_sizes=((16,), (24, 12)))
 BEST = ("model.safetensors", "model.json", "validation.safetensors")
@@ -65,13 +63,7 @@ def averaged(plain: StudyResult, tmp_path_factory: pytest.TempPathFactory) -> St
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """The sample, a tenth of it kept for the test, as files."""
-    digits, place = read_digits("sample"), tmp_path_factory.mktemp("parts")
-    names = [f"pixel{number}" for number in range(digits.images.shape[1])]
-    frame = pd.DataFrame(digits.images, columns=names).assign(label=digits.labels)
-    tenth = np.arange(len(frame)) % 10 == 0
-    frame[~tenth].to_parquet(place / "train.parquet", index=False)
-    frame[tenth].to_parquet(place / "test.parquet", index=False)
-    return str(place / "train.parquet"), str(place / "test.parquet")
+    return split_sample(tmp_path_factory.mktemp("parts"))
 
 
 def whole_recipe(parts: tuple[str, str]) -> dict[str, Any]:
@@ -229,16 +221,7 @@ def test_an_average_that_is_cut_short_goes_on_to_the_same_end(
     call: int, recipe: StudyResult, parts: tuple[str, str], tmp_path: Path
 ) -> None:
     """The second round is the cooldown, the third the refit."""
-    calls: list[int] = []
-
-    def interrupted(self: InProcess, *arguments: Any) -> Any:
-        calls.append(len(calls))
-        if len(calls) == call:
-            signal.raise_signal(signal.SIGINT)
-        return InProcess.train(self, *arguments)
-
-    interrupting: type[InProcess] = type("Interrupting", (InProcess,), {"train": interrupted})
-    cut = run(tmp_path, SPACE, 1, runner=interrupting, **whole_recipe(parts))
+    cut = run(tmp_path, SPACE, 1, runner=interrupting(call, []), **whole_recipe(parts))
     assert "refit" not in about(cut)
     again = run(tmp_path, SPACE, 1, **whole_recipe(parts))
     model = (tmp_path / "best" / "model.safetensors").read_bytes()

@@ -5,7 +5,6 @@ import json
 import re
 import shlex
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from digitrec.space.hyperparameters import Configuration, Trial
 from digitrec.space.points import Space
 from digitrec.store.spec import read_spec
 from digitrec.tuning.in_process import InProcess
-from tests.studies import folder, make_spec, run
+from tests.studies import folder, interrupting, make_spec, run
 
 SPACE = Space.of(lr=(0.1, 0.5), batch_size=(256,), momentum=(0.5,))
 WINNER = "lr0.5-bs256-momentum0.5-seed0"
@@ -155,16 +154,8 @@ def test_a_study_that_is_cut_short_in_any_round_goes_on_to_the_same_end(
 ) -> None:
     """The rounds are the search, the fresh seeds, the cooldown and the refit."""
     calls: list[int] = []
-
-    def interrupted(self: InProcess, *arguments: Any) -> Any:
-        calls.append(len(calls))
-        if len(calls) == call:
-            signal.raise_signal(signal.SIGINT)
-        return InProcess.train(self, *arguments)
-
-    interrupting: type[InProcess] = type("Interrupting", (InProcess,), {"train": interrupted})
     options = {"cooldown": 1, "refit": True, **CONFIRMED}
-    run(tmp_path, SPACE, 1, runner=interrupting, **options)
+    run(tmp_path, SPACE, 1, runner=interrupting(call, calls), **options)
     assert len(calls) == call
     assert read_spec(run(tmp_path, SPACE, 1, **options).directory).cooldown == 1
     assert_same_end(tmp_path, folder(finalists))

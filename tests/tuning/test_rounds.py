@@ -18,7 +18,7 @@ from digitrec.space.hyperparameters import Configuration, Trial
 from digitrec.space.points import Space
 from digitrec.tuning.rounds import fresh_seeds, spec_of_refit
 from digitrec.winner.classifier import load_classifier
-from tests.studies import DEFAULTS, folder, make_spec, run
+from tests.studies import DEFAULTS, folder, make_spec, run, split_sample
 
 LEADERS = Space.of(lr=(0.001, 0.1, 0.5), batch_size=(256,))
 
@@ -32,13 +32,7 @@ class Parts(NamedTuple):
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
-    digits, place = read_digits("sample"), tmp_path_factory.mktemp("parts")
-    names = [f"pixel{number}" for number in range(digits.images.shape[1])]
-    frame = pd.DataFrame(digits.images, columns=names).assign(label=digits.labels)
-    tenth = np.arange(len(frame)) % 10 == 0
-    frame[~tenth].to_parquet(place / "train.parquet", index=False)
-    frame[tenth].to_parquet(place / "test.parquet", index=False)
-    return Parts(str(place / "train.parquet"), str(place / "test.parquet"))
+    return Parts(*split_sample(tmp_path_factory.mktemp("parts")))
 
 
 def run_confirmed(out: Path, parts: Parts) -> StudyResult:
