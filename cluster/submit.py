@@ -114,7 +114,7 @@ def _data_for_the_head(data: str, runtime_env: dict[str, Any], *, on_this_machin
         raise InputError(f"{data}: cannot be read; DATA is {READABLE}")
     path = Path(data).expanduser()
     if path.is_absolute():
-        if on_this_machine and not path.is_file():
+        if on_this_machine and not path.exists():
             raise InputError(f"{path}: there is no such file")
         return str(path)
     return _uploaded(path.resolve(), data, runtime_env)
@@ -122,8 +122,10 @@ def _data_for_the_head(data: str, runtime_env: dict[str, Any], *, on_this_machin
 
 def _uploaded(path: Path, data: str, runtime_env: dict[str, Any]) -> str:
     """Add a file of the project to the upload; return its path there."""
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"{data}: there is no such file here; DATA is {READABLE}")
+    if path.is_dir() or "idx3-ubyte" in path.name:
+        raise InputError(f"{data}: several files are not uploaded with a job; name {READABLE}")
     if not path.is_relative_to(PROJECT):
         raise InputError(
             f"{data}: lies outside the project and is not uploaded with the job; name {READABLE}"

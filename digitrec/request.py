@@ -70,8 +70,10 @@ class Request:
         "data",
         "DATA",
         "a .csv, .csv.gz or .parquet file, here or on s3:// or gs://, with the columns label, "
-        "pixel0, pixel1, ... (Kaggle's Digit Recognizer layout); 'sample', 5,000 MNIST digits that "
-        "need no download; or 'openml', all 70,000, downloaded once",
+        "pixel0, pixel1, ... (Kaggle's Digit Recognizer layout), or image and label (Hugging "
+        "Face's); MNIST's own train-images-idx3-ubyte; an .npz file; a folder of .png files per "
+        "digit in one folder; 'sample', 5,000 MNIST digits that need no download; or 'openml', all "
+        "70,000, downloaded once",
     )
     test_data: str | None = _option(
         None,
@@ -257,7 +259,8 @@ class Request:
     @property
     def directory(self) -> Folder:
         """The study directory; absolute, since workers run in other directories."""
-        name = Path(self.data).name.split(".")[0]
+        data = self.data.partition("?")[0] if "://" in self.data else os.path.abspath(self.data)
+        name = Path(data).name.split(".")[0]
         return Folder.at(self.out or Path("results") / name)
 
 

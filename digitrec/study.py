@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
+from digitrec.data.blocks import spell_size
 from digitrec.data.digits import (
     Digits,
     SharedData,
@@ -193,8 +194,8 @@ def _read_test(source: str | None, digits: Digits) -> Digits | None:
     test = read_digits(source)
     if test.images.shape[1] != digits.images.shape[1]:
         raise InputError(
-            f"{source}: images of {test.images.shape[1]} pixels; "
-            f"the images of {digits.source} have {digits.images.shape[1]}"
+            f"{source}: images of {spell_size(test.images.shape[1])}; "
+            f"those of {digits.source} have {spell_size(digits.images.shape[1])}"
         )
     known = {hash(row.tobytes()) for row in digits.images}
     leaked = sum(hash(row.tobytes()) in known for row in test.images)

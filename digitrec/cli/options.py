@@ -172,7 +172,7 @@ def _add_predict(commands: Commands) -> None:
         "predict",
         help="recognise the digits on images with a study's winner",
         description=(
-            "Recognise the digits in a file with the winner of a study, and write them in the "
+            "Recognise the digits on images with the winner of a study, and write them in the "
             "format of Kaggle's Digit Recognizer: ImageId,Label, ids from 1. Images that have "
             "labels are scored as well. Needs neither Ray nor torch."
         ),
@@ -182,7 +182,8 @@ def _add_predict(commands: Commands) -> None:
         "images",
         metavar="IMAGES",
         type=_read_name,
-        help="as for `digitrec tune --data`, but the column label may be missing",
+        help="as for `digitrec tune --data`, but labels may be missing; also .png files in one "
+        "folder, or one of them",
     )
     parser.add_argument(
         "--to",

@@ -1,24 +1,35 @@
-"""Where a file of images is: on this machine, or in an object store such as S3."""
+"""Where images are: on this machine, or in an object store such as S3."""
 
 import io
 import os
 import stat
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 from urllib.parse import quote
 
 import pyarrow as pa
-from pyarrow.fs import FileInfo, FileSystem, FileType, LocalFileSystem
+from pyarrow.fs import FileInfo, FileSelector, FileType, LocalFileSystem
 
 from digitrec.errors import InputError
 from digitrec.store.folder import NO_PLACE, OBJECT_STORES, brief, open_uri
 
-Kind = Literal["CSV", "gzip", "Parquet"]
+Kind = Literal["CSV", "gzip", "Parquet", "IDX", "NumPy", "PNG", "folder"]
 
-ACCEPTED = "'sample', 'openml' or a .csv, .csv.gz or .parquet file"
-_KINDS: dict[str, Kind] = {".csv": "CSV", ".csv.gz": "gzip", ".parquet": "Parquet"}
+ACCEPTED = (
+    "'sample', 'openml', a .csv, .csv.gz, .parquet, .npz or idx3-ubyte file, or a folder of .png "
+    "files"
+)
+_KINDS: dict[str, Kind] = {
+    ".csv": "CSV",
+    ".csv.gz": "gzip",
+    ".parquet": "Parquet",
+    "idx3-ubyte": "IDX",
+    "idx3-ubyte.gz": "IDX",
+    ".npz": "NumPy",
+    ".png": "PNG",
+}
 
 # Google's client would retry for a quarter of an hour.
 _RETRY_LIMIT = "retry_limit_seconds=30"
@@ -26,18 +37,18 @@ _RETRY_LIMIT = "retry_limit_seconds=30"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Location:
-    """A regular file that existed when it was located."""
+    """A regular file, or a folder of them, that existed when it was located."""
 
     name: str
     """As the user named it."""
     kind: Kind
-    """The kind of the file, by its name."""
+    """The kind of the file, by its name; or a folder."""
     filesystem: Any
     """The pyarrow file system that holds it."""
     path: str
     """Its path in the file system."""
-    size: int
-    """In bytes, when it was located."""
+    size: int | None
+    """In bytes, when it was located; None: it is a folder of an object store."""
     modified: Any
     """When it was last changed; None: the file system does not record it."""
 
@@ -53,7 +64,7 @@ class Location:
             the content, uncompressed; and the file, whose `tell()` says how far it was read.
         """
         with self.open_raw() as file:
-            if self.kind == "gzip":
+            if self.path.lower().endswith(".gz"):
                 with pa.CompressedInputStream(file, "gzip") as content:
                     yield content, file
             else:
@@ -80,9 +91,14 @@ class Location:
         """
         now = locate(self.name)
         if (now.size, now.modified) != (self.size, self.modified):
-            raise InputError(
-                f"{self.name}: the file changed while it was read; try again once it is whole"
-            )
+            raise self.changed()
+
+    def changed(self) -> InputError:
+        """Return the InputError for what changed while it was read."""
+        what = "folder" if self.kind == "folder" else "file"
+        return InputError(
+            f"{self.name}: the {what} changed while it was read; try again once it is whole"
+        )
 
     def unreadable(self, error: Exception) -> InputError:
         """Return the InputError for an error that was raised while the file was read."""
@@ -90,18 +106,49 @@ class Location:
         # A file of this machine that opened can be read; a network can fail at any time.
         if isinstance(error, OSError) and not isinstance(self.filesystem, LocalFileSystem):
             damaged += f", or the store failed ({brief(error)})"
-        return InputError(f"{self.name}: not a readable {self.kind} file; {damaged}")
+        what = self.kind if self.kind == "folder" else f"{self.kind} file"
+        return InputError(f"{self.name}: not a readable {what}; {damaged}")
+
+    def beside(self, file: str) -> "Location | None":
+        """Return the location of another file in the folder of this one; None: there is none."""
+        own = os.path.basename(self.path)
+        name, path = self._named.removesuffix(own) + file, self.path.removesuffix(own) + file
+        (info,) = self.filesystem.get_file_info([path])
+        if info.type != FileType.File:
+            return None
+        return replace(self, name=name, path=path, size=info.size, modified=info.mtime_ns)
+
+    def entries(self, folder: str | None = None) -> list[FileInfo]:
+        """Return the files and folders in this folder, or in one below it, but hidden ones.
+
+        Raises:
+            InputError: they cannot be listed.
+        """
+        try:
+            found = self.filesystem.get_file_info(FileSelector(folder or self.path))
+        except OSError as error:
+            raise self.unreadable(error) from error
+        return [entry for entry in found if not entry.base_name.startswith(".")]
+
+    def name_of(self, path: str) -> str:
+        """Return a path below this folder as the user would name it, for messages."""
+        return self._named.rstrip("/") + path.removeprefix(self.path)
+
+    @property
+    def _named(self) -> str:
+        """Its name without the options of an address."""
+        return self.name.partition("?")[0] if "://" in self.name else self.name
 
 
 def locate(name: str) -> Location:
-    """Return where the file of this name is.
+    """Return where the file or the folder of this name is.
 
     Args:
         name: a path, `~` allowed, or an address such as `s3://bucket/train.csv`; the end of the
-            name, before a `?`, determines the kind of the file.
+            name, before a `?`, determines the kind of a file.
 
     Raises:
-        InputError: there is no such file, or its kind cannot be read.
+        InputError: there is no such file or folder, or its kind cannot be read.
     """
     return _locate_object(name) if "://" in name else _locate_path(name)
 
@@ -115,13 +162,19 @@ def _locate_path(name: str) -> Location:
     except (OSError, ValueError) as error:  # ValueError: a character that no path can hold
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{name}: {reason}; expected {ACCEPTED}") from error
-    if stat.S_ISDIR(status.st_mode):
-        raise InputError(f"{name}: Is a directory; expected {ACCEPTED}")
-    if not stat.S_ISREG(status.st_mode):
+    is_folder = stat.S_ISDIR(status.st_mode)
+    if not is_folder and not stat.S_ISREG(status.st_mode):
         raise InputError(
             f"{name}: a pipe or a device, which cannot be read twice; save it as a file first"
         )
-    return _location(name, path, LocalFileSystem(), path, status.st_size, status.st_mtime_ns)
+    return Location(
+        name=name,
+        kind="folder" if is_folder else _kind(name, path),
+        filesystem=LocalFileSystem(),
+        path=path.rstrip("/") or "/",
+        size=status.st_size,
+        modified=status.st_mtime_ns,
+    )
 
 
 def _locate_object(name: str) -> Location:
@@ -130,8 +183,17 @@ def _locate_object(name: str) -> Location:
         (info,) = filesystem.get_file_info([path])
     except OSError as error:
         raise InputError(f"{name}: {brief(error)}") from error
-    _check_is_an_object(name, info)
-    return _location(name, name.split("?")[0], filesystem, path, info.size, info.mtime_ns)
+    if info.type not in (FileType.File, FileType.Directory):
+        raise InputError(f"{name}: no such object, or no such bucket; expected {ACCEPTED}")
+    is_folder = info.type == FileType.Directory
+    return Location(
+        name=name,
+        kind="folder" if is_folder else _kind(name, name.split("?")[0]),
+        filesystem=filesystem,
+        path=path,
+        size=info.size,
+        modified=info.mtime_ns,
+    )
 
 
 def _address(name: str) -> str:
@@ -152,19 +214,9 @@ def _address(name: str) -> str:
     return f"{address}?{query}" if query else address
 
 
-def _check_is_an_object(name: str, info: FileInfo) -> None:
-    if info.type == FileType.NotFound:
-        raise InputError(f"{name}: no such object, or no such bucket; expected {ACCEPTED}")
-    if info.type != FileType.File:
-        raise InputError(f"{name}: a folder; expected {ACCEPTED}")
-
-
-def _location(
-    name: str, named: str, filesystem: FileSystem, path: str, size: int, modified: int | None
-) -> Location:
-    kinds = [kind for end, kind in _KINDS.items() if named.lower().endswith(end)]
+def _kind(name: str, path: str) -> Kind:
+    """Return the kind of a file by the end of its path."""
+    kinds = [kind for end, kind in _KINDS.items() if path.lower().endswith(end)]
     if not kinds:
         raise InputError(f"{name}: unknown kind of file; expected {ACCEPTED}")
-    return Location(
-        name=name, kind=kinds[0], filesystem=filesystem, path=path, size=size, modified=modified
-    )
+    return kinds[0]

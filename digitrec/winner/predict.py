@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from digitrec.data.readers import Block, read_blocks
+from digitrec.data.blocks import Block, spell_size
+from digitrec.data.readers import read_blocks
 from digitrec.errors import InputError
 from digitrec.space.shape import CLASSES
 from digitrec.winner.classifier import Classifier
@@ -110,7 +111,8 @@ def _check_pixels(source: str, block: Block, classifier: Classifier) -> None:
     pixels = block.images.shape[1]
     if pixels != classifier.pixels:
         raise InputError(
-            f"{source}: images of {pixels} pixels; the model takes {classifier.pixels}"
+            f"{source}: images of {spell_size(pixels)}; the model takes "
+            f"{spell_size(classifier.pixels)}"
         )
 
 

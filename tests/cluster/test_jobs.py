@@ -401,6 +401,7 @@ def test_test_data_goes_to_the_head_as_data_does(project: Path) -> None:
     [
         ("results/old.csv", "results/old.csv: is git-ignored, so Ray would not upload it; name"),
         ("no.csv", "no.csv: there is no such file here"),
+        ("digitrec", "digitrec: several files are not uploaded with a job; name"),
         ("../outside.csv", "../outside.csv: lies outside the project and"),
         ("large.csv", "large.csv: 11 MiB are too much to upload with a job"),
         ("https://host/train.csv", "https://host/train.csv: cannot be read; DATA is"),

@@ -16,13 +16,14 @@ import pytest
 from pyarrow.fs import FileSystem
 
 from digitrec.cli import main as cli
+from digitrec.data import location
 from digitrec.data.digits import read_digits
 from digitrec.data.readers import read_blocks
 from digitrec.errors import InputError
 from tests.conftest import S3Server
 
 ROOT = Path(__file__).parents[2]
-ACCEPTED = "expected 'sample', 'openml' or a .csv, .csv.gz or .parquet file"
+ACCEPTED = f"expected {location.ACCEPTED}"
 DAMAGED = "it is damaged, cut short or of another format"
 DIGITS = b"label,pixel0,pixel1\n7,12,3\n5,0,255\n"
 
@@ -83,9 +84,10 @@ def test_what_is_no_regular_file_is_refused_with_the_reason() -> None:
     written("empty.csv.gz", b"")
     written("empty.parquet", b"")
     columns = "expected columns 'label' and one column per pixel: pixel0, pixel1, ..."
+    folders = "one folder of .png files per digit, named 0 to 9"
     not_twice = "a pipe or a device, which cannot be read twice; save it as a file first"
     for name, message in (
-        ("folder.csv", f"Is a directory; {ACCEPTED}"),
+        ("folder.csv", f"no .png files; expected them, or {folders}"),
         ("pipe.csv", not_twice),
         ("/dev/null", not_twice),
         ("loop.csv", f"Too many levels of symbolic links; {ACCEPTED}"),
@@ -191,7 +193,6 @@ def test_errors_of_s3_are_one_line(s3_server: S3Server) -> None:
     for address, message in (
         (s3_server.uri("none.csv"), missing),
         (f"s3://no-bucket/train.csv?{options}", missing),
-        (s3_server.uri("some/folder"), f"a folder; {ACCEPTED}"),
         (s3_server.uri("some/folder/train.csv") + "&nonsense=1", "Unexpected query parameter"),
         (put(s3_server, "some/notes.txt"), f"unknown kind of file; {ACCEPTED}"),
         (put(s3_server, "some/empty.csv", b""), "the file is empty; expected columns"),

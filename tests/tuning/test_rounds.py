@@ -159,7 +159,9 @@ def test_without_confirmation_its_rows_are_gone_and_its_files_stay(tmp_path: Pat
 def test_test_data_of_other_pixels_is_refused_before_training(tmp_path: Path) -> None:
     other = tmp_path / "other.csv"
     other.write_text("label,pixel0\n" + "1,0\n2,9\n" * 4)
-    with pytest.raises(InputError, match="images of 1 pixels; the images of sample have 784"):
+    with pytest.raises(
+        InputError, match="images of 1 x 1 pixels; those of sample have 28 x 28 pixels"
+    ):
         run(tmp_path / "study", test_data=str(other))
     assert not (tmp_path / "study").exists()
 

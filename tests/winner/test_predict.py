@@ -177,8 +177,8 @@ def test_ids_go_on_through_the_blocks_of_a_file() -> None:
 
 def test_images_of_another_size_are_refused_with_both_sizes() -> None:
     source = written("test.csv", as_csv(make_images(3)[:, :4]))
-    assert refusal(source) == "test.csv: images of 4 pixels; the model takes 6"
-    assert refusal("sample") == "sample: images of 784 pixels; the model takes 6"
+    assert refusal(source) == "test.csv: images of 2 x 2 pixels; the model takes 6 pixels"
+    assert refusal("sample") == "sample: images of 28 x 28 pixels; the model takes 6 pixels"
     assert files() == {"test.csv"}
 
 
