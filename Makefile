@@ -50,14 +50,14 @@ report: $(READY) ## write the tables, figures and report of a study again: DIR=d
 	@$(BIN)/digitrec report '$(DIR)' $(ARGS)
 
 cluster: $(READY) ## start a Ray cluster on this machine for practice: PORT=8265 (dashboard)
-	@$(BIN)/python -m cluster.local start --dashboard-port '$(PORT)' $(ARGS)
+	@$(BIN)/digitrec cluster start --dashboard-port '$(PORT)' $(ARGS)
 
 submit: $(READY) ## search the grid on a Ray cluster: DATA=..., OUT=..., ADDRESS=http://HEAD:8265, ARGS="..."
-	@$(BIN)/python -m cluster.submit --data '$(DATA)' $(if $(OUT),--out '$(OUT)') \
+	@$(BIN)/digitrec submit --data '$(DATA)' $(if $(OUT),--out '$(OUT)') \
 		$(if $(ADDRESS),--address '$(ADDRESS)') $(ARGS)
 
 cluster-stop: $(READY) ## end the Ray cluster that 'make cluster' started
-	@$(BIN)/python -m cluster.local stop
+	@$(BIN)/digitrec cluster stop
 
 test: $(READY) ## run the tests, three files at a time
 	@$(BIN)/python -m pytest $(PARALLEL) -n 3 $(ARGS)

@@ -1,14 +1,12 @@
-"""A Ray cluster of one node on this machine, to practise on: `make cluster`, `make cluster-stop`.
+"""A Ray cluster of one node on this machine, to practise on: `digitrec cluster start|stop`.
 
 One process, `ray start --block`, starts all others and ends them when it ends. Its pid and start
 time are recorded: a pid alone may belong to another process by now. `stop` ends that process and
 its descendants, and nothing else; `ray stop` would end every Ray on the machine.
 """
 
-import argparse
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -20,8 +18,8 @@ from pathlib import Path
 
 import psutil
 
-from digitrec.cli.options import OneLineParser
-from digitrec.errors import COMPLETE, WRONG_INPUT, InputError
+from digitrec.errors import COMPLETE, InputError
+from digitrec.signals import sigterm_unblocked
 from digitrec.tuning.token import secure_token
 
 HOST = "127.0.0.1"  # of the dashboard: whoever reaches its port and has the token can run code
@@ -97,10 +95,10 @@ def start(port: int, options: Sequence[str]) -> Head:
     _check_port(port)
     _check_python()
     if said := secure_token(make=True):
-        print(f"cluster: {said}", file=sys.stderr)
+        print(f"digitrec: {said}", file=sys.stderr)
     record().parent.mkdir(parents=True, exist_ok=True)
     log = record().with_name("cluster.log")
-    with log.open("wb") as written:
+    with log.open("wb") as written, sigterm_unblocked():
         process = psutil.Popen(
             [*_ray("start", "--head", "--block"), *_addresses(port), *options],
             stdin=subprocess.DEVNULL,
@@ -243,7 +241,7 @@ def _check_port(port: int) -> None:
         except (OSError, OverflowError) as error:
             raise InputError(
                 f"port {port} cannot be used for the dashboard: {error}. Name another: "
-                "make cluster PORT=8266"
+                "--dashboard-port 8266"
             ) from error
 
 
@@ -251,7 +249,7 @@ def _check_python() -> None:
     if " " in sys.executable:
         raise InputError(
             f"{sys.executable}: Ray cannot start workers from a path with a space; "
-            "move the project to a path without one"
+            "move its environment to a path without one"
         )
 
 
@@ -292,51 +290,40 @@ def _last_line(text: str) -> str:
     return lines[-1].strip() if lines else "Ray did not say why"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Start or stop the local cluster; return the exit code: 0 done, 2 it cannot be done."""
-    parser = OneLineParser(prog="cluster.local", description=__doc__, allow_abbrev=False)
-    parser.add_argument("action", choices=("start", "stop"))
-    parser.add_argument("--dashboard-port", type=int, default=8265, metavar="PORT")
-    options, for_ray = parser.parse_known_args(arguments)
-    # As Ctrl-C. To block the signal would not do: Ray's processes would inherit that.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        if options.action == "start":
-            run_start(options, for_ray)
-        else:
-            run_stop()
-    except InputError as error:
-        print(f"cluster: {error}", file=sys.stderr)
-        return WRONG_INPUT
-    except KeyboardInterrupt:
-        print("cluster: stopped; what it had started has ended", file=sys.stderr)
-        return WRONG_INPUT
+def run(action: str, port: int, for_ray: Sequence[str]) -> int:
+    """Start or stop the local cluster; return the exit code.
+
+    Raises:
+        InputError: it cannot be done.
+    """
+    if action == "start":
+        run_start(port, for_ray)
+    else:
+        run_stop(for_ray)
     return COMPLETE
 
 
-def run_start(options: argparse.Namespace, for_ray: Sequence[str]) -> None:
+def run_start(port: int, for_ray: Sequence[str]) -> None:
     """Start the local cluster unless it runs already, and print how to use it."""
     head = running_head()
     if head:
         print(f"A cluster is running already, since {time.ctime(head.started)}")
     else:
         print("Starting Ray")
-        head = start(options.dashboard_port, for_ray)
+        head = start(port, for_ray)
     ray = Path(sys.executable).parent / "ray"
     print(f"dashboard  {head.address}, from this machine only")
     print(f"sign in    with the token that this prints: {ray} get-auth-token")
     print(f"log        {head.log}")
-    print("`make submit` runs a study on it, `make cluster-stop` ends it.")
+    print("`digitrec submit` runs a study on it, `digitrec cluster stop` ends it.")
 
 
-def run_stop() -> None:
-    """End the local cluster if one runs."""
+def run_stop(options: Sequence[str]) -> None:
+    """End the local cluster if one runs; no options are accepted."""
+    if options:
+        raise InputError(f"cluster stop takes no options: {' '.join(options)}")
     head = recorded_head()
     if head and (ended := stop(head)):
         print(f"Ended the cluster at {head.address}: {ended} processes.")
     else:
-        print("No cluster that `make cluster` started is running.")
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+        print("No cluster that `digitrec cluster start` started is running.")

@@ -1,4 +1,4 @@
-"""Run a study as a job on a Ray cluster: `make submit`.
+"""Run a study as a job on a Ray cluster: `digitrec submit`.
 
 Check on this machine whatever can be checked before an upload, submit `tune_jobs/mnist_grid.py` to
 the cluster's dashboard, print the job's log as it comes, and exit with the study's exit code. (`ray
@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from cluster.local import running_head
-from digitrec.cli.options import OneLineParser, make_parser, make_request
-from digitrec.errors import COMPLETE, UNFINISHED, WRONG_INPUT, InputError
+from digitrec.cli.invocation import program
+from digitrec.cli.options import make_parser, make_request
+from digitrec.errors import COMPLETE, UNFINISHED, InputError
 from digitrec.request import PACKAGED
 from digitrec.store.folder import OBJECT_STORES
 from digitrec.tuning import ray_internals
@@ -34,7 +35,7 @@ from digitrec.tuning.token import HOW_TO_GET_ONE, find_token
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
 
-PROJECT = Path(__file__).parent.parent
+PROJECT = Path(__file__).parent.parent  # where the code is: a checkout, or the installed packages
 RUNTIME_ENV = PROJECT / "cluster" / "runtime_env.yaml"
 MOST_DATA_BYTES = 10 * 2**20  # of an uploaded file: it goes through the head's memory to each node
 READABLE = "the absolute path of a file that the head node can read, or s3://... or gs://..."
@@ -62,7 +63,7 @@ def make_submission(
 
     Args:
         data: what `digitrec tune --data` takes.
-        out: the study directory; None: in the project, if the cluster is on this machine.
+        out: the study directory; None: in results/, if the cluster is on this machine.
         options: further options of `digitrec tune`.
         test_data: what `digitrec tune --test-data` takes.
         on_this_machine: whether the head node is this machine and so has the same files.
@@ -89,6 +90,7 @@ def make_submission(
             "data": data,
             "configurations": str(len(request.space.trials())),
             "digitrec": importlib.metadata.version("digitrec"),
+            "program": shlex.join(program()),  # for the commands that the study prints
         },
         runtime_env=runtime_env,
     )
@@ -96,12 +98,12 @@ def make_submission(
 
 def _study_directory(data: str, out: str | None, *, on_this_machine: bool) -> str:
     if out is None and on_this_machine:
-        return str(PROJECT / "results" / data.rsplit("/", 1)[-1].split(".")[0])
+        return str(Path.cwd() / "results" / data.rstrip("/").rsplit("/", 1)[-1].split(".")[0])
     if out is None or not (out.startswith(("/", *OBJECT_STORES))):
         said = "there is no study directory" if out is None else f"the study directory {out}"
         raise InputError(
             f"{said}: a job runs elsewhere, so name one that all nodes share by an absolute path "
-            "or s3://...: make submit OUT=/shared/study"
+            "or s3://...: --out /shared/study"
         )
     return out
 
@@ -111,24 +113,26 @@ def _data_for_the_head(data: str, runtime_env: dict[str, Any], *, on_this_machin
     if data in PACKAGED or data.startswith(OBJECT_STORES):
         return data
     if "://" in data:
-        raise InputError(f"{data}: cannot be read; DATA is {READABLE}")
+        raise InputError(f"{data}: cannot be read; --data takes {READABLE}")
     path = Path(data).expanduser()
     if path.is_absolute():
         if on_this_machine and not path.exists():
             raise InputError(f"{path}: there is no such file")
         return str(path)
+    if on_this_machine and path.exists() and not path.resolve().is_relative_to(PROJECT):
+        return str(path.resolve())
     return _uploaded(path.resolve(), data, runtime_env)
 
 
 def _uploaded(path: Path, data: str, runtime_env: dict[str, Any]) -> str:
     """Add a file of the project to the upload; return its path there."""
     if not path.exists():
-        raise InputError(f"{data}: there is no such file here; DATA is {READABLE}")
+        raise InputError(f"{data}: there is no such file here; --data takes {READABLE}")
     if path.is_dir() or "idx3-ubyte" in path.name:
         raise InputError(f"{data}: several files are not uploaded with a job; name {READABLE}")
     if not path.is_relative_to(PROJECT):
         raise InputError(
-            f"{data}: lies outside the project and is not uploaded with the job; name {READABLE}"
+            f"{data}: lies outside {PROJECT} and is not uploaded with the job; name {READABLE}"
         )
     size = path.stat().st_size
     if size > MOST_DATA_BYTES:
@@ -198,8 +202,8 @@ def dashboard_address(named: str | None) -> str:
     named = named or os.environ.get("RAY_API_SERVER_ADDRESS") or (head.address if head else None)
     if named is None:
         raise InputError(
-            "no cluster to submit to: start one here with `make cluster`, or name one: "
-            "make submit ADDRESS=http://HEAD:8265"
+            "no cluster to submit to: start one here with `digitrec cluster start`, or name one: "
+            "--address http://HEAD:8265"
         )
     address = (named if "://" in named else f"http://{named}").rstrip("/")
     parts = urllib.parse.urlsplit(address)
@@ -257,24 +261,13 @@ def exit_code(details: "JobDetails") -> int:
     return UNFINISHED if not code or code < 0 else code
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Submit a study and follow it; return its exit code, 1 if stopped, 2 if not submitted."""
-    parser = OneLineParser(prog="cluster.submit", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--data", default="sample", metavar="DATA")
-    parser.add_argument("--test-data", metavar="DATA")
-    parser.add_argument("--out", metavar="DIR", help="the study directory, absolute or s3://...")
-    parser.add_argument("--address", metavar="http://HOST:PORT", help="of the dashboard")
-    options, for_tune = parser.parse_known_args(arguments)
-    logging.disable(logging.WARNING)  # Ray logs every file and request
-    try:
-        return run(options, for_tune)
-    except InputError as error:
-        print(f"submit: {error}", file=sys.stderr)
-        return WRONG_INPUT
-
-
 def run(options: argparse.Namespace, for_tune: Sequence[str]) -> int:
-    """Submit a study and follow it; return the exit code."""
+    """Submit a study and follow it; return its exit code, 1 if it was stopped.
+
+    Raises:
+        InputError: it was not submitted.
+    """
+    logging.disable(logging.WARNING)  # Ray logs every file and request
     address = dashboard_address(options.address)
     head = running_head()
     here = head is not None and head.address == address
@@ -282,7 +275,7 @@ def run(options: argparse.Namespace, for_tune: Sequence[str]) -> int:
         options.data, options.out, for_tune, test_data=options.test_data, on_this_machine=here
     )
     if not here:
-        submission.metadata["dashboard"] = address  # for the commands that the study prints
+        submission.metadata["dashboard"] = address
     client = connect(address)
     submit(client, submission)
     later = (
@@ -298,14 +291,10 @@ def run(options: argparse.Namespace, for_tune: Sequence[str]) -> int:
         print(f"To stop it: {later.format('stop')}", file=sys.stderr)
         return UNFINISHED
     except (OSError, RuntimeError) as error:
-        print(f"submit: lost the connection: {error}", file=sys.stderr)
+        print(f"digitrec: lost the connection: {error}", file=sys.stderr)
         print(
             f"If the cluster still runs, so does the job: {later.format('logs')}", file=sys.stderr
         )
         return UNFINISHED
     print(f"job        {submission.identifier} {details.status.lower()}", flush=True)
     return exit_code(details)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

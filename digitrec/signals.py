@@ -108,6 +108,19 @@ def _pass_on(ended: threading.Event, woken: threading.Event) -> None:
         signal.pthread_kill(main, signal.SIGINT)
 
 
+@contextmanager
+def sigterm_unblocked() -> Iterator[None]:
+    """Let processes that this thread starts in this block receive SIGTERM.
+
+    `subprocess` does not run what `os.register_at_fork` registers.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 @cache
 def _unblock_in_children() -> None:
     """Unblock SIGTERM in processes forked from this one, such as Ray's, so that it ends them."""

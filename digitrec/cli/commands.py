@@ -12,8 +12,8 @@ from digitrec.cli.display import (
     print_lines,
     print_result,
 )
-from digitrec.cli.options import make_request
-from digitrec.errors import COMPLETE, UNFINISHED
+from digitrec.cli.options import make_parser, make_request
+from digitrec.errors import COMPLETE, UNFINISHED, InputError
 
 
 def run_tune(options: argparse.Namespace) -> int:
@@ -92,11 +92,40 @@ def run_doctor(options: argparse.Namespace) -> int:
     return UNFINISHED if "problem" in levels else COMPLETE
 
 
+def run_submit(options: argparse.Namespace) -> int:
+    """Run a study as a job on a cluster; return its exit code."""
+    from cluster.submit import run
+
+    return run(options, options.further)
+
+
+def run_cluster(options: argparse.Namespace) -> int:
+    """Start or stop the cluster to practise on; return the exit code."""
+    from cluster.local import run
+
+    return run(options.action, options.dashboard_port, options.further)
+
+
+def run_completion(options: argparse.Namespace) -> int:
+    """Print a script that completes commands in a shell; return the exit code."""
+    try:
+        import shtab
+    except ImportError as error:
+        raise InputError(
+            "the package shtab is missing; install it: pip install 'digitrec[completion]'"
+        ) from error
+    print(shtab.complete(make_parser(), options.shell))
+    return COMPLETE
+
+
 RUN: dict[str, Callable[[argparse.Namespace], int]] = {
     "tune": run_tune,
     "report": run_report,
     "predict": run_predict,
     "export": run_export,
     "doctor": run_doctor,
+    "submit": run_submit,
+    "cluster": run_cluster,
+    "completion": run_completion,
 }
 """Command -> the function that runs it."""

@@ -32,13 +32,12 @@ def as_typed_here(command: str) -> str:
 
 
 def _submit(options: Sequence[str]) -> str:
-    """Return the command on the user's machine: `make submit`, which started this job."""
+    """Return the command on the user's machine: `digitrec submit`, which started this job."""
     metadata = json.loads(os.environ.get(JOB_CONFIG, "{}")).get("metadata") or {}
-    words = ["make", "submit"]
+    words = [*shlex.split(metadata.get("program", "digitrec")), "submit"]
     if "dashboard" in metadata:
-        words.append(f"ADDRESS={metadata['dashboard']}")
-    asked = shlex.join(options).replace("$", "$$")  # make reads $$ as $
-    return shlex.join([*words, f"ARGS={asked}"])
+        words += ["--address", metadata["dashboard"]]
+    return shlex.join([*words, *options])
 
 
 def program() -> list[str]:

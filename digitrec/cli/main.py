@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from digitrec.cli.options import make_parser, make_request
+from digitrec.cli.options import PASSING_ON, make_parser, make_request
 from digitrec.errors import COMPLETE, STOPPED, UNFINISHED, WRONG_INPUT, InputError
 from digitrec.signals import sigterm_as_sigint
 from digitrec.store.folder import describe_error
@@ -14,7 +14,11 @@ from digitrec.store.spec import NAME
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 complete, 1 unfinished, 2 wrong input."""
     parser = make_parser()
-    options = parser.parse_args(arguments)
+    options, further = parser.parse_known_args(arguments)
+    if options.command in PASSING_ON:
+        options.further = further
+    elif further:
+        parser.error(f"unrecognized arguments: {' '.join(further)}")
     if options.command is None:
         parser.print_help()
         return COMPLETE

@@ -14,6 +14,7 @@ from digitrec.store.folder import Folder
 
 Commands: TypeAlias = "argparse._SubParsersAction[OneLineParser]"
 
+PASSING_ON = ("submit", "cluster")  # commands that pass options on, to `tune` and `ray start`
 SEARCH = "search space (values separated by commas, and ranges such as 1e-3..2)"
 SAMPLERS = ("quasi-random",)
 # The headings of the help, in its order.
@@ -42,6 +43,9 @@ def make_parser() -> argparse.ArgumentParser:
     _add_predict(commands)
     _add_export(commands)
     _add_doctor(commands)
+    _add_submit(commands)
+    _add_cluster(commands)
+    _add_completion(commands)
     return parser
 
 
@@ -235,6 +239,62 @@ def _add_doctor(commands: Commands) -> None:
         "a Ray cluster, HOST:PORT or auto, whose nodes to examine; with the address of a "
         "dashboard, http://HOST:PORT, only the dashboard is examined",
     )
+
+
+def _add_submit(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "submit",
+        help="run `digitrec tune` as a job on a Ray cluster",
+        description=(
+            "Check on this machine whatever can be checked before an upload, submit a study to a "
+            "cluster's dashboard, print the job's log as it comes, and exit with the study's exit "
+            "code. Further options are those of `digitrec tune`. Only the code and one small data "
+            "file of the project are uploaded."
+        ),
+        allow_abbrev=False,
+    )
+    _add_option(parser, "data", "as for `digitrec tune`, on storage that the head node can read")
+    _add_option(parser, "test_data", "as --data")
+    _add_option(parser, "out", "the study directory, absolute or s3://...")
+    parser.add_argument(
+        "--address",
+        metavar="http://HOST:PORT",
+        help="of the dashboard (default: RAY_API_SERVER_ADDRESS, or the cluster that `digitrec "
+        "cluster start` started)",
+    )
+
+
+def _add_cluster(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "cluster",
+        help="start or stop a Ray cluster on this machine, to practise on",
+        description=(
+            "Start a head node with its dashboard on 127.0.0.1, or end it with all its processes. "
+            "Further options are those of `ray start`."
+        ),
+        epilog="Exit codes: 0 done; 2 it cannot be done.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("action", choices=("start", "stop"))
+    parser.add_argument(
+        "--dashboard-port",
+        type=_reader(int, "a whole number"),
+        default=8265,
+        metavar="PORT",
+        help=_with_default("of the dashboard", 8265),
+    )
+
+
+def _add_completion(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "completion",
+        help="print a script that completes commands in a shell",
+        description=(
+            "Print a script that lets a shell complete the commands and options of digitrec; it "
+            "says where to save it. Needs the package shtab: pip install 'digitrec[completion]'."
+        ),
+    )
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"))
 
 
 def _add_directory(parser: argparse.ArgumentParser) -> None:

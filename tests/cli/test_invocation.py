@@ -72,18 +72,18 @@ def test_paths_are_relative_where_that_is_shorter(
     assert shortest("s3://bucket/study") == "s3://bucket/study"
 
 
-def test_a_job_prints_the_make_command_of_the_users_machine(
+def test_a_job_prints_the_command_of_the_users_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(invocation, "IN_A_RAY_JOB", True)
     monkeypatch.chdir(tmp_path)
     command = ["digitrec", "tune", "--data", f"{tmp_path}/my $digits.csv", "--out", "/shared/s"]
-    options = "--data 'my $$digits.csv' --out /shared/s"
-    assert as_typed_here(shlex.join(command)) == shlex.join(["make", "submit", f"ARGS={options}"])
-    job = {"metadata": {"dashboard": "http://head:8265"}}
+    options = "--data 'my $digits.csv' --out /shared/s"
+    assert as_typed_here(shlex.join(command)) == f"digitrec submit {options}"
+    job = {"metadata": {"dashboard": "http://head:8265", "program": ".venv/bin/digitrec"}}
     monkeypatch.setenv(JOB_CONFIG, json.dumps(job))
     assert as_typed_here("digitrec tune --refit") == (
-        "make submit ADDRESS=http://head:8265 ARGS=--refit"
+        ".venv/bin/digitrec submit --address http://head:8265 --refit"
     )
 
 

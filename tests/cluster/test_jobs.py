@@ -58,7 +58,7 @@ class Cluster:
     def follow(self, *options: str) -> "subprocess.Popen[str]":
         """Submit a study and return the process that follows it."""
         return subprocess.Popen(
-            [sys.executable, "-m", "cluster.submit", *options],
+            [sys.executable, "-m", "digitrec", "submit", *options],
             cwd=ROOT,
             env=self.env,
             stdout=subprocess.PIPE,
@@ -101,7 +101,7 @@ def cluster() -> Iterator[Cluster]:
     port = free_port()
     started = Cluster(address=f"http://127.0.0.1:{port}", env=inherited | ours)
     ray = ["--num-cpus", "1", "--temp-dir", str(folder / "r"), "--object-store-memory", "100000000"]
-    said = started.run("cluster.local", "start", "--dashboard-port", str(port), *ray)
+    said = started.run("digitrec", "cluster", "start", "--dashboard-port", str(port), *ray)
     assert (said.returncode, said.stderr) == (0, "")
     connected = subprocess.run(
         [sys.executable, "-c", PLAIN_CLIENT, str(folder / "r")],
@@ -113,7 +113,7 @@ def cluster() -> Iterator[Cluster]:
     )
     assert connected.stdout.strip() == started.head["gcs"], connected.stderr
     yield started
-    started.run("cluster.local", "stop")
+    started.run("digitrec", "cluster", "stop")
     shutil.rmtree(folder)
 
 
@@ -127,7 +127,7 @@ def wait_for_line(process: "subprocess.Popen[str]", start: str) -> str:
 
 def test_a_submitted_study_ends_with_tables(cluster: Cluster, tmp_path: Path) -> None:
     out = tmp_path / "study"
-    said = cluster.run("cluster.submit", *SMALL, "--out", str(out))
+    said = cluster.run("digitrec", "submit", *SMALL, "--out", str(out))
     assert said.returncode == 0, said.stdout + said.stderr
     assert said.stderr == ""
     assert "The only configuration with a result is lr 0.1" in said.stdout
@@ -141,7 +141,7 @@ def test_a_submitted_study_ends_with_tables(cluster: Cluster, tmp_path: Path) ->
 def test_a_job_that_fails_gives_its_exit_code(cluster: Cluster, tmp_path: Path) -> None:
     data = tmp_path / "digits.csv"
     data.write_text("label,pixel0\n1,x\n")
-    said = cluster.run("cluster.submit", "--data", str(data), "--out", str(tmp_path / "study"))
+    said = cluster.run("digitrec", "submit", "--data", str(data), "--out", str(tmp_path / "study"))
     assert said.returncode == 2
     assert f"digitrec: {data}: row" in said.stdout
     assert said.stdout.rstrip().endswith("failed")
@@ -187,10 +187,10 @@ def test_what_keeps_a_job_from_being_submitted_is_one_line(
     cluster: Cluster, tmp_path: Path, options: list[str], variables: dict[str, str], message: str
 ) -> None:
     home = {"HOME": str(tmp_path)}  # where there is no token
-    said = cluster.run("cluster.submit", "--out", "/study", *options, **variables, **home)
+    said = cluster.run("digitrec", "submit", "--out", "/study", *options, **variables, **home)
     assert said.returncode == 2
     assert said.stdout == ""
-    assert said.stderr.startswith("submit: ")
+    assert said.stderr.startswith("digitrec: ")
     assert message in said.stderr
     assert said.stderr.count("\n") == 1
 
@@ -198,7 +198,7 @@ def test_what_keeps_a_job_from_being_submitted_is_one_line(
 def test_what_is_no_dashboard_is_said_within_seconds(cluster: Cluster) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        said = cluster.run("cluster.submit", "--out", "/study", "--address", address)
+        said = cluster.run("digitrec", "submit", "--out", "/study", "--address", address)
     assert said.returncode == 2
     assert "what answers there is not a Ray dashboard" in said.stderr
 
@@ -224,7 +224,7 @@ def test_the_dashboard_listens_on_this_machine_alone(cluster: Cluster) -> None:
 
 def test_a_second_start_says_that_one_runs_and_starts_none(cluster: Cluster) -> None:
     before = cluster.head
-    said = cluster.run("cluster.local", "start", "--dashboard-port", str(free_port()))
+    said = cluster.run("digitrec", "cluster", "start", "--dashboard-port", str(free_port()))
     assert said.returncode == 0
     assert "running already" in said.stdout
     assert cluster.address in said.stdout
@@ -245,15 +245,15 @@ def test_stop_ends_every_process_that_start_began(cluster: Cluster, tmp_path: Pa
     assert any("tune_jobs.mnist_grid" in process.cmdline() for process in tree)
     current = Path(cluster.head["current"])
     assert current.read_text() == cluster.head["gcs"]
-    said = cluster.run("cluster.local", "stop")
+    said = cluster.run("digitrec", "cluster", "stop")
     assert said.returncode == 0
     assert cluster.address in said.stdout
     assert [process for process in tree if local._runs(process)] == []
     assert not current.exists()
     _, why = following.communicate(timeout=30)
     assert following.returncode == 1
-    assert "submit: lost the connection" in why
-    assert "No cluster" in cluster.run("cluster.local", "stop").stdout
+    assert "digitrec: lost the connection" in why
+    assert "No cluster" in cluster.run("digitrec", "cluster", "stop").stdout
 
 
 def test_a_process_that_has_the_pid_by_chance_is_never_ended(tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_a_process_that_has_the_pid_by_chance_is_never_ended(tmp_path: Path) -> 
     with subprocess.Popen(["sleep", "60"]) as other:
         head = {"pid": other.pid, "started": time.time() - 3600, "address": "http://x", "log": "x"}
         (tmp_path / "digitrec" / "cluster.json").write_text(json.dumps(head))
-        said = alone.run("cluster.local", "stop")
+        said = alone.run("digitrec", "cluster", "stop")
         assert other.poll() is None
         other.kill()
     assert said.returncode == 0
@@ -321,9 +321,9 @@ def test_a_port_that_is_taken_is_said_before_ray_starts(tmp_path: Path) -> None:
     alone = Cluster(address="", env=dict(os.environ) | {"XDG_CACHE_HOME": str(tmp_path)})
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        said = alone.run("cluster.local", "start", "--dashboard-port", str(port))
+        said = alone.run("digitrec", "cluster", "start", "--dashboard-port", str(port))
     assert said.returncode == 2
-    assert said.stderr.startswith(f"cluster: port {port} cannot be used for the dashboard")
+    assert said.stderr.startswith(f"digitrec: port {port} cannot be used for the dashboard")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -333,9 +333,9 @@ def test_the_reason_why_ray_does_not_start_is_said(tmp_path: Path) -> None:
     ours = {"XDG_CACHE_HOME": str(tmp_path), "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
     alone = Cluster(address="", env=dict(os.environ) | ours)
     port = str(free_port())
-    said = alone.run("cluster.local", "start", "--dashboard-port", port, "--num-cpu", "many")
+    said = alone.run("digitrec", "cluster", "start", "--dashboard-port", port, "--num-cpu", "many")
     assert said.returncode == 2
-    assert said.stderr.startswith("cluster: Ray does not start: ")
+    assert said.stderr.startswith("digitrec: Ray does not start: ")
     assert said.stderr.count("\n") == 1
     assert not (tmp_path / "digitrec" / "cluster.json").exists()
 
@@ -402,9 +402,9 @@ def test_test_data_goes_to_the_head_as_data_does(project: Path) -> None:
         ("results/old.csv", "results/old.csv: is git-ignored, so Ray would not upload it; name"),
         ("no.csv", "no.csv: there is no such file here"),
         ("digitrec", "digitrec: several files are not uploaded with a job; name"),
-        ("../outside.csv", "../outside.csv: lies outside the project and"),
+        ("../outside.csv", "../outside.csv: lies outside"),
         ("large.csv", "large.csv: 11 MiB are too much to upload with a job"),
-        ("https://host/train.csv", "https://host/train.csv: cannot be read; DATA is"),
+        ("https://host/train.csv", "https://host/train.csv: cannot be read; --data takes"),
     ],
 )
 def test_data_that_the_head_could_not_read_is_refused(
@@ -425,7 +425,7 @@ def test_a_study_directory_that_not_all_nodes_have_is_refused(out: str | None) -
 
 def test_a_study_on_this_machine_needs_no_directory_named() -> None:
     job = submit.make_submission("sample", None, [], on_this_machine=True)
-    assert job.metadata["study"] == str(submit.PROJECT / "results" / "sample")
+    assert job.metadata["study"] == str(Path.cwd() / "results" / "sample")
 
 
 def test_the_project_uploads_its_two_packages_and_no_more() -> None:
