@@ -26,8 +26,8 @@ from digitrec.errors import InputError
 
 _COLUMNS = "'label' and one column per pixel: pixel0, pixel1, ..."
 _PIXEL = re.compile(r"pixel(0|[1-9][0-9]{0,8})")
-_HIGHEST_PIXEL = 255
-_HIGHEST_LABEL = 9
+HIGHEST_PIXEL = 255
+HIGHEST_LABEL = 9
 
 _CSV_BLOCK_BYTES = 2 * 2**20
 _MOST_ROW = 16 * 2**20  # characters of a row of a CSV; an image of a million pixels takes 4 million
@@ -143,17 +143,38 @@ def _parquet_blocks(location: Location, labels_required: bool) -> Generator[Bloc
         pa.parquet.ParquetFile(content) as file,
     ):
         layout = _lay_out(location.name, file.schema_arrow.names, labels_required)
-        for field in file.schema_arrow:
-            if not (pa.types.is_integer(field.type) or pa.types.is_floating(field.type)):
-                raise InputError(
-                    f"{location.name}: column {field.name} holds {field.type}; expected whole "
-                    "numbers"
-                )
+        _check_types(location.name, file.schema_arrow)
         rows = 0
         for batch in file.iter_batches(batch_size=_BLOCK_ROWS):
             stop = rows + len(batch)
             yield _block(location.name, layout, batch, rows, stop / file.metadata.num_rows)
             rows = stop
+
+
+def read_frame(frame: Any, source: str) -> Block:
+    """Return the rows of a pandas DataFrame that has the columns of a file.
+
+    Raises:
+        InputError: a column or a cell is not accepted; see `read_blocks`.
+    """
+    names = [str(name) for name in frame.columns]
+    layout = _lay_out(source, names, labels_required=False)
+    if not len(frame):
+        raise InputError(f"{source}: no rows; expected one row per image")
+    try:
+        batch = pa.RecordBatch.from_pandas(frame, preserve_index=False)
+    except pa.ArrowException as error:
+        raise InputError(f"{source}: {' '.join(str(error).split())}") from error
+    _check_types(source, batch.schema)
+    return _block(source, layout, batch, 0, 1.0)
+
+
+def _check_types(source: str, schema: pa.Schema) -> None:
+    for field in schema:
+        if not (pa.types.is_integer(field.type) or pa.types.is_floating(field.type)):
+            raise InputError(
+                f"{source}: column {field.name} holds {field.type}; expected whole numbers"
+            )
 
 
 def _csv_blocks(location: Location, labels_required: bool) -> Generator[Block, None, None]:
@@ -216,7 +237,7 @@ def _lay_out(source: str, names: list[str], labels_required: bool) -> _Layout:
     if not position:
         raise InputError(f"{source}: no pixel columns; expected columns {_COLUMNS}")
     pixels = [position[f"pixel{number}"] for number in range(len(position))]
-    highest = [_HIGHEST_LABEL if name == "label" else _HIGHEST_PIXEL for name in names]
+    highest = [HIGHEST_LABEL if name == "label" else HIGHEST_PIXEL for name in names]
     return _Layout(names=names, pixels=pixels, label=label, highest=highest)
 
 
@@ -269,16 +290,16 @@ def _check_cells(
     columns: list[NDArray[Any]],
     rows_before: int,
 ) -> None:
-    refused = np.array(
-        [_refused(values, top) for values, top in zip(columns, layout.highest, strict=True)]
+    wrong = np.array(
+        [refused(values, top) for values, top in zip(columns, layout.highest, strict=True)]
     )  # (C, B)
-    if refused.any():
-        row, place = divmod(int(refused.T.argmax()), len(columns))
+    if wrong.any():
+        row, place = divmod(int(wrong.T.argmax()), len(columns))
         cell = batch.column(place)[row].as_py()
         raise _bad_cell(source, layout, rows_before + row + 1, place, cell)
 
 
-def _refused(values: NDArray[Any], highest: int) -> NDArray[np.bool_]:
+def refused(values: NDArray[Any], highest: int) -> NDArray[np.bool_]:
     """Return which values (B,) are not whole numbers from 0 to `highest`; a NaN is not."""
     if values.dtype == np.uint8:
         return values > highest
@@ -355,9 +376,9 @@ def _row_cells(source: str, layout: _Layout, row: int, texts: list[str]) -> byte
             f"header, not {len(texts)}"
         )
     values = [_whole_number(text) for text in texts]
-    if min(values) < 0 or (layout.label is not None and values[layout.label] > _HIGHEST_LABEL):
-        refused = [not 0 <= value <= top for value, top in zip(values, layout.highest, strict=True)]
-        place = refused.index(True)
+    if min(values) < 0 or (layout.label is not None and values[layout.label] > HIGHEST_LABEL):
+        wrong = [not 0 <= value <= top for value, top in zip(values, layout.highest, strict=True)]
+        place = wrong.index(True)
         raise _bad_cell(source, layout, row, place, texts[place])
     return bytes(values)
 
@@ -372,7 +393,7 @@ def _whole_number(text: str) -> int:
         value = float(text)
     else:
         return -1
-    return int(value) if value in range(_HIGHEST_PIXEL + 1) else -1
+    return int(value) if value in range(HIGHEST_PIXEL + 1) else -1
 
 
 def _bad_cell(

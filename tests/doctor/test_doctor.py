@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from digitrec.cli.display import describe_diagnosis
 from digitrec.doctor import checks as diagnosis
 from digitrec.doctor import examine as doctor
 from digitrec.doctor.checks import GIB, MIB, Diagnosis, Level
@@ -628,7 +627,10 @@ def test_a_cluster_with_a_token_is_examined_with_the_token_and_named_without(
 
 def test_a_diagnosis_is_a_line_and_its_remedy_another() -> None:
     one = Diagnosis(name="threads", level="warning", message="pinned", remedy="unset OMP_PLACES")
-    assert describe_diagnosis(one).plain == "warning  threads: pinned\n  remedy unset OMP_PLACES"
+    assert (
+        doctor.describe_diagnosis(one).plain
+        == "warning  threads: pinned\n  remedy unset OMP_PLACES"
+    )
 
 
 def test_bytes_read_as_a_person_says_them() -> None:
