@@ -36,8 +36,10 @@ ROWS = 400  # of the sample
 
 def leave_out_pictures(patched: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than all else of a small study."""
-    for name in ("draw_sections", "draw_mistakes", "write_plots"):
+    for name in ("draw_sections", "draw_mistakes"):
         patched.setattr(f"digitrec.results.outcome.{name}", lambda *_: [])
+        patched.setattr(f"digitrec.results.study.{name}", lambda *_: [])
+    patched.setattr("digitrec.results.outcome.write_plots", lambda *_: None)
 
 
 @pytest.fixture
@@ -145,7 +147,8 @@ def test_the_tables_are_those_of_the_csv_files(study: digitrec.Study) -> None:
     for name, table in (("trials", study.trials), ("epochs", study.epochs)):
         written = pd.read_csv(Path(study.directory) / f"{name}.csv")
         pd.testing.assert_frame_equal(table, written)
-    study.trials["lr"] = 0.0  # a copy
+    changed = study.trials  # a copy
+    changed["lr"] = 0.0
     assert set(study.trials["lr"]) == {0.1, 0.5}
 
 
@@ -219,7 +222,9 @@ def test_figures_are_drawn_when_they_are_asked_for(
         opened.figures["race"]
 
 
-def test_the_report_is_written_where_it_is_asked_for(study: digitrec.Study, tmp_path: Path) -> None:
+def test_the_report_is_written_where_it_is_asked_for(
+    study: digitrec.Study, without_pictures: None, tmp_path: Path
+) -> None:
     study.report(tmp_path / "report.md")
     assert (tmp_path / "report.md").read_text() == (Path(study.directory) / "report.md").read_text()
     study.report(tmp_path / "report.html")

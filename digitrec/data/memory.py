@@ -40,8 +40,9 @@ def as_digits(data: Data | None, labels: ArrayLike | None) -> Digits | None:
         return None
     if isinstance(data, Digits) or data is None:
         return data
-    if isinstance(data, tuple) and len(data) == 2 and labels is None:
-        data, labels = data
+    if isinstance(data, tuple):
+        images, own = data
+        return make_digits(images, own)
     return make_digits(data, labels)
 
 
@@ -59,9 +60,12 @@ def make_digits(images: Images, labels: ArrayLike | None) -> Digits:
     pixels, own = read_images(images)
     if labels is not None and own is not None:
         raise InputError("the images have a column label, and labels are given too; give one")
-    if labels is None and own is None:
+    if labels is not None:
+        digits = _check_labels(labels)
+    elif own is not None:
+        digits = own
+    else:
         raise InputError("no labels are given; give them as labels, or as the column label")
-    digits = _check_labels(labels) if own is None else own
     if len(digits) != len(pixels):
         raise InputError(f"{len(pixels):,} images have {len(digits):,} labels; give one for each")
     return Digits(images=pixels, labels=digits, source="memory")

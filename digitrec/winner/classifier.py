@@ -130,7 +130,8 @@ class Classifier:
         Raises:
             InputError: a pixel is not accepted, or the images do not have D pixels.
         """
-        return self.log_probabilities(read_images(images)[0]).argmax(axis=1)
+        digits: NDArray[np.int64] = self.log_probabilities(read_images(images)[0]).argmax(axis=1)
+        return digits
 
     def predict_proba(self, images: Images) -> NDArray[np.float32]:
         """Return the probability of each digit, float32 (N, C).
