@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from digitrec.store.timings import Timings
-from digitrec.tuning.session import Session
+from digitrec.tuning import ray_internals
+from digitrec.tuning.session import OF_A_TRIAL, Session
 
 PROGRAM = """
 import io, json, sys
@@ -33,7 +34,7 @@ class Trial:
         return "digitrec.engine.train" in sys.modules
 
 
-with Session(None, Console(file=io.StringIO()), Timings(), preload=sys.argv[1] == "yes"):
+with Session(None, Console(file=io.StringIO()), Timings(), preload=True):
     keep_environment()
     trial = _ActorClassCache().get(Trial).options(num_cpus=1).remote()
     imported = ray.get(trial.look.remote())
@@ -54,20 +55,19 @@ print(json.dumps([imported, commands, len(left), sorted(addresses)]))
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("preload", ["yes", "no"])
 def test_a_local_ray_is_bare_on_loopback_alone_and_its_own_workers_run_the_trials(
-    preload: str, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     environment = {**os.environ, "HOME": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, preload],
+        [sys.executable, "-c", PROGRAM],
         env=environment,
         capture_output=True,
         text=True,
         check=True,
     )
     imported, commands, left, addresses = json.loads(done.stdout.splitlines()[-1])
-    assert imported == (preload == "yes")
+    assert imported
     assert any("raylet" in command for command in commands)
     for needless in ("monitor.py", "log_monitor.py", "dashboard/dashboard.py"):
         assert not any(needless in command for command in commands), needless
@@ -75,6 +75,15 @@ def test_a_local_ray_is_bare_on_loopback_alone_and_its_own_workers_run_the_trial
     assert addresses == ["127.0.0.1"]
     folder, token = tmp_path / ".ray", tmp_path / ".ray" / "auth_token"
     assert [stat.S_IMODE(path.stat().st_mode) for path in (folder, token)] == [0o700, 0o600]
+
+
+@pytest.mark.parametrize("preload", [[], OF_A_TRIAL])
+def test_rays_workers_preload_only_what_is_asked_for(preload: list[str]) -> None:
+    before = dict(os.environ)
+    with ray_internals.bare_start(preload):
+        asked = {name: value for name, value in os.environ.items() if name not in before}
+    assert asked == ({"RAY_preload_python_modules": ",".join(preload)} if preload else {})
+    assert dict(os.environ) == before
 
 
 def test_an_error_while_ray_starts_is_not_taken_for_a_missing_cluster(
