@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import PathCollection
+from matplotlib.contour import QuadContourSet
 
 from digitrec.cli.options import make_parser, make_request
 from digitrec.request import Request
@@ -19,7 +21,15 @@ from digitrec.results.figures.configurations import many_valued, put_neighbours_
 from digitrec.results.figures.curves import MOST_LEADERS, describe_leaders
 from digitrec.results.figures.effects import make_effects
 from digitrec.results.figures.heatmap import make_heatmaps
-from digitrec.results.figures.points import choose_pair, describe_points, make_points
+from digitrec.results.figures.parallel import summarise_parallel
+from digitrec.results.figures.points import (
+    choose_pair,
+    describe_points,
+    draw_points,
+    has_contour,
+    local_mean,
+    make_points,
+)
 from digitrec.results.figures.scales import ValueScale
 from digitrec.results.figures.sweep import make_sweep
 from digitrec.results.report.sections import draw_sections
@@ -168,6 +178,25 @@ def make_grid() -> StudyRecord:
     return make_drawn_record(Path("grid"), hill, space)
 
 
+def test_points_over_two_numbers_stand_on_a_contour_of_their_local_mean(tmp_path: Path) -> None:
+    frame = summarise_parallel(inputs(drawn(tmp_path)).evenly_trained, None)
+    shaded = draw_points(frame, ("lr", "momentum")).axes[0]
+    assert any(isinstance(each, QuadContourSet) for each in shaded.collections)
+    plain = draw_points(frame, ("lr", "hidden_sizes")).axes[0]
+    assert not any(isinstance(each, QuadContourSet) for each in plain.collections)
+    assert not has_contour(frame.head(10), ("lr", "momentum"))
+
+
+def test_a_local_mean_follows_its_points_and_is_missing_far_from_them() -> None:
+    points = np.random.default_rng(0).random((400, 2)) / 2
+    values = 0.8 + 0.1 * points[:, 0]
+    places = np.array([[0.1, 0.25], [0.4, 0.25], [0.95, 0.95]])
+    left, right, far = local_mean(points, values, places)
+    assert left == pytest.approx(0.81, abs=0.003)
+    assert right == pytest.approx(0.84, abs=0.003)
+    assert math.isnan(far)
+
+
 def test_a_grid_of_many_values_keeps_its_heat_map() -> None:
     record = make_grid()
     assert many_valued(record.tables.trials) == []
@@ -178,7 +207,11 @@ def test_a_grid_of_many_values_keeps_its_heat_map() -> None:
 def test_no_points_of_a_drawn_study_are_left_out_of_its_figure(tmp_path: Path) -> None:
     record = drawn(tmp_path, lambda each: math.nan if each.lr > 0.5 else hill(each))
     axes, _ = make_points(inputs(record), ("lr", "momentum")).figure.axes
-    marks = {each.get_label(): len(np.asarray(each.get_offsets())) for each in axes.collections}
+    marks = {
+        each.get_label(): len(np.asarray(each.get_offsets()))
+        for each in axes.collections
+        if isinstance(each, PathCollection)
+    }
     statuses = record.tables.trials["status"].value_counts()
     assert marks == {**statuses.to_dict(), "winner": 1}
 

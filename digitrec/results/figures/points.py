@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from digitrec.results.figures.chart import Chart, FigureInputs
 from digitrec.results.figures.configurations import (
+    MANY_VALUES,
     describe_values,
     describe_winner,
     label_value,
@@ -19,7 +20,14 @@ from digitrec.results.figures.configurations import (
     searched,
 )
 from digitrec.results.figures.parallel import SHARE_OF_BEST, summarise_parallel
-from digitrec.results.figures.scales import ValueScale, accuracy_norm, label_accuracies
+from digitrec.results.figures.scales import (
+    Floats,
+    ValueScale,
+    accuracy_at,
+    accuracy_norm,
+    error_decades,
+    label_accuracies,
+)
 from digitrec.results.figures.style import (
     LINE_GREY,
     TICK_SIZE,
@@ -36,10 +44,17 @@ CAPTION = (
     "A point per configuration; the colour is its validation accuracy after {}, even in the log "
     "error, and the best lie on top. The two hyperparameters account for most of the "
     "variance of accuracy. A star marks the winner, a cross a configuration that diverged. Good "
-    "points at the edge say that the search should continue beyond it."
+    "points at the edge say that the search should continue beyond it.{}"
+)
+CAPTION_OF_CONTOUR = (
+    " The shading behind the points is their local mean (Nadaraya 1964, On estimating regression; "
+    "Gaussian weights)."
 )
 ACCURACY_COLOURS = matplotlib.colormaps["viridis"]
 FEWEST_BEST = 5  # points whose values are said
+FEWEST_OF_CONTOUR = 20  # points
+CELLS, LEVELS = 60, 12  # of the contour
+LEAST_WEIGHT = 0.5  # of all points at a place that is shaded; a point there has 1
 MOST_LARGE_POINTS = 100
 
 Pair = tuple[str, str]
@@ -51,7 +66,7 @@ def make_points(inputs: FigureInputs, pair: Pair) -> Chart:
     return Chart(
         name="heatmap",
         title=f"{TITLE}: {join_words([HYPERPARAMETERS[name].label for name in pair])}",
-        caption=CAPTION.format(inputs.when),
+        caption=CAPTION.format(inputs.when, CAPTION_OF_CONTOUR if has_contour(frame, pair) else ""),
         says=describe_points(frame, pair),
         figure=draw_points(frame, pair, inputs.when),
         marks=len(frame),
@@ -102,6 +117,8 @@ def draw_points(frame: pd.DataFrame, pair: Pair, when: str = "the last epoch") -
     up.set_vertical(axes)
     norm = accuracy_norm(frame["accuracy"])
     frame = frame.assign(x=across.positions(frame[pair[0]]), y=up.positions(frame[pair[1]]))
+    if has_contour(frame, pair):
+        _draw_contour(axes, frame.dropna(subset="accuracy"), norm)
     _draw_marks(axes, frame, norm)
     write_title(figure, f"Validation accuracy after {when}", describe_winner(frame, list(pair)))
     if frame["accuracy"].notna().any():
@@ -109,6 +126,47 @@ def draw_points(frame: pd.DataFrame, pair: Pair, when: str = "the last epoch") -
         figure.colorbar(ScalarMappable(norm, ACCURACY_COLOURS), cax=bar)
         label_accuracies(bar, norm)
     return figure
+
+
+def has_contour(frame: pd.DataFrame, pair: Pair) -> bool:
+    """Return whether the points are enough, and both hyperparameters numbers of many values."""
+    found = frame.dropna(subset="accuracy")
+    return len(found) >= FEWEST_OF_CONTOUR and all(
+        HYPERPARAMETERS[name].scale != "category" and found[name].nunique() > MANY_VALUES
+        for name in pair
+    )
+
+
+def local_mean(points: Floats, values: Floats, places: Floats) -> Floats:
+    """Return the mean of the values around places, (P,); NaN where no point is near.
+
+    Args:
+        points: in the unit square, (N, 2).
+        values: of the points, (N,).
+        places: in the unit square, (P, 2).
+    """
+    width = points.std(axis=0) * len(points) ** (-1 / 6)  # Scott's rule in two dimensions
+    distances = (places[:, None] - points) / np.maximum(width, 1e-9)
+    weights = np.exp(-0.5 * np.square(distances).sum(axis=2))
+    total = weights.sum(axis=1)
+    near = total >= LEAST_WEIGHT
+    mean = weights @ values / np.maximum(total, LEAST_WEIGHT)
+    return np.where(near, mean, np.nan)
+
+
+def _draw_contour(axes: Axes, found: pd.DataFrame, norm: Normalize) -> None:
+    """Shade the local mean of the log error; found: with columns x and y."""
+    to_unit = axes.transScale + axes.transLimits
+    points = to_unit.transform(found[["x", "y"]].to_numpy(float))
+    steps = np.linspace(0, 1, CELLS)
+    across, up = np.meshgrid(steps, steps)
+    places = np.column_stack([across.ravel(), up.ravel()])
+    decades = error_decades(found["accuracy"])
+    mean = accuracy_at(local_mean(points, decades, places)).reshape(across.shape)
+    axes.contourf(
+        across, up, mean, norm.inverse(np.linspace(0, 1, LEVELS)), transform=axes.transAxes,
+        cmap=ACCURACY_COLOURS, norm=norm, alpha=0.35, zorder=0.5,
+    )  # fmt: skip
 
 
 def _draw_marks(axes: Axes, frame: pd.DataFrame, norm: Normalize) -> None:
