@@ -1,30 +1,34 @@
 """A checked request for a study; quick to import, so that a wrong option is reported at once.
 
 Each field is declared once: default, help and option. `digitrec.cli.options` makes the options
-of the command line from them, `option_words` the command that asks for a request.
+of the command line from them, `Request.of` reads the keywords of `digitrec.tune`, and
+`option_words` returns the command that asks for a request.
 """
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from digitrec.errors import InputError
-from digitrec.space.hyperparameters import HYPERPARAMETERS, Precision
+from digitrec.space.hyperparameters import HYPERPARAMETERS, Hyperparameter, Precision
 from digitrec.space.points import DEFAULT_SEARCH_SEED, DEFAULT_SEEDS, Space, check_count
 from digitrec.space.race import AUDIT, HALVE, LATE_EPOCHS, Race, default_rungs, learn_late
+from digitrec.space.ranges import Range
 from digitrec.store.folder import Folder
 
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # which Ray sets for the entry point of a job
 IN_A_RAY_JOB = JOB_CONFIG in os.environ
 _LATE = " or ".join(each.label for each in HYPERPARAMETERS.values() if each.learns_late)
 PACKAGED = ("sample", "openml")  # sources of data that are not files
+SEARCH = "search space (values separated by commas, and ranges such as 1e-3..2)"
+SAMPLERS = ("quasi-random",)
 
 
 class Option(NamedTuple):
-    """The command-line option of a field of `Request`."""
+    """An option of `digitrec tune` that is not a hyperparameter."""
 
     group: str  # heading in the help
     metavar: str
@@ -33,6 +37,7 @@ class Option(NamedTuple):
     kind: str = "text"  # the kind of text expected
     choices: tuple[str, ...] = ()
     former: str | None = None  # an older name of the option, which still works
+    is_list: bool = False  # whether it takes several values, separated by commas
 
 
 def option_name(name: str) -> str:
@@ -50,6 +55,39 @@ def _parse_stack_size(text: str) -> int | None:
 
 def _parse_rungs(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(","))
+
+
+# The options of the search space beside the hyperparameters, each with its default.
+SEARCH_OPTIONS: dict[str, tuple[Option, Any]] = {
+    "seeds": (
+        Option(
+            SEARCH,
+            "S,...",
+            "seeds of the initial weights and of the order of the images",
+            parse=int,
+            kind="a whole number",
+            is_list=True,
+        ),
+        DEFAULT_SEEDS,
+    ),
+    "points": (
+        Option(
+            SEARCH,
+            "N",
+            "draw N configurations, evenly spread over the space, instead of training every "
+            "combination; each item of a list, a value or a range, gets an equal share of them; "
+            "values are drawn from a range on its hyperparameter's scale, or as log:A..B or "
+            "linear:A..B say",
+            **INT,
+        ),
+        None,
+    ),
+    "sampler": (Option(SEARCH, "", "how points are drawn", choices=SAMPLERS), SAMPLERS[0]),
+    "search_seed": (
+        Option(SEARCH, "S", "seed of the points that are drawn", **INT),
+        DEFAULT_SEARCH_SEED,
+    ),
+}
 
 
 def _option(default: Any, group: str, metavar: str, help: str, **more: Any) -> Any:
@@ -180,6 +218,45 @@ class Request:
         "ADDRESS",
         "a Ray cluster to run on (default: inside a Ray job, its cluster; otherwise this machine)",
     )
+    dashboard: bool = _option(
+        False,
+        "machine",
+        "",
+        "start Ray with its dashboard, on 127.0.0.1 alone, and print its address; of a cluster, "
+        "print the address of its own",
+    )
+
+    @classmethod
+    def of(cls, **options: Any) -> "Request":
+        """Return the request that these options make; missing ones have their defaults.
+
+        Args:
+            options: by their names with underscores; values as Python has them, or as text that
+                the command line takes. A hyperparameter takes a value, a range or several.
+
+        Raises:
+            InputError: an option is unknown, or a value is not accepted.
+        """
+        of_request = options_of_request()
+        known = [*of_request, *HYPERPARAMETERS, *SEARCH_OPTIONS]
+        if unknown := [name for name in options if name not in known]:
+            raise InputError(f"{unknown[0]!r} is not an option; there are {', '.join(known)}")
+        values = {
+            name: _read_option(name, declared, default_of(name), options[name])
+            for name, declared in of_request.items()
+            if name in options
+        }
+        searched = {
+            name: _read_searched(each, options[name])
+            for name, each in HYPERPARAMETERS.items()
+            if name in options
+        }
+        drawing = {
+            name: _read_option(name, declared, default, options.get(name, default))
+            for name, (declared, default) in SEARCH_OPTIONS.items()
+        }
+        space = Space(searched, drawing["seeds"], drawing["points"], drawing["search_seed"])
+        return cls(**values, space=space)
 
     def __post_init__(self) -> None:
         for name in ("data", "test_data", "out", "address"):
@@ -262,6 +339,59 @@ class Request:
         data = self.data.partition("?")[0] if "://" in self.data else os.path.abspath(self.data)
         name = Path(data).name.split(".")[0]
         return Folder.at(self.out or Path("results") / name)
+
+
+def _read_option(name: str, declared: Option, default: Any, value: Any) -> Any:
+    """Return the value of an option from a Python value or from text.
+
+    Raises:
+        InputError: it is not of the kind that the option takes.
+    """
+    if value is None and default is None:
+        return None
+    if isinstance(default, bool):
+        _check(isinstance(value, bool), f"{name} {value!r} is neither True nor False")
+        return value
+    if declared.is_list:
+        return tuple(_parse(name, declared, item) for item in _items(value))
+    return _parse(name, declared, value)
+
+
+def _parse(name: str, declared: Option, value: Any) -> Any:
+    """Return what the command line reads from the text of a value."""
+    if isinstance(value, list | tuple):
+        text = ",".join(map(str, value))
+    else:
+        text = os.fspath(value) if isinstance(value, os.PathLike) else str(value)
+    try:
+        parsed = declared.parse(text)
+    except ValueError as error:
+        raise InputError(f"{name}: {value!r} is not {declared.kind}") from error
+    if declared.choices and parsed not in declared.choices:
+        raise InputError(f"{name}: {value!r} is not one of {', '.join(declared.choices)}")
+    return parsed
+
+
+def _read_searched(each: Hyperparameter, given: Any) -> list[Any]:
+    """Return the values and ranges of a hyperparameter; `Space` checks those that are no text."""
+    items = []
+    for item in _items(given):
+        try:
+            items.append(each.read(item) if isinstance(item, str) else item)
+        except InputError:
+            raise
+        except ValueError as error:
+            raise InputError(f"{each.name}: {item.strip()!r} is not {each.kind}") from error
+    return items
+
+
+def _items(given: Any) -> list[Any]:
+    """Return the items of a list, of text with commas, or of one value."""
+    if isinstance(given, str):
+        return [item for item in given.split(",") if item.strip()]
+    if isinstance(given, Range) or not isinstance(given, Iterable):
+        return [given]
+    return list(given)
 
 
 def most_averaged(space: Space, confirm: int, confirm_seeds: int) -> int:

@@ -3,6 +3,8 @@
 import importlib.metadata
 import math
 import platform
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,7 @@ from digitrec.data.digits import (
     read_digits,
     split_rows,
 )
+from digitrec.data.memory import to_parquet
 from digitrec.errors import DamagedError, InputError
 from digitrec.request import PACKAGED, Request
 from digitrec.signals import sigint_noted
@@ -36,6 +39,7 @@ from digitrec.store.spec import NAME, StudySpec, read_spec
 from digitrec.store.stacks import Damage, set_aside
 from digitrec.store.timings import Timings
 from digitrec.store.validation import write_labels
+from digitrec.tuning.live import busy
 from digitrec.tuning.rounds import StudyRunner
 from digitrec.tuning.runner import MakeRunner
 from digitrec.tuning.session import Session
@@ -50,11 +54,19 @@ SPLIT_SEED = 42  # that of the plain training loop, so that both use the same va
 
 
 def run_study(
-    request: Request, console: Console, make_runner: MakeRunner = Session
+    request: Request,
+    console: Console,
+    make_runner: MakeRunner = Session,
+    given: Mapping[str, Digits] | None = None,
 ) -> "StudyResult":
     """Train the missing trials of a study, then write its tables, model and figures.
 
-    The runner that `make_runner` makes trains the stacks: on Ray, except in tests.
+    Args:
+        request: what to train, and where.
+        console: shows the progress.
+        make_runner: makes the runner that trains the stacks: on Ray, except in tests.
+        given: file in the study directory -> digits that are in memory, which are written to
+            it; the request names these files as its data.
 
     Raises:
         InputError: the data, the directory or the resources do not fit the request, or another run
@@ -65,8 +77,9 @@ def run_study(
     check_free(directory)
     if directory.path:  # a bucket is checked once `prepare` has shown that it answers
         check_directory(directory)
-    with timings.part("read the data"), console.status(f"Reading {escape(request.data)}"):
-        spec, shared, test = _read_data(request)
+    with timings.part("read the data"), busy(console, f"Reading {escape(request.data)}"):
+        in_memory = {str(directory / name): digits for name, digits in (given or {}).items()}
+        spec, shared, test = _read_data(request, in_memory)
     _warn_of_few(shared.split, console)
     _prepare(directory)
     check_directory(directory)
@@ -75,7 +88,9 @@ def run_study(
         sigint_noted() as interruption,  # so that the finished trials get their tables
         StudyRunner(request, shared, console, timings, lock, interruption, make_runner) as rounds,
     ):
-        open_study(directory, spec, console)
+        claim(directory, spec, console)
+        for name, digits in (given or {}).items():
+            directory.write(name, to_parquet(digits))
         write_labels(directory, spec, shared.labels[shared.split.val], shared.split.val)
         if spec.race is None:
             rounds.train(spec, spec.trials())
@@ -91,16 +106,18 @@ def run_study(
 
         outcome = conclude(directory, WinnerInputs(shared, refitted, test), timings)
         timings.write(directory)
-    return outcome
+    return replace(outcome, interrupted=interruption.came)
 
 
-def _read_data(request: Request) -> tuple[StudySpec, SharedData, Digits | None]:
+def _read_data(
+    request: Request, given: Mapping[str, Digits]
+) -> tuple[StudySpec, SharedData, Digits | None]:
     """Return the spec of a study, its data, and its test data if it has any."""
-    digits = read_digits(request.data)
+    digits = given.get(request.data) or read_digits(request.data)
     split = _split(digits, request.val_fraction)
     _check_batch_sizes(request.space, split)
     _check_square(request.space, digits)
-    test = _read_test(request.test_data, digits)
+    test = _read_test(request.test_data, digits, given)
     spec = ask(request, digits, split)
     return spec, share(digits, split, spec), test
 
@@ -151,7 +168,7 @@ def absolute(source: str) -> str:
     return str(Path(source).expanduser().absolute())
 
 
-def open_study(directory: Folder, spec: StudySpec, console: Console) -> None:
+def claim(directory: Folder, spec: StudySpec, console: Console) -> None:
     """Check that a directory can hold a study; set its damaged files aside.
 
     Raises:
@@ -183,7 +200,7 @@ def _prepare(directory: Folder) -> None:
         raise InputError(f"{error.filename} is not a directory; give --out another") from error
 
 
-def _read_test(source: str | None, digits: Digits) -> Digits | None:
+def _read_test(source: str | None, digits: Digits, given: Mapping[str, Digits]) -> Digits | None:
     """Return the labelled digits to score the winner on.
 
     Raises:
@@ -191,7 +208,7 @@ def _read_test(source: str | None, digits: Digits) -> Digits | None:
     """
     if source is None:
         return None
-    test = read_digits(source)
+    test = given.get(source) or read_digits(source)
     if test.images.shape[1] != digits.images.shape[1]:
         raise InputError(
             f"{source}: images of {spell_size(test.images.shape[1])}; "

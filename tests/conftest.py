@@ -1,6 +1,5 @@
 """Fixtures that several test files share, the marks that they imply, and the environment."""
 
-import logging
 import os
 import re
 import subprocess
@@ -12,14 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import hypothesis
 import numpy as np
 import pytest
-import ray
 import torch
 
 from digitrec.engine.train import TrainingData
-from digitrec.tuning.session import local_runtime_env
-from digitrec.tuning.token import secure_token
 
 # What would change what a test does; a machine that trains has some of them set.
 MEDDLING = ("RAY_", "OMP_", "AWS_")
@@ -38,6 +35,10 @@ MARKS = {  # fixture -> mark of the tests that use it
 }
 
 SECONDS = {"cluster": 20, "ray": 10, "slow": 2}  # about what a test with this mark takes
+
+# A property is no worse for taking long: on a busy machine, or where coverage is measured.
+hypothesis.settings.register_profile("digitrec", deadline=None)
+hypothesis.settings.load_profile("digitrec")
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the other cores have a worker each
@@ -66,22 +67,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             SECONDS[mark.name] for mark in item.iter_markers() if mark.name in SECONDS
         )
     items.sort(key=lambda item: -seconds[item.path])
-
-
-@pytest.fixture(scope="session")
-def two_cpus() -> Iterator[None]:
-    """One real Ray with two CPUs, shared by all tests that need one."""
-    secure_token(make=True)
-    ray.init(
-        "local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        runtime_env=local_runtime_env(),
-    )
-    yield
-    ray.shutdown()
 
 
 class S3Server(NamedTuple):

@@ -39,7 +39,7 @@ from digitrec.store.spec import StudySpec, write_spec
 from digitrec.store.stacks import read_weights, write_failure, write_stack
 from digitrec.store.timings import Timings
 from digitrec.store.validation import write_labels, write_validation
-from digitrec.study import open_study
+from digitrec.study import claim
 from digitrec.winner.classifier import load_classifier
 from tests.saved_model import make_tensors, write_model
 from tests.studies import LABELS, make_record
@@ -253,7 +253,7 @@ def check_opening(study: Folder, spec: StudySpec) -> str:
     """Open the study to train what is missing; nothing may be damaged afterwards."""
     before = {str(path) for path in Path(str(study)).rglob("*") if path.is_file()}
     try:
-        open_study(study, spec, Console(quiet=True))
+        claim(study, spec, Console(quiet=True))
     except InputError as error:
         check_line(error)
         return "refused in one line"

@@ -296,14 +296,16 @@ def fault_environment(faults: Path) -> dict[str, str]:
 
 
 @contextmanager
-def bench(directory: Path, *, own_head: bool, program: str = "digitrec") -> Iterator[Bench]:
+def bench(
+    directory: Path, *, own_head: bool, program: str = "digitrec", cpus: int = 2
+) -> Iterator[Bench]:
     """Make a place for studies; with a head of its own, or else each run starts a Ray."""
     made = Bench(directory=directory, head=None, program=program)
     made.faults.mkdir(parents=True)
     if not own_head:
         yield made
         return
-    with start_head(cpus=2, dashboard=False, **fault_environment(made.faults)) as head:
+    with start_head(cpus=cpus, dashboard=False, **fault_environment(made.faults)) as head:
         made.head = head
         yield made
 

@@ -76,6 +76,17 @@ def run(
         options: further fields of the request.
     """
     request = Request(space=space, epochs=epochs, out=str(out), **options)  # type: ignore[arg-type]
+    return run_request(request, runner=runner, console=console, pictures=pictures)
+
+
+def run_request(
+    request: Request,
+    *,
+    runner: MakeRunner = InProcess,
+    console: Console | None = None,
+    pictures: bool = False,
+) -> StudyResult:
+    """Run the study that is asked for; see `run`."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("digitrec.study.read_digits", read_once)
         if not pictures:
@@ -120,6 +131,11 @@ def folder(result: StudyResult) -> Path:
     """The directory of a study as a path."""
     assert result.directory.path is not None
     return result.directory.path
+
+
+def untimed(directory: Path, name: str) -> pd.DataFrame:
+    """Return a table of a study without the times, which no two studies have in common."""
+    return pd.read_csv(directory / name).drop(columns="seconds")
 
 
 def make_record(

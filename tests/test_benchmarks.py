@@ -19,7 +19,7 @@ from digitrec.engine.train import Totals, train_on
 from digitrec.space.hyperparameters import Configuration, Trial
 from digitrec.space.shape import layer_sizes
 from digitrec.space.stacks import Stack
-from tests.benchmarks import bench, engine, machine, plain_loop
+from tests.benchmarks import bench, cluster, engine, machine, plain_loop
 from tests.benchmarks.data_file import csv_of
 
 PIXELS = 784
@@ -234,3 +234,16 @@ def test_the_description_of_the_machine_names_no_path() -> None:
     described = machine.describe_machine()
     assert {"processor", "cores", "memory", "torch", "ray", "numpy", "date"} <= set(described)
     assert not any("/" in value for value in described.values())
+
+
+def test_a_simulated_worker_takes_the_next_stack_when_it_is_free() -> None:
+    assert cluster.schedule([5.0, 3.0, 3.0], workers=2, driver_seconds=0.0) == 6.0
+    assert cluster.schedule([1.0] * 6, workers=100, driver_seconds=1.0) == 7.0
+
+
+def test_a_simulated_race_is_never_faster_than_its_work_shared_evenly() -> None:
+    trials = cluster.made_trials(81)
+    alone = cluster.simulate(trials, 1, 0.0)
+    assert alone.seconds == pytest.approx(alone.work)
+    for workers in (2, 10, 100):
+        assert alone.work / workers < cluster.simulate(trials, workers, 0.0).seconds < alone.seconds

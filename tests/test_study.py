@@ -1,7 +1,7 @@
 """Real studies of real MNIST digits from the packaged sample.
 
-Most run in this process, where they end with the same files as on Ray; those that are about Ray, or
-about processes, run on real Ray with two CPUs.
+They run in this process, where they end with the same files as on Ray (see `test_on_ray.py`); those
+that are about processes start a Ray of their own.
 """
 
 import io
@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,61 +33,21 @@ from digitrec.request import Request
 from digitrec.results.outcome import StudyResult
 from digitrec.space.points import Space
 from digitrec.space.ranges import Range
-from digitrec.space.stacks import Task
 from digitrec.store.folder import Folder
 from digitrec.store.spec import write_spec
 from digitrec.store.stacks import write_failure
 from digitrec.store.timings import Timings
-from digitrec.tuning import in_process, search
 from digitrec.tuning.address import check_address
 from digitrec.tuning.in_process import InProcess
-from digitrec.tuning.runner import MakeRunner
 from digitrec.tuning.session import Session, count_workers, local_runtime_env
-from digitrec.tuning.trainable import reports, stack_of, train_stack
 from digitrec.winner.classifier import load_classifier
-from tests.studies import folder, make_spec, run
+from tests.studies import folder, make_spec, run, untimed
 from tune_jobs import best_digits, mnist_grid
-
-TIMES = ["seconds"]
-
-
-def untimed(directory: Path, name: str) -> pd.DataFrame:
-    return pd.read_csv(directory / name).drop(columns=TIMES)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
     return run(tmp_path_factory.mktemp("finished") / "study")
-
-
-# Four stacks of two trials: on two CPUs, workers train one after the other.
-WIDE = Space.of(lr=(0.1, 0.5), batch_size=(64, 128, 256, 512))
-
-
-@pytest.fixture(scope="module")
-def on_ray(two_cpus: None, tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
-    return run(tmp_path_factory.mktemp("on_ray") / "study", WIDE, runner=Session)
-
-
-def files_of(result: StudyResult) -> dict[str, bytes]:
-    """What must not depend on where a study was trained; names of files at least."""
-    directory = folder(result)
-    names = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*")}
-    return {
-        name: path.read_bytes() if name.startswith(("best/model.saf", "validation")) else b""
-        for name, path in names.items()
-        if not name.startswith("ray")
-    }
-
-
-def test_a_study_in_this_process_ends_with_the_files_of_one_on_ray(
-    on_ray: StudyResult, tmp_path: Path
-) -> None:
-    assert files_of(run(tmp_path, WIDE)) == files_of(on_ray)
-    for name in ("trials.csv", "epochs.csv"):
-        pd.testing.assert_frame_equal(
-            untimed(tmp_path, name), untimed(folder(on_ray), name), check_exact=True
-        )
 
 
 @pytest.mark.slow
@@ -376,23 +335,6 @@ def test_a_class_too_small_to_split_is_refused_by_file_and_label(tmp_path: Path)
     assert str(caught.value).startswith(f"{path}: labels: label 2 has 1 row, too small to split")
 
 
-def test_rays_own_logs_carry_each_member_by_name(on_ray: StudyResult) -> None:
-    trials = {path.parent.name: path for path in folder(on_ray).glob("ray/*/*/result.json")}
-    assert all(name.startswith("bs") and "-seed0-lr" in name for name in trials)
-    for path in trials.values():
-        reports = [json.loads(line) for line in path.read_text().splitlines()]
-        assert [report["epoch"] for report in reports] == [1, 2]
-        for member in reports[0]["config"]["stack"]["members"]:
-            assert 0 < reports[0][f"val_accuracy/lr{member['lr']!r}"] < 1
-        assert list(path.parent.glob("events.out.tfevents.*"))
-
-
-def test_workers_are_used_again(on_ray: StudyResult) -> None:
-    logs = [path.read_text() for path in folder(on_ray).glob("ray/*/*/result.json")]
-    assert len(logs) == 4
-    assert len({json.loads(log.splitlines()[0])["pid"] for log in logs}) <= 2
-
-
 def test_the_job_is_the_same_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[str]] = []
 
@@ -438,62 +380,9 @@ def test_a_diverged_trial_keeps_its_row_and_never_wins(tmp_path: Path) -> None:
     assert epochs[epochs["lr"] == 1e20]["val_loss"].isna().all()
 
 
-def fail_at_512(config: dict[str, Any], **parts: Any) -> None:
-    if stack_of(config).configuration.batch_size == 512:
-        raise RuntimeError("no luck today")
-    train_stack(config, **parts)
-
-
-def test_a_failed_stack_keeps_its_rows_and_its_reason(
-    two_cpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patched:
-        patched.setattr(search, "train_stack", fail_at_512)
-        result = run(tmp_path, max_failures=0, runner=Session)
-    check_failed_at_512(result)
-
-
-def reports_but_at_512(task: Task, *parts: Any) -> Iterator[dict[str, Any]]:
-    if task.stack.configuration.batch_size == 512:
-        raise RuntimeError("no luck today")
-    yield from reports(task, *parts)
-
-
-def test_a_failed_stack_keeps_its_rows_and_its_reason_without_ray(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patched:
-        patched.setattr(in_process, "reports", reports_but_at_512)
-        result = run(tmp_path, max_failures=0)
-    check_failed_at_512(result)
-
-
-def check_failed_at_512(result: StudyResult) -> None:
-    """Its rows and its reason are kept, and the same command completes it."""
-    assert result.tables.trials["status"].to_list() == ["completed", "failed"] * 2
-    assert result.failures["lr0.1-bs512-seed0"].strip().endswith("RuntimeError: no luck today")
-    assert result.winner == "lr0.5-bs256-seed0"
-    again = run(folder(result))
-    assert again.tables.complete
-    assert again.failures == {}
-
-
 def test_batch_sizes_over_the_training_rows_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="batch size 4001 is more than the 4000 training rows"):
         run(tmp_path, Space.of(batch_size=(4001,)))
-    assert not (tmp_path / "study.json").exists()
-
-
-@pytest.mark.parametrize("runner", [InProcess, pytest.param(Session, marks=pytest.mark.ray)])
-def test_more_resources_than_there_are_are_refused_with_the_numbers(
-    runner: MakeRunner, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    if runner is Session:
-        request.getfixturevalue("two_cpus")
-    with pytest.raises(InputError, match=r"needs 64 CPUs and 0 GPUs.*: 2 CPUs, 0 GPUs"):
-        run(tmp_path, cpus_per_stack=64, runner=runner)
-    with pytest.raises(InputError, match=r"needs 1 CPUs and 1 GPUs"):
-        run(tmp_path, gpus_per_stack=1, runner=runner)
     assert not (tmp_path / "study.json").exists()
 
 
@@ -609,9 +498,7 @@ def test_a_study_that_is_cut_short_twice_goes_on_to_the_same_tables(tmp_path: Pa
         assert code == 1, output
         assert "trains the rest" in output
         assert "stopped" in statuses
-    again = start(study)
-    output, _ = again.communicate(timeout=120)
-    assert again.returncode == 0, output
+    assert run(study, CUT, epochs=4, stack_size=1).complete
     run(whole, CUT, epochs=4, stack_size=1)
     for name in ("trials.csv", "epochs.csv"):
         pd.testing.assert_frame_equal(untimed(study, name), untimed(whole, name), check_exact=True)

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 from rich.console import Console
 
+from digitrec.api import run
 from digitrec.cli.display import (
     describe_average,
-    describe_diagnosis,
     describe_score,
     print_lines,
     print_result,
@@ -20,13 +20,7 @@ def run_tune(options: argparse.Namespace) -> int:
     """Run the study that the options ask for; return the exit code."""
     request = make_request(options)
     console = Console()
-    from digitrec.doctor.examine import cheap_checks
-
-    for one in cheap_checks(request):
-        console.print(describe_diagnosis(one), highlight=False, soft_wrap=True)
-    from digitrec.study import run_study  # torch and Ray take seconds to import
-
-    result = run_study(request, console)
+    result = run(request, console)
     print_result(result, console)
     if request.refit and result.best is not None and "refit" not in result.best:
         said = (
@@ -83,7 +77,7 @@ def run_export(options: argparse.Namespace) -> int:
 
 def run_doctor(options: argparse.Namespace) -> int:
     """Examine the machine and the cluster; return the exit code: 1 if there is a problem."""
-    from digitrec.doctor.examine import examine
+    from digitrec.doctor.examine import describe_diagnosis, examine
 
     console, levels = Console(), []
     for one in examine(make_request(options), console):

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from digitrec.cli.invocation import as_typed_here, shortest
 from digitrec.errors import visible
 from digitrec.results.text import percent
 
 if TYPE_CHECKING:
-    from digitrec.doctor.checks import Diagnosis
     from digitrec.results.analysis.finding import Finding
     from digitrec.results.outcome import StudyResult
     from digitrec.store.spec import StudySpec
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
     from digitrec.winner.predict import Score
 
 MOST_RANKED = 5  # rows of the table at the end
-LEVEL_STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 
 def print_result(result: "StudyResult", console: Console) -> None:
@@ -195,9 +192,3 @@ def describe_score(score: "Score") -> list[str]:
         f"{percent(score.right / score.images)} of the images recognised: "
         f"{score.right:,} of {score.images:,}",
     ]
-
-
-def describe_diagnosis(one: "Diagnosis") -> Text:
-    """Return a diagnosis as a line, and its remedy as another."""
-    text = Text.assemble((f"{one.level:8}", LEVEL_STYLES[one.level]), f" {one.name}: {one.message}")
-    return text.append(f"\n{'remedy':>8} {one.remedy}") if one.remedy else text

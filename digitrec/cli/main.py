@@ -8,7 +8,6 @@ from digitrec.cli.options import PASSING_ON, make_parser, make_request
 from digitrec.errors import COMPLETE, STOPPED, UNFINISHED, WRONG_INPUT, InputError
 from digitrec.signals import sigterm_as_sigint
 from digitrec.store.folder import describe_error
-from digitrec.store.spec import NAME
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,5 +47,7 @@ def _has_begun(options: argparse.Namespace) -> bool:
     """Return whether a command trains a study that its directory knows of already."""
     if options.command != "tune":
         return False
+    from digitrec.store.spec import NAME  # with numpy, which the help does not need
+
     path = make_request(options).directory.path
     return path is None or (path / NAME).exists()

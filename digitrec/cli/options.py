@@ -7,16 +7,22 @@ from dataclasses import fields
 from typing import Any, NoReturn, TypeAlias
 
 from digitrec.errors import WRONG_INPUT, InputError
-from digitrec.request import Request, check_name, default_of, option_name, options_of_request
+from digitrec.request import (
+    SEARCH,
+    SEARCH_OPTIONS,
+    Option,
+    Request,
+    check_name,
+    default_of,
+    option_name,
+    options_of_request,
+)
 from digitrec.space.hyperparameters import HYPERPARAMETERS
-from digitrec.space.points import DEFAULT_SEARCH_SEED, DEFAULT_SEEDS, Space
 from digitrec.store.folder import Folder
 
 Commands: TypeAlias = "argparse._SubParsersAction[OneLineParser]"
 
 PASSING_ON = ("submit", "cluster")  # commands that pass options on, to `tune` and `ray start`
-SEARCH = "search space (values separated by commas, and ranges such as 1e-3..2)"
-SAMPLERS = ("quasi-random",)
 # The headings of the help, in its order.
 GROUPS = ("data", SEARCH, "training", "race", "winner", "results", "machine")
 
@@ -55,12 +61,8 @@ def make_request(options: argparse.Namespace) -> Request:
     Raises:
         InputError: a value is out of its range.
     """
-    named = vars(options)
-    values = {name: named[name] for name in options_of_request() if name in named}
-    if "seeds" in named:
-        space = {name: named[name] for name in HYPERPARAMETERS}
-        values["space"] = Space(space, named["seeds"], named["points"], named["search_seed"])
-    return Request(**values)
+    known = (*options_of_request(), *HYPERPARAMETERS, *SEARCH_OPTIONS)
+    return Request.of(**{name: value for name, value in vars(options).items() if name in known})
 
 
 def _add_tune(commands: Commands) -> None:
@@ -87,19 +89,28 @@ def _add_option(
     group: argparse._ActionsContainer, name: str, description: str | None = None
 ) -> None:
     """Add the option of a field; description: the help, if not that of `digitrec tune`."""
-    declared, default = options_of_request()[name], default_of(name)
-    text = description or declared.help
+    declared = options_of_request()[name]
+    _add_declared(
+        group, name, declared._replace(help=description or declared.help), default_of(name)
+    )
+
+
+def _add_declared(
+    group: argparse._ActionsContainer, name: str, declared: Option, default: Any
+) -> None:
     if default is False:
-        group.add_argument(option_name(name), action="store_true", help=text)
+        group.add_argument(option_name(name), action="store_true", help=declared.help)
         return
+    reader = _list_reader if declared.is_list else _reader
     more: dict[str, Any] = {
-        "type": _reader(declared.parse, declared.kind),
+        "type": reader(declared.parse, declared.kind),
         "choices": declared.choices or None,
         "metavar": None if declared.choices else declared.metavar,
         "dest": name,
     }
+    shown = ",".join(map(str, default)) if declared.is_list else default
     group.add_argument(
-        option_name(name), **more, default=default, help=_with_default(text, default)
+        option_name(name), **more, default=default, help=_with_default(declared.help, shown)
     )
     if declared.former:
         group.add_argument(
@@ -117,42 +128,8 @@ def _add_search_options(group: argparse._ActionsContainer) -> None:
             metavar=f"{(each.short or each.name).upper()},...",
             help=_with_default(each.help, shown),
         )
-    group.add_argument(
-        "--seeds",
-        type=_list_reader(int, "a whole number"),
-        default=DEFAULT_SEEDS,
-        metavar="S,...",
-        help=_with_default(
-            "seeds of the initial weights and of the order of the images",
-            ",".join(map(str, DEFAULT_SEEDS)),
-        ),
-    )
-    _add_drawing_options(group)
-
-
-def _add_drawing_options(group: argparse._ActionsContainer) -> None:
-    """Add the options of points that are drawn from the space."""
-    group.add_argument(
-        "--points",
-        type=_reader(int, "a whole number"),
-        metavar="N",
-        help="draw N configurations, evenly spread over the space, instead of training every "
-        "combination; each item of a list, a value or a range, gets an equal share of them; values "
-        "are drawn from a range on its hyperparameter's scale, or as log:A..B or linear:A..B say",
-    )
-    group.add_argument(
-        "--sampler",
-        choices=SAMPLERS,
-        default=SAMPLERS[0],
-        help=_with_default("how points are drawn", SAMPLERS[0]),
-    )
-    group.add_argument(
-        "--search-seed",
-        type=_reader(int, "a whole number"),
-        default=DEFAULT_SEARCH_SEED,
-        metavar="S",
-        help=_with_default("seed of the points that are drawn", DEFAULT_SEARCH_SEED),
-    )
+    for name, (declared, default) in SEARCH_OPTIONS.items():
+        _add_declared(group, name, declared, default)
 
 
 def _with_default(text: str, default: Any) -> str:

@@ -125,9 +125,6 @@ class SharedData:
 def read_digits(source: str) -> Digits:
     """Return the labelled digits of a source that `readers.read_blocks` reads.
 
-    Memory holds the result, up to an eighth more while it grows, and a few blocks; for a Parquet
-    file, also a page of every column.
-
     Returns:
         images uint8 (N, D), C-contiguous, pixels in the order of their numbers; labels uint8 (N,).
 
@@ -135,16 +132,31 @@ def read_digits(source: str) -> Digits:
         InputError: the source cannot be read, or has no labels, or a cell is not accepted; one
             line naming the first offending row and column.
     """
+    images, labels = read_source(source, labels_required=True)
+    assert labels is not None, "labels are required"
+    return Digits(images=images, labels=labels, source=source)
+
+
+def read_source(
+    source: str, *, labels_required: bool
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    """Return the images (N, D) of a source, and its labels (N,) if it has any.
+
+    Memory holds the result, up to an eighth more while it grows, and a few blocks; for a Parquet
+    file, also a page of every column.
+
+    Raises:
+        InputError: as from `read_digits`; labels may be missing unless they are required.
+    """
     pixels, digits = bytearray(), bytearray()  # N is not known before the end of a file
-    with closing(read_blocks(source, labels_required=True)) as blocks:
+    with closing(read_blocks(source, labels_required=labels_required)) as blocks:
         for images, labels, _ in blocks:
-            assert labels is not None, "labels are required"
+            width = images.shape[1]
             pixels += images.data
-            digits += labels.data
-    return Digits(
-        images=np.frombuffer(pixels, dtype=np.uint8).reshape(len(digits), -1),
-        labels=np.frombuffer(digits, dtype=np.uint8),
-        source=source,
+            digits += b"" if labels is None else labels.data
+    return (
+        np.frombuffer(pixels, dtype=np.uint8).reshape(-1, width),
+        np.frombuffer(digits, dtype=np.uint8) if digits else None,
     )
 
 

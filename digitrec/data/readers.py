@@ -142,17 +142,38 @@ def _parquet_blocks(location: Location, labels_required: bool) -> Generator[Bloc
             yield from picture_column_blocks(location.name, file, labels_required)
             return
         layout = _lay_out(location.name, file.schema_arrow.names, labels_required)
-        for field in file.schema_arrow:
-            if not (pa.types.is_integer(field.type) or pa.types.is_floating(field.type)):
-                raise InputError(
-                    f"{location.name}: column {field.name} holds {field.type}; expected whole "
-                    "numbers"
-                )
+        _check_types(location.name, file.schema_arrow)
         rows = 0
         for batch in file.iter_batches(batch_size=_BLOCK_ROWS):
             stop = rows + len(batch)
             yield _block(location.name, layout, batch, rows, stop / file.metadata.num_rows)
             rows = stop
+
+
+def read_frame(frame: Any, source: str) -> Block:
+    """Return the rows of a pandas DataFrame that has the columns of a file.
+
+    Raises:
+        InputError: a column or a cell is not accepted; see `read_blocks`.
+    """
+    names = [str(name) for name in frame.columns]
+    layout = _lay_out(source, names, labels_required=False)
+    if not len(frame):
+        raise InputError(f"{source}: no rows; expected one row per image")
+    try:
+        batch = pa.RecordBatch.from_pandas(frame, preserve_index=False)
+    except pa.ArrowException as error:
+        raise InputError(f"{source}: {' '.join(str(error).split())}") from error
+    _check_types(source, batch.schema)
+    return _block(source, layout, batch, 0, 1.0)
+
+
+def _check_types(source: str, schema: pa.Schema) -> None:
+    for field in schema:
+        if not (pa.types.is_integer(field.type) or pa.types.is_floating(field.type)):
+            raise InputError(
+                f"{source}: column {field.name} holds {field.type}; expected whole numbers"
+            )
 
 
 def _csv_blocks(location: Location, labels_required: bool) -> Generator[Block, None, None]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.text import Text
 
 from digitrec.doctor import checks
 from digitrec.doctor.checks import MOST_UPLOADED_FILES, Diagnosis, find_of_node, ok
@@ -28,7 +29,14 @@ from digitrec.tuning.token import find_token, open_to_others, token_file
 if TYPE_CHECKING:
     from digitrec.doctor.nodes import Node
 
+LEVEL_STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 PACKAGED_BYTES = {"sample": 5_000 * 784, "openml": 70_000 * 784}
+
+
+def describe_diagnosis(one: Diagnosis) -> Text:
+    """Return a diagnosis as a line, and its remedy as another."""
+    text = Text.assemble((f"{one.level:8}", LEVEL_STYLES[one.level]), f" {one.name}: {one.message}")
+    return text.append(f"\n{'remedy':>8} {one.remedy}") if one.remedy else text
 
 
 def cheap_checks(request: Request) -> list[Diagnosis]:

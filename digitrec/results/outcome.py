@@ -36,6 +36,7 @@ class StudyResult:
     record: StudyRecord
     ranked: pd.DataFrame  # the completed trials, best first
     findings: list[Finding]  # the verdict
+    interrupted: bool = False  # whether a Ctrl-C came while it was trained
 
     @property
     def directory(self) -> Folder:
@@ -104,6 +105,16 @@ def conclude(
         findings = reach_verdict(record)
         write_report(record, findings, sections)
     return StudyResult(record=record, ranked=ranked, findings=findings)
+
+
+def look(directory: Folder) -> StudyResult:
+    """Return what a study directory holds now; write nothing.
+
+    Raises:
+        InputError: there is no study in the directory.
+    """
+    record = read_record(directory)
+    return StudyResult(record=record, ranked=rank_trials(record), findings=reach_verdict(record))
 
 
 def write_report(

@@ -99,6 +99,7 @@ class Cost(NamedTuple):
     per_update: float  # of one such trial
     per_stacked_update: float  # of a stack, however many members it has
     per_stack: float  # Ray's overhead for a stack
+    per_start: float  # of the driver, which starts one stack after another
 
     def of_stack(self, stack: Stack, images: int) -> float:
         """Return the seconds that a stack takes to train on so many images (rows x epochs)."""
@@ -110,7 +111,9 @@ class Cost(NamedTuple):
 
 
 # Fitted to tests/benchmarks/engine.py on one AMD EPYC (Zen 5) core, 784-256-128-10, float32.
-CPU_COST = Cost(per_image=6.5e-6, per_update=1.2e-4, per_stacked_update=8e-5, per_stack=0.05)
+CPU_COST = Cost(
+    per_image=6.5e-6, per_update=1.2e-4, per_stacked_update=8e-5, per_stack=0.05, per_start=0.035
+)
 
 
 def plan_stacks(
@@ -164,8 +167,11 @@ def _longest_first(stacks: list[Stack], images: int, cost: Cost) -> list[Stack]:
 
 
 def _makespan(plan: list[Stack], workers: int, images: int, cost: Cost) -> float:
-    """Return when the last worker ends if each free worker takes the next stack of the plan."""
+    """Return when the last worker ends if each free worker takes the next stack of the plan.
+
+    The driver has to start all stacks by then, which limits many workers.
+    """
     busy_until = [0.0] * workers
     for stack in plan:
         heapq.heapreplace(busy_until, busy_until[0] + cost.of_stack(stack, images))
-    return max(busy_until)
+    return max(*busy_until, cost.per_start * len(plan))

@@ -16,8 +16,10 @@ MOST_NAMED = 100  # damaged files that are named one by one; the others are coun
 _RESULT = re.compile(
     rf".+-[0-9a-f]{{8}}(-[0-9]+epochs{re.escape(SUFFIX)}|{re.escape(FAILED)})", re.DOTALL
 )
+# Digits and test digits that a Python program gave, so that every later command finds them.
+GIVEN, GIVEN_TEST = "digits.parquet", "test.parquet"
 # The entries that a study directory may have when no stack has been written yet.
-_BEGUN = {spec.NAME, validation.NAME, "damaged/", "ray/"}
+_BEGUN = {spec.NAME, validation.NAME, GIVEN, GIVEN_TEST, "damaged/", "ray/"}
 
 
 def check_directory(directory: Folder) -> None:

@@ -21,9 +21,9 @@ from digitrec.store.timings import read_timings
 from digitrec.store.validation import WinnerValidation, read_labels, read_validation
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StudyRecord:
-    """The content of a study directory."""
+    """The content of a study directory; equal to itself alone."""
 
     directory: Folder
     spec: StudySpec

@@ -20,6 +20,7 @@ from digitrec.results.text import duration, percent
 from digitrec.space.stacks import CPU_COST, Stack
 from digitrec.store.folder import describe_error
 from digitrec.store.spec import StudySpec
+from digitrec.tuning.live import NotebookDisplay, live_display
 from digitrec.tuning.metrics import PUBLISH_INTERVAL, Metrics
 from digitrec.tuning.runner import Round
 from digitrec.tuning.trainable import STORAGE_ERROR, describe_failure, stack_of
@@ -182,19 +183,14 @@ class ProgressDisplay:
         self.keep_failure = keep_failure
         self._storage_error: str | None = None  # of a worker
         self._last_check = -math.inf
-        self._live: Live | None = None
+        self._live: Live | NotebookDisplay | None = None
         self._last_line = -math.inf
         self._last_published = -math.inf
         self._told_slow = False
 
     def __enter__(self) -> "ProgressDisplay":
-        if self.console.is_terminal:
-            self._live = Live(
-                get_renderable=lambda: render(self.progress),
-                console=self.console,
-                refresh_per_second=4,
-                transient=True,
-            )
+        self._live = live_display(self.console, lambda: render(self.progress))
+        if self._live:
             self._live.start()
         return self
 
@@ -227,6 +223,8 @@ class ProgressDisplay:
         """
         if self._storage_error is not None:
             raise OSError(self._storage_error)
+        if isinstance(self._live, NotebookDisplay):
+            self._live.refresh()
         if self.check and self.progress.elapsed() - self._last_check >= CHECK_INTERVAL:
             self._last_check = self.progress.elapsed()
             self.check()

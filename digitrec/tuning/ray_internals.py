@@ -78,7 +78,7 @@ class _WithoutDirectory(list[str]):
 
 
 @contextmanager
-def bare_start(preload: Sequence[str]) -> Iterator[None]:
+def bare_start(preload: Sequence[str], *, dashboard: bool = False) -> Iterator[None]:
     """Have Ray start only what a study on this machine needs, on the loopback interface alone.
 
     Ray starts no autoscaler, since no nodes are added, and no log monitor, since no logs are shown:
@@ -91,12 +91,13 @@ def bare_start(preload: Sequence[str]) -> Iterator[None]:
 
     Args:
         preload: modules that Ray's idle workers import while the rest of Ray starts.
+        dashboard: whether to start the dashboard all the same.
     """
     parameter = module("ray._private.parameter")
     services = module("ray._private.services")
     constants = module("ray._private.ray_constants")
     changes: list[tuple[MutableMapping[str, Any], str, Any]]
-    changes = [(sys.modules, "ray.dashboard.optional_deps", None)]
+    changes = [] if dashboard else [(sys.modules, "ray.dashboard.optional_deps", None)]
     if preload:
         changes.append((os.environ, "RAY_preload_python_modules", ",".join(preload)))
     if parameters := getattr(parameter, "RayParams", None):
@@ -104,7 +105,7 @@ def bare_start(preload: Sequence[str]) -> Iterator[None]:
         fewer = {"no_monitor": True, "include_log_monitor": False}
         fewer = {name: value for name, value in fewer.items() if name in known}
         changes.append((vars(parameter), "RayParams", functools.partial(parameters, **fewer)))
-    if hasattr(services, "start_api_server"):
+    if hasattr(services, "start_api_server") and not dashboard:
         changes.append((vars(services), "start_api_server", lambda *_, **__: (None, None)))
     if hasattr(constants, "ENABLE_RAY_CLUSTER"):
         changes.append((vars(constants), "ENABLE_RAY_CLUSTER", False))

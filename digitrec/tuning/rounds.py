@@ -348,7 +348,11 @@ class StudyRunner:
             one_core_each = not self.request.gpus_per_stack and self.request.cpus_per_stack <= 1
             preload = one_core_each and trials >= (os.cpu_count() or 1)
             runner = self.make_runner(
-                self.request.address, self.console, self.timings, preload=preload
+                self.request.address,
+                self.console,
+                self.timings,
+                preload=preload,
+                dashboard=self.request.dashboard,
             )
             self._runner = self._closing.enter_context(runner)
             runner.check_shared(self.request.directory)

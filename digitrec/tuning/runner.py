@@ -78,6 +78,12 @@ class MakeRunner(Protocol):
     """Makes a runner, which starts when its block is entered; see `Session`."""
 
     def __call__(
-        self, address: str | None, console: Console, timings: Timings, *, preload: bool
+        self,
+        address: str | None,
+        console: Console,
+        timings: Timings,
+        *,
+        preload: bool,
+        dashboard: bool,
     ) -> Runner:
         """Return the runner."""

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import ray
 from rich.console import Console
@@ -24,11 +25,13 @@ from digitrec.store.folder import SHARE_IT, Folder, brief
 from digitrec.store.timings import Timings
 from digitrec.tuning import ray_internals
 from digitrec.tuning.address import answers, check_address, no_cluster
+from digitrec.tuning.live import busy
 from digitrec.tuning.nodes import alive_nodes, nodes_without
 from digitrec.tuning.runner import Assignment, Node
-from digitrec.tuning.token import secure_token
+from digitrec.tuning.token import find_token, secure_token
 
 LOOK_SECONDS = 2.0  # between two checks whether the head of the cluster answers
+LOOPBACK = "127.0.0.1"  # of the dashboard: whoever reaches it and has the token can run code
 SILENCE_SECONDS = 50.0  # without an answer until the study ends; after 60, Ray ends it silently
 UNFINISHED = 1  # exit code
 # Modules that Ray's idle workers import while Ray still starts. `ray_internals.keep_environment`
@@ -54,7 +57,13 @@ class Session:
     """
 
     def __init__(
-        self, address: str | None, console: Console, timings: Timings, *, preload: bool = False
+        self,
+        address: str | None,
+        console: Console,
+        timings: Timings,
+        *,
+        preload: bool = False,
+        dashboard: bool = False,
     ) -> None:
         """Start nothing yet.
 
@@ -64,12 +73,15 @@ class Session:
             timings: gets the durations of the start and the end.
             preload: whether to preload imports in one worker per core (0.4 GB each), which is
                 worthwhile only if every core gets a trial.
+            dashboard: whether a Ray that is started here has its dashboard; the address of the
+                dashboard is printed.
         """
         self.preload = preload
+        self.dashboard = dashboard
         self.address = address or os.environ.get("RAY_ADDRESS") or "local"
         self.console = console
         self.timings = timings
-        self.dashboard_url: str | None = None  # of the cluster that this session connected to
+        self.dashboard_url: str | None = None  # of what this session connected to or started
         self._ours = not ray.is_initialized()
         self._ending: threading.Thread | None = None
         self._ended = threading.Event()
@@ -82,6 +94,8 @@ class Session:
             except BaseException:  # a Ctrl-C too must end a Ray that has started
                 self.__exit__()
                 raise
+        if self.dashboard:
+            self.console.print(self._describe_dashboard(), highlight=False, soft_wrap=True)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -129,7 +143,7 @@ class Session:
             target=importlib.import_module, args=("digitrec.tuning.search",), daemon=True
         )
         imports.start()
-        with self.timings.part("start Ray"), self.console.status("Starting Ray"):
+        with self.timings.part("start Ray"), busy(self.console, "Starting Ray"):
             self._start()
         imports.join()
 
@@ -143,11 +157,12 @@ class Session:
         if said := secure_token(make=local and with_token):
             print(f"digitrec: {said}", file=sys.stderr)
         preload = OF_A_TRIAL if self.preload else []
+        start = ray_internals.bare_start(preload, dashboard=self.dashboard)
         try:
-            with ray_internals.bare_start(preload) if local else nullcontext():
+            with start if local else nullcontext():
                 context = ray.init(
                     self.address,
-                    include_dashboard=False if local else None,
+                    **(self._dashboard_options() if local else {}),
                     job_config=ray_internals.job_config(),  # type: ignore[arg-type]
                     runtime_env=local_runtime_env() if local else None,
                     log_to_driver=False,
@@ -162,6 +177,19 @@ class Session:
         if not local:
             address = ray.get_runtime_context().gcs_address
             threading.Thread(target=self._watch, args=(address,), daemon=True).start()
+
+    def _dashboard_options(self) -> dict[str, Any]:
+        """Return the arguments of `ray.init`; a port that is taken gives way to the next one."""
+        if self.dashboard:
+            return {"include_dashboard": True, "dashboard_host": LOOPBACK}
+        return {"include_dashboard": False}
+
+    def _describe_dashboard(self) -> str:
+        if self.dashboard_url is None:
+            return "dashboard  none: this process was connected to Ray before"
+        token = find_token()
+        sign_in = f"; sign in with the token in {token.source}" if token else ""
+        return f"dashboard  {self.dashboard_url}{sign_in}"
 
     def _watch(self, address: str) -> None:
         """End this process when the head of the cluster no longer answers.

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from digitrec.data.digits import Scaler
+from digitrec.data.memory import Images, read_images
 from digitrec.errors import DamagedError, InputError
 from digitrec.space.shape import CLASSES
 from digitrec.store.best import ABOUT, MODEL
@@ -47,7 +48,8 @@ class Layer(NamedTuple):
 class Classifier:
     """A trained MLP, ReLU between its layers, with the scaler that it was trained with.
 
-    It predicts alone, or by the mean of its probabilities and those of others.
+    It predicts alone, or by the mean of its probabilities and those of others. Its methods for
+    predictions follow scikit-learn's conventions.
     """
 
     layers: tuple[Layer, ...]
@@ -112,6 +114,40 @@ class Classifier:
             tensors |= {f"{number}.weight": layer.weight, f"{number}.bias": layer.bias}
         return tensors
 
+    @property
+    def classes_(self) -> NDArray[np.int64]:
+        """The digits, (C,), in the order of the columns of `predict_proba`."""
+        return np.arange(CLASSES)
+
+    def predict(self, images: Images) -> NDArray[np.int64]:
+        """Return the digits that are recognised, (N,).
+
+        Args:
+            images: unscaled pixels, whole numbers from 0 to 255 of any numeric dtype, (N, D) or
+                (N, height, width); a DataFrame with the columns pixel0, pixel1, ...; or the name
+                of a file that `digitrec predict` takes.
+
+        Raises:
+            InputError: a pixel is not accepted, or the images do not have D pixels.
+        """
+        digits: NDArray[np.int64] = self.log_probabilities(read_images(images)[0]).argmax(axis=1)
+        return digits
+
+    def predict_proba(self, images: Images) -> NDArray[np.float32]:
+        """Return the probability of each digit, float32 (N, C).
+
+        Args:
+            images: as for `predict`.
+
+        Raises:
+            InputError: as from `predict`.
+        """
+        return np.exp(self.log_probabilities(read_images(images)[0]))
+
+    def score(self, images: Images, labels: ArrayLike) -> float:
+        """Return the share of images, as for `predict`, that get their labels, (N,)."""
+        return float(np.mean(self.predict(images) == np.asarray(labels)))
+
     def log_probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the log-probabilities, (N, C), of unscaled images, (N, D).
 
@@ -149,7 +185,7 @@ class Classifier:
         return x @ self.layers[-1].weight.T + self.layers[-1].bias
 
 
-def load_classifier(directory: Folder | Path) -> Classifier:
+def load_classifier(directory: Folder | Path | str) -> Classifier:
     """Return the model in a study's `best/` directory; nothing in it is executed.
 
     Args:
@@ -158,7 +194,7 @@ def load_classifier(directory: Folder | Path) -> Classifier:
     Raises:
         InputError: there is no such model, or it is damaged or from another program.
     """
-    folder = Folder.at(directory) if isinstance(directory, Path) else directory
+    folder = directory if isinstance(directory, Folder) else Folder.at(directory)
     path = folder / MODEL
     tensors = _read_tensors(path, _read(folder, MODEL, MOST_MODEL_BYTES))
     layer_sizes = _read_layer_sizes(folder / ABOUT, _read(folder, ABOUT, MOST_JSON_BYTES))

@@ -201,7 +201,12 @@ def imported_by(folder: str) -> set[str]:
 
 @pytest.mark.parametrize(
     ("folder", "extras"),
-    [("digitrec", ["onnx", "completion"]), ("tune_jobs", []), ("cluster", []), ("tests", ["dev"])],
+    [
+        ("digitrec", ["onnx", "notebook", "completion"]),
+        ("tune_jobs", []),
+        ("cluster", []),
+        ("tests", ["dev"]),
+    ],
 )
 def test_what_is_imported_is_declared(folder: str, extras: list[str]) -> None:
     optional = (asked for extra in extras for asked in PROJECT["optional-dependencies"][extra])

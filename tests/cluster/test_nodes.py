@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from digitrec.errors import InputError
+from digitrec.space.points import Space
 from digitrec.store.folder import Folder
 from digitrec.tuning.address import check_address
 from tests.conftest import S3Server
@@ -29,8 +30,12 @@ from tests.nodes import (
     start_study,
     worker_logs,
 )
+from tests.studies import folder
+from tests.studies import run as run_here
 
-GRID = ("--lr=0.1,0.5", "--batch-size=32,64", "--epochs=12", "--stack-size=1")
+EPOCHS = 12
+GRID = ("--lr=0.1,0.5", "--batch-size=32,64", f"--epochs={EPOCHS}", "--stack-size=1")
+GRID_SPACE = Space.of(lr=(0.1, 0.5), batch_size=(32, 64))
 SMALL = ("--lr=0.1,0.5", "--batch-size=256,512", "--epochs=1", "--stack-size=1")
 SECRET = "not-for-any-log"
 
@@ -45,18 +50,10 @@ def head(tmp_path_factory: pytest.TempPathFactory, s3_server: S3Server) -> Itera
 
 
 @pytest.fixture(scope="module")
-def second(head: Head) -> Iterator[Node]:
-    """A second node, of two CPUs and what it says is a GPU."""
-    with start_node(head, cpus=2, gpus=1) as node:
-        yield node
-
-
-@pytest.fixture(scope="module")
-def whole(head: Head, second: Node, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a study of GRID that nothing disturbed."""
-    directory = tmp_path_factory.mktemp("whole")
-    run(head, directory, *GRID, program=meeting(directory / "meeting", workers=3))
-    return directory / "study"
+def expected(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of the study of GRID that was trained in this process."""
+    directory = tmp_path_factory.mktemp("expected")
+    return folder(run_here(directory, GRID_SPACE, EPOCHS, stack_size=1))
 
 
 def run(
@@ -88,6 +85,114 @@ def a_worker_with_epochs(head: Head, study: Study, at_least: int, *, then: int) 
 
     study.wait_until(found)
     return found()[0]
+
+
+def test_a_wrong_or_missing_token_is_said_at_once(
+    head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # where there is no token
+    with pytest.raises(InputError, match="asks for a token: `ray get-auth-token` on the head"):
+        check_address(head.address)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    with pytest.raises(InputError, match="RAY_AUTH_MODE is token, and there is no token: "):
+        check_address(head.address)
+    wrong = tmp_path / "token"
+    wrong.write_text("fedcba9876543210" * 4)
+    environment = head.environment | {"RAY_AUTH_TOKEN_PATH": str(wrong)}
+    with start_study(head, tmp_path, environment=environment) as study:
+        output = study.finish()
+    assert study.process.returncode == 2
+    assert len(output.splitlines()) == 1
+    assert "does not accept this token: " in output
+
+
+def test_a_lost_head_ends_the_study_in_one_line_and_another_cluster_goes_on(
+    head: Head, expected: Path, tmp_path: Path
+) -> None:
+    with (
+        start_head(cpus=1) as lost,
+        start_study(lost, tmp_path, *GRID, program=changed("pass")) as study,
+    ):
+        study.wait_until(lambda: list(tmp_path.glob("study/stacks/*")))
+        os.killpg(lost.process, signal.SIGKILL)
+        output = study.finish()
+    assert study.process.returncode == 1
+    assert output.splitlines()[-1].startswith("digitrec: the head of the cluster, ")
+    assert output.splitlines()[-1].endswith("the same command continues.")
+    run(head, tmp_path, *GRID)
+    same_tables(tmp_path / "study", expected)
+
+
+class Joined(NamedTuple):
+    """A study that a node joined and left, and whose store was then away for some seconds."""
+
+    tables: Path
+    output: str
+
+
+@pytest.fixture(scope="module")
+def joined(head: Head, s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Joined:
+    directory, uri = tmp_path_factory.mktemp("joined"), s3_server.uri("nodes")
+    program = meeting(directory / "meeting", workers=2)  # one on each node
+    with (
+        start_study(
+            *(head, directory, *GRID, f"--out={uri}"),
+            program=program,
+            environment=head.environment | {"AWS_SECRET_ACCESS_KEY": SECRET},
+        ) as study,
+        start_node(head, cpus=1) as third,
+    ):
+        study.wait_until(lambda: any(map(third.owns, epochs_by_worker(head))))
+        third.kill()
+        study.wait_until(lambda: "again " in study.output)
+        assert s3_server.pid is not None
+        os.kill(s3_server.pid, signal.SIGSTOP)
+        try:
+            time.sleep(10)
+        finally:
+            os.kill(s3_server.pid, signal.SIGCONT)
+        output = study.finish()
+    assert study.process.returncode == 0, output
+    fetch(uri, directory / "fetched")
+    return Joined(directory / "fetched", output)
+
+
+def test_a_node_that_joins_gets_work_and_its_loss_costs_only_its_stacks(
+    joined: Joined, expected: Path
+) -> None:
+    assert "again " in joined.output
+    same_tables(joined.tables, expected)
+
+
+def test_a_store_that_is_away_for_some_seconds_costs_nothing_but_them(
+    joined: Joined, expected: Path
+) -> None:
+    assert "Failed" not in joined.output
+    same_tables(joined.tables, expected)
+
+
+def test_the_nodes_are_not_handed_the_keys_of_whoever_starts_the_study(
+    head: Head, joined: Joined
+) -> None:
+    """They have keys of their own."""
+    logs = [path for path in head.directory.rglob("*") if path.is_file()]
+    assert [path for path in logs if SECRET.encode() in path.read_bytes()] == []
+
+
+def fetch(uri: str, directory: Path) -> None:
+    directory.mkdir()
+    for name in ("trials.csv", "epochs.csv"):
+        (directory / name).write_bytes(Folder.at(uri).read(name))
+
+
+# From here on, there are two nodes.
+
+
+@pytest.fixture(scope="module")
+def second(head: Head) -> Iterator[Node]:
+    """A second node, of two CPUs and what it says is a GPU."""
+    with start_node(head, cpus=2, gpus=1) as node:
+        yield node
 
 
 class Killed(NamedTuple):
@@ -124,9 +229,13 @@ def killed(head: Head, second: Node, tmp_path_factory: pytest.TempPathFactory) -
     return Killed(directory / "study", lines, failed, table, again, stack, logs)
 
 
-def test_a_study_spreads_over_the_cpus_of_all_nodes(whole: Path) -> None:
+def test_a_study_spreads_over_the_cpus_of_all_nodes(
+    head: Head, second: Node, expected: Path, tmp_path: Path
+) -> None:
     """Three workers trained at a time, or the first would have waited in vain."""
-    where = runs(whole)
+    run(head, tmp_path, *GRID, program=meeting(tmp_path / "meeting", workers=3))
+    same_tables(tmp_path / "study", expected)
+    where = runs(tmp_path / "study")
     assert where["node_id"].nunique() == 2
     assert where["pid"].nunique() == 3
 
@@ -155,119 +264,19 @@ def test_two_half_gpus_are_one_gpu_and_are_refused_where_torch_has_none(
 
 
 def test_a_lost_worker_without_another_attempt_leaves_rows_that_the_same_command_completes(
-    killed: Killed, whole: Path
+    killed: Killed, expected: Path
 ) -> None:
     assert "Failed: its worker was lost" in killed.failed
     assert killed.table["status"].value_counts().to_dict() == {"completed": 3, "failed": 1}
-    same_tables(killed.directory, whole)
+    same_tables(killed.directory, expected)
 
 
 def test_a_killed_worker_costs_what_came_after_its_last_checkpoint(
-    killed: Killed, whole: Path
+    killed: Killed, expected: Path
 ) -> None:
     assert f"again {killed.stack}: its worker was lost" in killed.again
     assert "Traceback" not in killed.again
     went_on = re.search(rf"^{killed.stack} continues after epoch (\d+)", killed.logs, re.MULTILINE)
     assert went_on is not None
     assert int(went_on[1]) >= 1
-    same_tables(killed.directory, whole)
-
-
-class Joined(NamedTuple):
-    """A study that a node joined and left, and whose store was then away for some seconds."""
-
-    tables: Path
-    output: str
-
-
-@pytest.fixture(scope="module")
-def joined(
-    head: Head, second: Node, s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory
-) -> Joined:
-    directory, uri = tmp_path_factory.mktemp("joined"), s3_server.uri("nodes")
-    program = meeting(directory / "meeting", workers=4)  # one on each CPU
-    with (
-        start_study(
-            *(head, directory, *GRID, f"--out={uri}"),
-            program=program,
-            environment=head.environment | {"AWS_SECRET_ACCESS_KEY": SECRET},
-        ) as study,
-        start_node(head, cpus=1) as third,
-    ):
-        study.wait_until(lambda: any(map(third.owns, epochs_by_worker(head))))
-        third.kill()
-        study.wait_until(lambda: "again " in study.output)
-        assert s3_server.pid is not None
-        os.kill(s3_server.pid, signal.SIGSTOP)
-        try:
-            time.sleep(10)
-        finally:
-            os.kill(s3_server.pid, signal.SIGCONT)
-        output = study.finish()
-    assert study.process.returncode == 0, output
-    fetch(uri, directory / "fetched")
-    return Joined(directory / "fetched", output)
-
-
-def test_a_node_that_joins_gets_work_and_its_loss_costs_only_its_stacks(
-    joined: Joined, whole: Path
-) -> None:
-    assert "again " in joined.output
-    same_tables(joined.tables, whole)
-
-
-def test_a_store_that_is_away_for_some_seconds_costs_nothing_but_them(
-    joined: Joined, whole: Path
-) -> None:
-    assert "Failed" not in joined.output
-    same_tables(joined.tables, whole)
-
-
-def test_the_nodes_are_not_handed_the_keys_of_whoever_starts_the_study(
-    head: Head, joined: Joined
-) -> None:
-    """They have keys of their own."""
-    logs = [path for path in head.directory.rglob("*") if path.is_file()]
-    assert [path for path in logs if SECRET.encode() in path.read_bytes()] == []
-
-
-def fetch(uri: str, directory: Path) -> None:
-    directory.mkdir()
-    for name in ("trials.csv", "epochs.csv"):
-        (directory / name).write_bytes(Folder.at(uri).read(name))
-
-
-def test_a_wrong_or_missing_token_is_said_at_once(
-    head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))  # where there is no token
-    with pytest.raises(InputError, match="asks for a token: `ray get-auth-token` on the head"):
-        check_address(head.address)
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    with pytest.raises(InputError, match="RAY_AUTH_MODE is token, and there is no token: "):
-        check_address(head.address)
-    wrong = tmp_path / "token"
-    wrong.write_text("fedcba9876543210" * 4)
-    environment = head.environment | {"RAY_AUTH_TOKEN_PATH": str(wrong)}
-    with start_study(head, tmp_path, environment=environment) as study:
-        output = study.finish()
-    assert study.process.returncode == 2
-    assert len(output.splitlines()) == 1
-    assert "does not accept this token: " in output
-
-
-def test_a_lost_head_ends_the_study_in_one_line_and_another_cluster_goes_on(
-    head: Head, whole: Path, tmp_path: Path
-) -> None:
-    with (
-        start_head(cpus=2) as lost,
-        start_study(lost, tmp_path, *GRID, program=changed("pass")) as study,
-    ):
-        study.wait_until(lambda: list(tmp_path.glob("study/stacks/*")))
-        os.killpg(lost.process, signal.SIGKILL)
-        output = study.finish()
-    assert study.process.returncode == 1
-    assert output.splitlines()[-1].startswith("digitrec: the head of the cluster, ")
-    assert output.splitlines()[-1].endswith("the same command continues.")
-    run(head, tmp_path, *GRID)
-    same_tables(tmp_path / "study", whole)
+    same_tables(killed.directory, expected)

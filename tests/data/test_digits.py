@@ -90,9 +90,7 @@ def tables(draw: st.DrawFn) -> tuple[NDArray[np.uint8], list[str]]:
     return table, draw(st.permutations(names))
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     content=tables(),
     spelling=st.sampled_from(["plain", "byte order mark", "CRLF", "one cell as 12.0"]),

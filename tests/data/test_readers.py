@@ -26,9 +26,7 @@ from digitrec.errors import InputError
 
 SPELLINGS = ["{}", "{}.0", "{}.", '"{}"', "0{}", " {} ", "+{}", "{}e0"]
 BAD = ["", " ", "x", "-1", "256", "12.5", "nan", "NA", "inf", "1e3", '"1,000"', "0x1ff", "1_0", "½"]
-PROPERTY = settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+PROPERTY = settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 class Table(NamedTuple):

@@ -38,6 +38,7 @@ import sys
 from pathlib import Path
 from rich.console import Console
 from digitrec.cli.options import make_parser, make_request
+from digitrec.results import outcome
 from digitrec.results.analysis.ranking import rank_configurations
 from digitrec.space.hyperparameters import HYPERPARAMETERS
 from digitrec.space.stacks import Stack, Task
@@ -80,6 +81,8 @@ assert any("--spice 0.5,1.0,2.0" in (finding.command or "") for finding in resul
 page = (out / "report.html").read_text()
 assert "amount of spice" in page and "flavour" in page
 assert len(list((out / "plots").glob("*.png"))) == 3
+for name in ("draw_sections", "write_plots", "write_report"):  # once is enough
+    setattr(outcome, name, lambda *_: None)
 again = run_study(request, Console(quiet=True), InProcess)  # trains nothing
 assert again.tables.trials.drop(columns="seconds").equals(trials.drop(columns="seconds"))
 

@@ -148,3 +148,10 @@ def test_few_stacks_are_cut_so_that_no_worker_idles() -> None:
     one_batch_size = Space.of(batch_size=(64,)).trials()
     stacks = plan_stacks(one_batch_size, workers=5, images=1_000_000)
     assert len(stacks) == 5
+
+
+def test_many_workers_get_no_more_stacks_than_the_driver_can_start_in_time() -> None:
+    space = Space.of(lr=tuple(0.001 * 1.01**k for k in range(400)), batch_size=(512,))
+    few = plan_stacks(space.trials(), workers=400, images=9000)
+    many = plan_stacks(space.trials(), workers=400, images=10_000_000)
+    assert len(few) < len(many) == 400

@@ -25,7 +25,7 @@ from digitrec.store.spec import read_spec
 from digitrec.store.stacks import clear_failures, read_failures
 from digitrec.store.timings import read_timings
 from digitrec.store.validation import read_labels
-from digitrec.study import open_study
+from digitrec.study import claim
 from digitrec.winner.classifier import load_classifier
 from tests.conftest import S3Server
 from tests.fuzz import make_study
@@ -206,7 +206,7 @@ def test_no_temporary_file_is_removed_before_another_study_is_refused(study: Pat
     spec = read_spec(Folder.at(study))
     spec.data["fingerprint"] = "another"
     with pytest.raises(InputError, match="holds another study"):
-        open_study(Folder.at(study), spec, Console(quiet=True))
+        claim(Folder.at(study), spec, Console(quiet=True))
     assert (study / f".{HEX}.tmp").exists()
 
 
@@ -231,7 +231,7 @@ def test_a_special_file_is_damage_and_is_not_waited_for(
         assert name.endswith(MODEL) or read_best(Folder.at(study)) is None
         with pytest.raises(InputError, match=r"best/model.*: it is a .*, not a regular file"):
             load_classifier(Folder.at(study) / "best")
-    open_study(Folder.at(study), spec, Console(quiet=True))
+    claim(Folder.at(study), spec, Console(quiet=True))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -240,7 +240,7 @@ def test_a_special_file_among_the_stacks_is_set_aside(kind: str, name: str, stud
     place, spec = Folder.at(study), read_spec(Folder.at(study))
     put(kind, sorted(study.glob(name))[0])
     said = io.StringIO()
-    open_study(place, spec, Console(file=said, width=300))
+    claim(place, spec, Console(file=said, width=300))
     assert "not a regular file" in said.getvalue() or "are damaged" in said.getvalue()
     assert find_damage(place, spec.key) == []
     assert read_record(place).damaged == []
@@ -330,7 +330,7 @@ def test_a_hundred_damaged_files_are_named_and_the_others_are_counted(study: Pat
     listed = summarise(read_record(place), []).damaged
     assert len(listed) == 101
     assert listed[-1] == "and 150 more files"
-    open_study(place, spec, Console(file=said, width=200))
+    claim(place, spec, Console(file=said, width=200))
     assert said.getvalue().count("set aside") == 101
     assert "set aside and 150 more files" in said.getvalue()
     assert len(list((study / "damaged").iterdir())) == 250
@@ -341,7 +341,7 @@ def test_the_name_of_a_damaged_file_gives_no_orders_to_the_terminal(study: Path)
         (study / "stacks" / f"{name}.safetensors").write_bytes(b"")
     place, said = Folder.at(study), io.StringIO()
     spec = read_spec(place)
-    open_study(place, spec, Console(file=said, width=200))
+    claim(place, spec, Console(file=said, width=200))
     lines = said.getvalue().splitlines()
     assert len(lines) == 5
     assert "set aside stacks/[red].safetensors: " in said.getvalue()

@@ -21,15 +21,11 @@ from digitrec.space.hyperparameters import Configuration, Trial
 from digitrec.space.points import Space
 from digitrec.store.spec import read_spec
 from digitrec.tuning.in_process import InProcess
-from tests.studies import folder, interrupting, make_spec, run
+from tests.studies import folder, interrupting, make_spec, run, untimed
 
 SPACE = Space.of(lr=(0.1, 0.5), batch_size=(256,), momentum=(0.5,))
 WINNER = "lr0.5-bs256-momentum0.5-seed0"
 CONFIRMED: dict[str, Any] = {"confirm": 2, "confirm_seeds": 2}
-
-
-def untimed(directory: Path, name: str) -> pd.DataFrame:
-    return pd.read_csv(directory / name).drop(columns="seconds")
 
 
 def assert_same_end(directory: Path, other: Path) -> None:

@@ -1,16 +1,12 @@
 """The names of Ray that are not made for others: where they are used, and a study without them."""
 
 import ast
-import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
-from ray import tune
-from ray.train._internal.session import get_session
 
 from digitrec.doctor.examine import examine_upload
 from digitrec.tuning import address, ray_internals
@@ -19,6 +15,10 @@ ROOT = Path(__file__).parents[2] / "digitrec"
 PRIVATE = ("ray._", "ray.tune.execution", "ray.tune.trainable")
 STUDY = """
 import sys
+from tests.undrawn import leave_out_pictures
+
+leave_out_pictures()
+
 from digitrec.tuning import ray_internals
 
 ray_internals.module = lambda name: None
@@ -60,36 +60,6 @@ def test_a_study_goes_through_on_a_ray_that_has_none_of_these_names(tmp_path: Pa
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert pd.read_csv(tmp_path / "study" / "trials.csv")["status"].to_list() == ["completed"]
-
-
-def die_at_the_next_stack(config: dict[str, Any]) -> None:
-    """Train nothing; the worker that is first here ends when it is handed another trial."""
-    try:
-        Path(config["first"]).touch(exist_ok=False)
-    except FileExistsError:
-        return
-    vars(get_session())["finish"] = lambda timeout: os._exit(1)
-
-
-@pytest.mark.usefixtures("two_cpus")
-def test_a_worker_that_is_lost_between_two_stacks_costs_one_retry(tmp_path: Path) -> None:
-    tuner = tune.Tuner(
-        ray_internals.named_trainable(die_at_the_next_stack, "Stack"),
-        param_space={
-            "first": str(tmp_path / "first"),
-            "stack": tune.grid_search(list(range(6))),
-        },
-        tune_config=tune.TuneConfig(reuse_actors=True),
-        run_config=tune.RunConfig(
-            storage_path=str(tmp_path),
-            failure_config=tune.FailureConfig(max_failures=1),
-            verbose=0,
-        ),
-    )
-    with ray_internals.losses_counted_once():
-        results = tuner.fit()
-    assert (tmp_path / "first").exists()
-    assert (len(results), results.num_errors) == (6, 0)
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from ray.tune.execution.class_cache import _ActorClassCache
 from rich.console import Console
 
 from digitrec.store.timings import Timings
+from digitrec.tuning.dashboard import asks_for_token
 from digitrec.tuning.ray_internals import keep_environment
 from digitrec.tuning.session import Session
 
@@ -33,7 +34,11 @@ class Trial:
         return "digitrec.engine.train" in sys.modules
 
 
-with Session(None, Console(file=io.StringIO()), Timings(), preload=sys.argv[1] == "yes"):
+said = io.StringIO()
+chosen = {name: name == sys.argv[1] for name in ("preload", "dashboard")}
+with Session(None, Console(file=said, width=200), Timings(), **chosen) as session:
+    if chosen["dashboard"]:
+        assert asks_for_token(session.dashboard_url)
     keep_environment()
     trial = _ActorClassCache().get(Trial).options(num_cpus=1).remote()
     imported = ray.get(trial.look.remote())
@@ -49,28 +54,31 @@ with Session(None, Console(file=io.StringIO()), Timings(), preload=sys.argv[1] =
         with suppress(psutil.NoSuchProcess):
             commands.append(" ".join(child.cmdline()))
 _, left = psutil.wait_procs(children, timeout=60)
-print(json.dumps([imported, commands, len(left), sorted(addresses)]))
+print(json.dumps([imported, commands, len(left), sorted(addresses), said.getvalue()]))
 """
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("preload", ["yes", "no"])
+@pytest.mark.parametrize("chosen", ["preload", "dashboard"])
 def test_a_local_ray_is_bare_on_loopback_alone_and_its_own_workers_run_the_trials(
-    preload: str, tmp_path: Path
+    chosen: str, tmp_path: Path
 ) -> None:
+    """With a dashboard only if it is asked for."""
     environment = {**os.environ, "HOME": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, preload],
+        [sys.executable, "-c", PROGRAM, chosen],
         env=environment,
         capture_output=True,
         text=True,
         check=True,
     )
-    imported, commands, left, addresses = json.loads(done.stdout.splitlines()[-1])
-    assert imported == (preload == "yes")
+    imported, commands, left, addresses, said = json.loads(done.stdout.splitlines()[-1])
+    assert imported == (chosen == "preload")
     assert any("raylet" in command for command in commands)
-    for needless in ("monitor.py", "log_monitor.py", "dashboard/dashboard.py"):
+    for needless in ("monitor.py", "log_monitor.py"):
         assert not any(needless in command for command in commands), needless
+    has_dashboard = any("dashboard/dashboard.py" in command for command in commands)
+    assert has_dashboard == ("dashboard  http://127.0.0.1:" in said) == (chosen == "dashboard")
     assert left == 0
     assert addresses == ["127.0.0.1"]
     folder, token = tmp_path / ".ray", tmp_path / ".ray" / "auth_token"

@@ -74,6 +74,8 @@ class Evidence:
     @cached_property
     def cooled(self) -> list[RankedConfiguration]:
         """The configurations that have cooled down, best first, without those that diverged."""
+        if self.cooled_trials.empty:
+            return []
         ranking = rank_configurations(self.cooled_trials)
         return self._rows(ranking[ranking["compared"]])
 

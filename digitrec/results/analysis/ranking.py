@@ -59,6 +59,8 @@ def rank_confirmed(trials: pd.DataFrame, confirmed: Collection[str]) -> pd.DataF
     did well.
     """
     fresh = trials["trial"].isin(list(confirmed))
+    if not fresh.any():
+        return rank_configurations(trials)
     by_grid, leaders = rank_configurations(trials[~fresh]), rank_configurations(trials[fresh])
     if leaders.empty:
         return by_grid

@@ -39,9 +39,16 @@ class Picture:
         return f"data:{self.kind};base64,{base64.b64encode(self.content).decode()}"
 
 
+class NotebookFigure(Figure):
+    """A figure that a notebook shows, whether or not matplotlib's pyplot is set up there."""
+
+    def _repr_png_(self) -> bytes:
+        return render_png(self)
+
+
 def new_figure(width: float, height: float) -> Figure:
     """Return an empty figure of a size in inches."""
-    return Figure(figsize=(width, height), dpi=DPI)
+    return NotebookFigure(figsize=(width, height), dpi=DPI)
 
 
 def prepare(axes: Axes) -> Axes:

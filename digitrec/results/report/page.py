@@ -1,5 +1,7 @@
 """The report as one self-contained page that includes its styles, script and pictures.
 
+And, for notebooks, the verdict, the best trials and one figure as a part of a page.
+
 The page's content security policy lets a browser use only the script and style of this module, so
 that text from the data, such as a file name, cannot act.
 """
@@ -8,8 +10,9 @@ import base64
 import hashlib
 from collections.abc import Sequence
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from digitrec.errors import visible
 from digitrec.results.figures.chart import Chart
 from digitrec.results.figures.mistakes import Mistake
 from digitrec.results.report.sections import Section
@@ -17,17 +20,12 @@ from digitrec.results.report.summary import Summary
 
 LEVELS = {"good": "Good", "note": "Note", "caution": "Caution"}
 MOST_ROWS_PRINTED = 50  # page.css has the same number
+MOST_LEADERS = 5  # rows of a notebook's table
 
 
 def make_page(summary: Summary, sections: Sequence[Section], mistakes: Sequence[Mistake]) -> str:
     """Return the page."""
-    environment = Environment(
-        loader=PackageLoader("digitrec.results.report", "template"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = _environment()
     style, script = (_source(environment, name) for name in ("page.css", "page.js"))
     return environment.get_template("page.html").render(
         summary=summary,
@@ -39,6 +37,37 @@ def make_page(summary: Summary, sections: Sequence[Section], mistakes: Sequence[
         style=style,
         script=script,
         policy=_policy(style, script),
+    )
+
+
+def make_excerpt(summary: Summary, chart: Chart | None, directory: str) -> str:
+    """Return what a notebook shows of a study: verdict, best trials and a figure, as HTML.
+
+    Args:
+        summary: of the study.
+        chart: the figure.
+        directory: the study directory.
+    """
+    places = [place for place, column in enumerate(summary.columns) if column.in_short]
+    leaders = [row for row in summary.rows if row[0]][:MOST_LEADERS]
+    template: Template = _environment().get_template("study.html")
+    return template.render(
+        summary=summary,
+        headings=[summary.columns[place].heading for place in places],
+        rows=[[row[place] for place in places] for row in leaders],
+        chart=chart,
+        levels=LEVELS,
+        directory=visible(directory),
+    )
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("digitrec.results.report", "template"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 

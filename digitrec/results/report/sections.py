@@ -1,6 +1,6 @@
 """The sections of a report: which figures it shows, in which order."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from digitrec.results.figures.best_of_n import make_best_of_n
@@ -71,11 +71,22 @@ def _inputs(record: StudyRecord) -> FigureInputs:
     return FigureInputs(record, winning_trial(record))
 
 
+def draw_figures(record: StudyRecord, first: str) -> Iterator[Chart | Omission]:
+    """Yield the figures of a report as they are drawn; those first whose name begins as `first`."""
+    inputs = _inputs(record)
+    makes = [make for section in SECTIONS.values() for make in section]
+    wanted = f"make_{first.partition('-')[0]}"
+    for make in sorted(makes, key=lambda make: not make.__name__.startswith(wanted)):
+        yield from _make(make, inputs)
+
+
+def _make(make: Make, inputs: FigureInputs) -> Sequence[Chart | Omission]:
+    made = make(inputs)
+    return made if isinstance(made, Sequence) else [made]
+
+
 def _draw_section(name: str, title: str, inputs: FigureInputs) -> Section:
-    made: list[Chart | Omission] = []
-    for make in SECTIONS[name, title]:
-        figures = make(inputs)
-        made += figures if isinstance(figures, Sequence) else [figures]
+    made = [each for make in SECTIONS[name, title] for each in _make(make, inputs)]
     return Section(
         name=name,
         title=title,

@@ -3,6 +3,7 @@
 import importlib.metadata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import PurePath
 from typing import Any, Literal, NamedTuple
 
@@ -171,6 +172,7 @@ def summarise(record: StudyRecord, findings: Sequence[Finding]) -> Summary:
     )
 
 
+@lru_cache(maxsize=1)  # a report asks ten times, and pandas takes a while for a small table, too
 def rank_trials(record: StudyRecord) -> pd.DataFrame:
     """Return the trials of a study with a rank, the winner first; see `rank`."""
     spec = record.spec
