@@ -105,6 +105,8 @@ def _check_is_another_file(source: str, path: Path, target: str) -> None:
     images = os.path.expanduser(source)
     if path.exists() and os.path.exists(images) and os.path.samefile(path, images):
         raise InputError(f"{target}: this is the file of images; give --to another name")
+    if os.path.isdir(images) and path.is_relative_to(Path(images).resolve()):
+        raise InputError(f"{target}: this lies among the images; give --to a name elsewhere")
 
 
 def _check_pixels(source: str, block: Block, classifier: Classifier) -> None:

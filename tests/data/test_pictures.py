@@ -5,6 +5,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
+from rich.console import Console
 
-from digitrec.data.digits import fingerprint, read_digits
+from digitrec.data.digits import fingerprint, fit_scaler, read_digits
 from digitrec.data.readers import read_blocks
 from digitrec.errors import InputError
+from digitrec.request import Request
+from digitrec.winner.classifier import Classifier
+from digitrec.winner.predict import write_predictions
 from tests.conftest import S3Server
 from tests.data.test_location import put
+from tests.saved_model import make_parameters
 
 SIDE = 5
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, SIDE, SIDE), np.uint8)
@@ -114,6 +120,35 @@ def test_every_format_has_the_fingerprint_of_the_table(write: Callable[[], str])
     np.testing.assert_array_equal(digits.images, table.images)
     np.testing.assert_array_equal(digits.labels, table.labels)
     assert fingerprint(digits) == fingerprint(table)
+
+
+def test_a_study_of_a_folder_is_named_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Request(data="digits/").directory.name == "digits"
+    assert Request(data="s3://bucket/digits?region=eu-west-1").directory.name == "digits"
+    Path("2024").mkdir()
+    monkeypatch.chdir("2024")
+    assert Request(data=".").directory.name == "2024"
+
+
+def test_pictures_of_the_trained_size_are_recognised_and_no_others() -> None:
+    flat = IMAGES.reshape(len(IMAGES), -1)
+    classifier = Classifier.from_parameters(make_parameters((SIDE**2, 10)), fit_scaler(flat))
+    predict = partial(
+        write_predictions, classifier, directory=None, probabilities=False, console=Console()
+    )
+    predicted = predict(written_folders(), "p.csv")
+    assert predicted.images == len(IMAGES)
+    assert predicted.score is not None
+    labels = classifier.log_probabilities(flat).argmax(1).tolist()
+    lines = [f"{number},{label}" for number, label in enumerate(labels, start=1)]
+    assert Path("p.csv").read_text().split() == ["ImageId,Label", *lines]
+    large = written("large.png", png(np.zeros((SIDE + 1, SIDE + 1), np.uint8)))
+    with pytest.raises(InputError, match=r"large\.png: images of 6 x 6 pixels; the model takes 5"):
+        predict(large, "p.csv")
+    with pytest.raises(InputError, match=r"p\.csv: this lies among the images"):
+        predict("digits", "digits/p.csv")
 
 
 def images_of(source: str) -> list[NDArray[np.uint8]]:
