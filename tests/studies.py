@@ -383,3 +383,11 @@ def _validation(winner: str) -> WinnerValidation:
         mistake_images=np.arange(len(mistakes) * PIXELS, dtype=np.uint8).reshape(-1, PIXELS),
         mistake_rows=mistakes + 1000,
     )
+
+
+def leave_out_pictures(patched: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than all else of a small study."""
+    for name in ("draw_sections", "draw_mistakes"):
+        patched.setattr(f"digitrec.results.outcome.{name}", lambda *_: [])
+        patched.setattr(f"digitrec.results.study.{name}", lambda *_: [])
+    patched.setattr("digitrec.results.outcome.write_plots", lambda *_: None)
