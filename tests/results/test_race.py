@@ -9,6 +9,7 @@ from matplotlib.collections import LineCollection
 
 from digitrec.results.analysis.evidence import Evidence
 from digitrec.results.analysis.finding import Finding
+from digitrec.results.analysis.next_command import tune_command
 from digitrec.results.analysis.rules.race import judge_audit, judge_race
 from digitrec.results.analysis.rules.winner import judge_winner
 from digitrec.results.figures.best_of_n import make_best_of_n
@@ -231,6 +232,15 @@ def test_the_verdict_says_who_went_on_and_what_the_last_rung_brought(record: Stu
     )
     assert audit.level == "good"
     assert "fewer than 53% of the dropped trials would have beaten the winner" in audit.sentence
+
+
+@pytest.mark.parametrize(("epochs", "rungs"), [(18, "1,3,9,18"), (9, "1,3,9"), (2, "1,2")])
+def test_other_epochs_after_a_race_keep_the_rungs_before(
+    epochs: int, rungs: str, record: StudyRecord
+) -> None:
+    command = tune_command(record, {"epochs": epochs})
+    assert f"--race --rungs {rungs} --out" in command
+    assert "--epochs" not in command
 
 
 def test_a_dropped_trial_that_wins_is_a_caution(tmp_path: Path) -> None:
