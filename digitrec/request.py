@@ -22,6 +22,7 @@ from digitrec.store.folder import Folder
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # which Ray sets for the entry point of a job
 IN_A_RAY_JOB = JOB_CONFIG in os.environ
 _LATE = " or ".join(each.label for each in HYPERPARAMETERS.values() if each.learns_late)
+DEFAULT_EPOCHS = 3
 PACKAGED = ("sample", "openml")  # sources of data that are not files
 SEARCH = "search space (values separated by commas, and ranges such as 1e-3..2)"
 SAMPLERS = ("quasi-random",)
@@ -119,7 +120,13 @@ class Request:
     )
     val_fraction: float = _option(0.2, "data", "F", "share of the rows to validate on", **FLOAT)
     space: Space = field(default_factory=Space)
-    epochs: int = _option(3, "training", "E", "passes over the training rows", **INT)
+    epochs: int = _option(
+        None,  # no request keeps it
+        "training",
+        "E",
+        f"passes over the training rows (default: the last of --rungs, or {DEFAULT_EPOCHS})",
+        **INT,
+    )
     precision: Precision = _option(  # noqa: RUF009
         "float32",
         "training",
@@ -261,6 +268,8 @@ class Request:
             if getattr(self, name) is not None:
                 check_name(option_name(name), getattr(self, name))
         self._check_race()
+        if self.epochs is None:
+            object.__setattr__(self, "epochs", self.rungs[-1] if self.rungs else DEFAULT_EPOCHS)
         _check(self.epochs >= 1, f"epochs {self.epochs} is not a whole number above 0")
         _check(
             0 < self.val_fraction < 1, f"val-fraction {self.val_fraction} is not between 0 and 1"
@@ -317,10 +326,9 @@ class Request:
             return
         _check(bool(self.rungs), "no rungs are given; at least one is needed")
         _check(
-            self.epochs in (default_of("epochs"), self.rungs[-1]),
+            self.epochs in (None, self.rungs[-1]),
             f"epochs {self.epochs} is not the last of the rungs {','.join(map(str, self.rungs))}",
         )
-        object.__setattr__(self, "epochs", self.rungs[-1])
 
     @property
     def raced(self) -> Race | None:

@@ -181,6 +181,26 @@ def results_of(
                 yield member, result, k
 
 
+def longest_of(
+    goals: Mapping[Trial, int], results: Iterable[StackResult]
+) -> dict[Trial, tuple[StackResult, int]]:
+    """Return each trial that has a result of no more epochs than it should have, and the longest.
+
+    Args:
+        goals: trial -> epochs, without those of a cooldown.
+        results: finished stacks.
+
+    Returns:
+        Trial -> its stack and its place there.
+    """
+    longest: dict[Trial, tuple[StackResult, int]] = {}
+    for result in sorted(results, key=lambda result: -result.epochs_before_cooldown):
+        for k, member in enumerate(result.stack.members):
+            if result.epochs_before_cooldown <= goals.get(member, 0):
+                longest.setdefault(member, (result, k))
+    return longest
+
+
 def longest_results(
     most_epochs: int, results: Iterable[StackResult]
 ) -> dict[Trial, tuple[int, str]]:

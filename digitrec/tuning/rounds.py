@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-NO_CUT = "this race has one rung, so it drops no trial; more --epochs make more rungs"
+NO_CUT = "this race has one rung, so it drops no trial; more --epochs or --rungs make more rungs"
 
 
 class StudyRunner:
