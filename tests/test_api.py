@@ -121,7 +121,6 @@ def test_a_call_and_a_command_make_the_same_request(options: dict[str, Any], wor
         ({"lr": "1e-3..2"}, "learning rate 0.001..2.0 is a range; give --points"),
         ({"hidden_sizes": (64, 32)}, "hidden sizes 64 is not 1 to 8 whole numbers"),
         ({"epochs": 2.5}, "epochs: 2.5 is not a whole number"),
-        ({"epochs": None}, "epochs: None is not a whole number"),
         ({"refit": 1}, "refit 1 is neither True nor False"),
         ({"precision": "half"}, "precision: 'half' is not one of float32, bf16"),
         ({"rungs": [1, 3]}, "--rungs needs --race"),
