@@ -205,7 +205,8 @@ class ProgressDisplay:
         The best so far stays until a trial of that round does better.
         """
         self._end()
-        self.console.print(each.decision, highlight=False, soft_wrap=True)
+        if each.decision:
+            self.console.print(each.decision, highlight=False, soft_wrap=True)
         progress.accuracies |= self.progress.accuracies
         self.progress = progress
         self._last_check = self._last_line = self._last_published = -math.inf

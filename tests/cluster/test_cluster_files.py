@@ -202,7 +202,7 @@ def imported_by(folder: str) -> set[str]:
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("digitrec", ["onnx", "notebook"]),
+        ("digitrec", ["onnx", "notebook", "search"]),
         ("tune_jobs", []),
         ("cluster", ["dev"]),
         ("tests", ["dev"]),

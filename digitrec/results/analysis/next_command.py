@@ -5,7 +5,7 @@ from typing import Any
 
 from digitrec.request import DEFAULT_EPOCHS, default_of, most_averaged, option_words
 from digitrec.space.hyperparameters import HYPERPARAMETERS
-from digitrec.space.points import Space
+from digitrec.space.points import NO_HYPERPARAMETERS, Space
 from digitrec.store.record import StudyRecord
 
 
@@ -32,8 +32,9 @@ def tune_command(record: StudyRecord, changes: dict[str, Any] | None = None) -> 
         asked |= {"race": True, **rules}
     if race or epochs == DEFAULT_EPOCHS:
         del asked["epochs"]
-    of_space = (*HYPERPARAMETERS, "seed", "points", "search_seed")
-    space = Space.from_json({name: asked.pop(name) for name in of_space if name in asked})
+    of_space = (*HYPERPARAMETERS, *NO_HYPERPARAMETERS)
+    written = {name: asked.pop(name) for name in of_space if name in asked}
+    space = Space.from_json(written | {"suggested": []})
     values = {
         "data": spec.data.get("location", spec.data["source"]),
         "test_data": spec.test_data,
