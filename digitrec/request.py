@@ -14,17 +14,25 @@ from typing import Any, NamedTuple, get_args
 
 from digitrec.errors import InputError
 from digitrec.space.hyperparameters import HYPERPARAMETERS, Hyperparameter, Precision
-from digitrec.space.points import DEFAULT_SEARCH_SEED, DEFAULT_SEEDS, Space, check_count
+from digitrec.space.points import (
+    DEFAULT_SAMPLER,
+    DEFAULT_SEARCH_SEED,
+    DEFAULT_SEEDS,
+    SAMPLERS,
+    Space,
+    check_count,
+)
 from digitrec.space.race import AUDIT, HALVE, LATE_EPOCHS, Race, default_rungs, learn_late
 from digitrec.space.ranges import Range
+from digitrec.space.tpe import GENERATION, check_installed
 from digitrec.store.folder import Folder
 
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # which Ray sets for the entry point of a job
 IN_A_RAY_JOB = JOB_CONFIG in os.environ
 _LATE = " or ".join(each.label for each in HYPERPARAMETERS.values() if each.learns_late)
+DEFAULT_EPOCHS = 3
 PACKAGED = ("sample", "openml")  # sources of data that are not files
 SEARCH = "search space (values separated by commas, and ranges such as 1e-3..2)"
-SAMPLERS = ("quasi-random",)
 
 
 class Option(NamedTuple):
@@ -82,7 +90,17 @@ SEARCH_OPTIONS: dict[str, tuple[Option, Any]] = {
         ),
         None,
     ),
-    "sampler": (Option(SEARCH, "", "how points are drawn", choices=SAMPLERS), SAMPLERS[0]),
+    "sampler": (
+        Option(
+            SEARCH,
+            "",
+            "how points are drawn: evenly spread, or by tpe, which draws "
+            f"{GENERATION} so and suggests each {GENERATION} more from the results of those before "
+            "(in a race, from its first rung); tpe needs pip install 'digitrec[search]'",
+            choices=SAMPLERS,
+        ),
+        DEFAULT_SAMPLER,
+    ),
     "search_seed": (
         Option(SEARCH, "S", "seed of the points that are drawn", **INT),
         DEFAULT_SEARCH_SEED,
@@ -121,7 +139,13 @@ class Request:
     )
     val_fraction: float = _option(0.2, "data", "F", "share of the rows to validate on", **FLOAT)
     space: Space = field(default_factory=Space)
-    epochs: int = _option(3, "training", "E", "passes over the training rows", **INT)
+    epochs: int = _option(
+        None,  # no request keeps it
+        "training",
+        "E",
+        f"passes over the training rows (default: the last of --rungs, or {DEFAULT_EPOCHS})",
+        **INT,
+    )
     precision: Precision = _option(  # noqa: RUF009
         "float32",
         "training",
@@ -255,14 +279,17 @@ class Request:
             name: _read_option(name, declared, default, options.get(name, default))
             for name, (declared, default) in SEARCH_OPTIONS.items()
         }
-        space = Space(searched, drawing["seeds"], drawing["points"], drawing["search_seed"])
-        return cls(**values, space=space)
+        return cls(**values, space=Space(searched, **drawing))
 
     def __post_init__(self) -> None:
         for name in ("data", "test_data", "out", "address"):
             if getattr(self, name) is not None:
                 check_name(option_name(name), getattr(self, name))
+        if self.space.sampler == "tpe":
+            check_installed()
         self._check_race()
+        if self.epochs is None:
+            object.__setattr__(self, "epochs", self.rungs[-1] if self.rungs else DEFAULT_EPOCHS)
         _check(self.epochs >= 1, f"epochs {self.epochs} is not a whole number above 0")
         _check(
             0 < self.val_fraction < 1, f"val-fraction {self.val_fraction} is not between 0 and 1"
@@ -319,10 +346,9 @@ class Request:
             return
         _check(bool(self.rungs), "no rungs are given; at least one is needed")
         _check(
-            self.epochs in (default_of("epochs"), self.rungs[-1]),
+            self.epochs in (None, self.rungs[-1]),
             f"epochs {self.epochs} is not the last of the rungs {','.join(map(str, self.rungs))}",
         )
-        object.__setattr__(self, "epochs", self.rungs[-1])
 
     @property
     def raced(self) -> Race | None:
@@ -441,6 +467,8 @@ def _space_words(space: Space) -> list[str]:
         words += ["--seeds", ",".join(map(str, space.seeds))]
     if space.points is not None:
         words += ["--points", str(space.points)]
+    if space.sampler != DEFAULT_SAMPLER:
+        words += ["--sampler", space.sampler]
     if space.search_seed != DEFAULT_SEARCH_SEED:
         words += ["--search-seed", str(space.search_seed)]
     return words

@@ -92,10 +92,10 @@ def run_study(
         for name, digits in (given or {}).items():
             directory.write(name, to_parquet(digits))
         write_labels(directory, spec, shared.labels[shared.split.val], shared.split.val)
-        if spec.race is None:
-            rounds.train(spec, spec.trials())
+        if spec.race or spec.search_space.generations:
+            spec = rounds.train_in_rounds(spec)
         else:
-            spec = rounds.race(spec)
+            rounds.train(spec, spec.trials())
         if request.confirm:
             spec = rounds.confirm(spec)
         if request.cooldown:
@@ -136,6 +136,8 @@ def share(digits: Digits, split: Split, spec: StudySpec) -> SharedData:
 def ask(request: Request, digits: Digits, split: Split) -> StudySpec:
     """Return the spec of the study that a request and its data ask for."""
     rows, pixels = digits.images.shape
+    sampling = ["optuna"] if request.space.sampler == "tpe" else []
+    packages = ["digitrec", "ray", "torch", *sampling]
     return StudySpec(
         data={
             "source": digits.source,
@@ -157,7 +159,7 @@ def ask(request: Request, digits: Digits, split: Split) -> StudySpec:
         average=request.average,
         test_data=None if request.test_data is None else absolute(request.test_data),
         versions={"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in ("digitrec", "ray", "torch")},
+        | {name: importlib.metadata.version(name) for name in packages},
     )
 
 

@@ -57,7 +57,7 @@ SMALL = Space.of(lr=(0.1, 0.5), batch_size=(256, 512))
 def run(
     out: Path,
     space: Space = SMALL,
-    epochs: int = 2,
+    epochs: int | None = 2,
     *,
     runner: MakeRunner = InProcess,
     console: Console | None = None,
@@ -69,7 +69,7 @@ def run(
     Args:
         out: the study directory.
         space: what to search.
-        epochs: of each trial.
+        epochs: of each trial; None: the request's default.
         runner: makes what trains the stacks.
         console: gets what is said.
         pictures: whether figures and report are drawn, which takes longer than all else.
@@ -383,3 +383,11 @@ def _validation(winner: str) -> WinnerValidation:
         mistake_images=np.arange(len(mistakes) * PIXELS, dtype=np.uint8).reshape(-1, PIXELS),
         mistake_rows=mistakes + 1000,
     )
+
+
+def leave_out_pictures(patched: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than all else of a small study."""
+    for name in ("draw_sections", "draw_mistakes"):
+        patched.setattr(f"digitrec.results.outcome.{name}", lambda *_: [])
+        patched.setattr(f"digitrec.results.study.{name}", lambda *_: [])
+    patched.setattr("digitrec.results.outcome.write_plots", lambda *_: None)

@@ -35,7 +35,7 @@ def make_study(directory: Path, source: str = "digits.csv") -> Study:
 @pytest.mark.ray
 def test_the_example_notebook_goes_from_digits_to_a_submission(tmp_path: Path) -> None:
     """In a kernel, whose event loop runs while the study does."""
-    notebook = nbformat.read(EXAMPLE, as_version=4)
+    notebook = nbformat.read(EXAMPLE, as_version=4)  # type: ignore[no-untyped-call]
     NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}}).execute()
     submission = pd.read_csv(tmp_path / "submission.csv")
     assert list(submission) == ["ImageId", "Label"]
@@ -49,7 +49,7 @@ def test_the_example_notebook_goes_from_digits_to_a_submission(tmp_path: Path) -
 
 
 def test_the_example_notebook_has_no_outputs() -> None:
-    notebook = nbformat.read(EXAMPLE, as_version=4)
+    notebook = nbformat.read(EXAMPLE, as_version=4)  # type: ignore[no-untyped-call]
     nbformat.validate(notebook)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [(cell.outputs, cell.execution_count) for cell in cells] == [([], None)] * len(cells)

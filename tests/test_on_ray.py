@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from ray import tune
 from ray.train._internal.session import get_session
 from rich.console import Console
 
+import digitrec
+from digitrec.api import RAYS
 from digitrec.doctor import examine as doctor
 from digitrec.doctor.machine import inspect_machine
 from digitrec.doctor.nodes import inspect_nodes
@@ -31,7 +34,7 @@ from digitrec.tuning.runner import MakeRunner
 from digitrec.tuning.session import Session, local_runtime_env
 from digitrec.tuning.token import secure_token
 from digitrec.tuning.trainable import reports, stack_of, train_stack
-from tests.studies import folder, run, untimed
+from tests.studies import folder, leave_out_pictures, run, untimed
 
 # Four stacks of two trials: on two CPUs, workers train one after the other.
 WIDE = Space.of(lr=(0.1, 0.5), batch_size=(64, 128, 256, 512))
@@ -209,3 +212,27 @@ def test_a_study_is_named_in_ascii_since_ray_takes_nothing_else(two_cpus: None) 
     metrics = Metrics("zahlen-ä")
     assert metrics.tags == {"study": r"zahlen-\xe4"}
     metrics.publish(dict.fromkeys(DESCRIPTIONS, 1.0) | {"best_val_accuracy": math.nan})
+
+
+def rays_variables() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith(RAYS)}
+
+
+def test_a_process_that_has_ray_keeps_it_and_its_environment(
+    two_cpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a call outside the main thread, as from a server, ends with the same study."""
+    leave_out_pictures(monkeypatch)
+    before = rays_variables()
+    made: list[digitrec.Study] = []
+
+    def call() -> None:
+        made.append(digitrec.tune(out=tmp_path, lr=[0.1, 0.5], batch_size=512, epochs=1))
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+    assert made[0].complete
+    assert ray.is_initialized()
+    assert ray.get(ray.put(1)) == 1
+    assert rays_variables() == before

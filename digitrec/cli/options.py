@@ -2,7 +2,8 @@
 
 import argparse
 import importlib.metadata
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any, NoReturn, TypeAlias
 
@@ -23,6 +24,7 @@ from digitrec.store.folder import Folder
 Commands: TypeAlias = "argparse._SubParsersAction[OneLineParser]"
 
 PASSING_ON = ("submit", "cluster")  # commands that pass options on, to `tune` and `ray start`
+RANGE = " or a range such as 0.1..0.5"
 # The headings of the help, in its order.
 GROUPS = ("data", SEARCH, "training", "race", "winner", "results", "machine")
 
@@ -53,6 +55,20 @@ def make_parser() -> argparse.ArgumentParser:
     _add_cluster(commands)
     _add_completion(commands)
     return parser
+
+
+def attach_ranges(words: Sequence[str]) -> list[str]:
+    """Return the words with each range that starts with a minus sign attached to its option.
+
+    argparse would take it for an option, and say that a value is missing.
+    """
+    attached: list[str] = []
+    for word in words:
+        if attached and attached[-1].startswith("--") and re.match(r"-[\d.].*\.\.", word):
+            attached[-1] += f"={word}"
+        else:
+            attached.append(word)
+    return attached
 
 
 def make_request(options: argparse.Namespace) -> Request:
@@ -123,7 +139,7 @@ def _add_search_options(group: argparse._ActionsContainer) -> None:
         shown = ",".join(map(each.write, each.values))
         group.add_argument(
             each.option,
-            type=_list_reader(each.read, each.kind),
+            type=_list_reader(each.read, each.kind + (RANGE if each.takes_ranges else "")),
             default=each.values,
             metavar=f"{(each.short or each.name).upper()},...",
             help=_with_default(each.help, shown),

@@ -51,7 +51,8 @@ class StudyResult:
     @property
     def complete(self) -> bool:
         """Whether every trial is trained and there is a winner."""
-        return self.tables.complete and self.winner is not None
+        known = not self.record.spec.search_space.unsuggested
+        return known and self.tables.complete and self.winner is not None
 
     @property
     def failures(self) -> dict[str, str]:

@@ -99,11 +99,11 @@ class Study:
         if result.winner is None:
             raise InputError(f"{self.directory}: {NO_WINNER}")
         trials = {trial.name: trial for trial in record.spec.trials()}
-        row = result.tables.trials.set_index("trial").loc[result.winner]
+        accuracies = result.tables.trials.set_index("trial")["val_accuracy"]
         return Winner(
             trial=result.winner,
             configuration=trials[result.winner].configuration,
-            val_accuracy=float(row["val_accuracy"]),
+            val_accuracy=float(accuracies[result.winner]),
             directory=result.directory / "best",
             is_saved=saved_winner(record) is not None,
         )

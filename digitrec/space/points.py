@@ -3,8 +3,8 @@
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, get_args
 
 from digitrec.errors import InputError
 from digitrec.space.hyperparameters import (
@@ -17,6 +17,10 @@ from digitrec.space.hyperparameters import (
 )
 from digitrec.space.quasi_random import draw, grid
 from digitrec.space.ranges import Range
+from digitrec.space.tpe import GENERATION, suggest
+
+Sampler = Literal["quasi-random", "tpe"]
+SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
 
 DEFAULT_SEEDS = (0,)
 
@@ -27,8 +31,10 @@ _CONVERSIONS: dict[type, Callable[[Any], Any]] = {
     tuple: tuple,
 }
 
+NO_HYPERPARAMETERS = ("seed", "points", "search_seed", "sampler", "suggested")  # keys in files
 MOST_TRIALS = 10_000  # of a study: 10 GB of weights, and minutes to draw
 DEFAULT_SEARCH_SEED = 0
+DEFAULT_SAMPLER: Sampler = "quasi-random"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +42,9 @@ class Space:
     """The values to search of every hyperparameter, and the points of it to train.
 
     Without `points`, these are a grid: every combination of the values, with every seed. With
-    `points`, so many configurations are drawn, evenly spread, each with every seed.
+    `points`, so many configurations are drawn, evenly spread, each with every seed. The sampler
+    `tpe` draws one generation of them so; the others are suggested from results, a generation at a
+    time, and only those that are suggested already are points.
 
     A value that has no effect in a combination gives way to its default there, and combinations
     that thus become equal are one: `sgd` and `adamw` with momentum 0.9 are two configurations, and
@@ -54,6 +62,8 @@ class Space:
     seeds: Sequence[int] = DEFAULT_SEEDS
     points: int | None = None  # the number of configurations to draw; None: the grid
     search_seed: int = DEFAULT_SEARCH_SEED  # of the points that are drawn
+    sampler: Sampler = DEFAULT_SAMPLER
+    suggested: Sequence[Configuration] = ()  # by the sampler `tpe`, after the first generation
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.values if name not in HYPERPARAMETERS]
@@ -66,6 +76,9 @@ class Space:
         }
         object.__setattr__(self, "values", values)
         object.__setattr__(self, "seeds", _read_seeds(self.seeds))
+        object.__setattr__(self, "suggested", tuple(self.suggested))
+        if self.sampler not in SAMPLERS:
+            raise InputError(f"sampler {self.sampler!r} is not one of {', '.join(SAMPLERS)}")
         if self.points is None:
             self._check_grid()
         else:
@@ -79,10 +92,11 @@ class Space:
         seeds: Sequence[int] = DEFAULT_SEEDS,
         points: int | None = None,
         search_seed: int = DEFAULT_SEARCH_SEED,
+        sampler: Sampler = DEFAULT_SAMPLER,
         **values: Sequence[Any],
     ) -> "Space":
         """Return the space of these values: `Space.of(lr=(Range(1e-3, 2),), points=100)`."""
-        return cls(values, seeds, points, search_seed)
+        return cls(values, seeds, points, search_seed, sampler)
 
     @classmethod
     def from_json(cls, written: Mapping[str, Any]) -> "Space":
@@ -95,10 +109,16 @@ class Space:
         lists = {
             name: [_from_json(value) for value in each]
             for name, each in written.items()
-            if name not in ("seed", "points", "search_seed")
+            if name not in NO_HYPERPARAMETERS
         }
-        points, search_seed = written.get("points"), written.get("search_seed", DEFAULT_SEARCH_SEED)
-        return cls(lists, written["seed"], points, search_seed)
+        return cls(
+            lists,
+            written["seed"],
+            written.get("points"),
+            written.get("search_seed", DEFAULT_SEARCH_SEED),
+            written.get("sampler", DEFAULT_SAMPLER),
+            [Configuration.of(values) for values in written.get("suggested", ())],
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the values by hyperparameter, then the seeds, and what draws the points if any.
@@ -112,10 +132,17 @@ class Space:
             if not (HYPERPARAMETERS[name].has_default and values == HYPERPARAMETERS[name].values)
         }
         drawing = {"points": self.points, "search_seed": self.search_seed}
-        return lists | {"seed": list(self.seeds)} | (drawing if self.points else {})
+        sampling = {"sampler": self.sampler, "suggested": [*map(_differing, self.suggested)]}
+        return (
+            lists
+            | {"seed": list(self.seeds)}
+            | (drawing if self.points else {})
+            | (sampling if self.sampler != DEFAULT_SAMPLER else {})
+        )
 
     def __len__(self) -> int:
-        return len(self.configurations()) * len(self.seeds)
+        """Return the number of trials, those included whose points are not suggested yet."""
+        return (self.points or len(self.configurations())) * len(self.seeds)
 
     def trials(self) -> tuple[Trial, ...]:
         """Return the trials: the configurations in their order, the seed fastest."""
@@ -125,7 +152,7 @@ class Space:
         """Return the configurations.
 
         Those of a grid have the first hyperparameter slowest; drawn ones are in the order in which
-        they are drawn, of which fewer `points` are the first.
+        they are drawn, of which fewer `points` are the first; suggested ones follow.
 
         Raises:
             InputError: there are fewer points than asked for.
@@ -138,7 +165,51 @@ class Space:
                 f"the search space has {len(drawn):,} distinct points, and --points asks for "
                 f"{self.points:,}; give fewer points or more values"
             )
+        if self.sampler == "tpe":
+            return (*drawn[:GENERATION], *self.suggested)
         return drawn
+
+    @property
+    def generations(self) -> list[range]:
+        """The places of the configurations of each generation that the sampler asks for.
+
+        There are none unless it suggests points.
+        """
+        points = self.points if self.points and self.sampler == "tpe" else 0
+        starts = range(0, points, GENERATION)
+        return [range(start, min(start + GENERATION, points)) for start in starts]
+
+    @property
+    def unsuggested(self) -> int:
+        """The number of points that are not suggested yet."""
+        return (self.points or 0) - len(self.configurations()) if self.generations else 0
+
+    def with_suggested(self, generation: int, accuracies: Mapping[Trial, float]) -> "Space":
+        """Return the space with all points of a generation; its earlier suggestions stay.
+
+        Args:
+            generation: its number; all points of those before are there.
+            accuracies: of the trials with results; NaN: it diverged.
+        """
+        places, there = self.generations[generation], self.configurations()
+        before = {
+            each: _mean(
+                [accuracies[t] for seed in self.seeds if (t := Trial(each, seed)) in accuracies]
+            )
+            for each in there[: places.start]
+        }
+        made = suggest(self.values, before, generation, self.search_seed)
+        new = [each for each in made if each not in there][: places.stop - len(there)]
+        return replace(self, suggested=(*self.suggested, *new))
+
+    def with_points_of(self, earlier: "Space") -> "Space":
+        """Return the space with the suggestions of an earlier one, if both have the same points."""
+        same = all(
+            getattr(self, name) == getattr(earlier, name)
+            for name in ("values", "search_seed", "sampler")
+        )
+        kept = earlier.suggested[: max(0, (self.points or 0) - GENERATION)] if same else ()
+        return replace(self, suggested=kept)
 
     def _check_grid(self) -> None:
         """Check the number of trials, and that nothing is given that only points can have."""
@@ -152,6 +223,8 @@ class Space:
             raise InputError(f"{ranges[0]} is a range; give --points, the number of points to draw")
         if self.search_seed != DEFAULT_SEARCH_SEED:
             raise InputError("a search seed needs points to draw; give --points, their number")
+        if self.sampler != DEFAULT_SAMPLER:
+            raise InputError(f"{self.sampler} needs points to draw; give --points, their number")
         check_count(math.prod(map(len, self.values.values())) * len(self.seeds))
 
     def _check_drawing(self, points: int) -> None:
@@ -167,7 +240,14 @@ class Space:
                 f"the points cannot take turns over {math.prod(dividing):,} combinations of values "
                 f"that divide stacks; give at most {MOST_TRIALS:,}"
             )
-        self.configurations()
+        self._check_suggested(points)
+
+    def _check_suggested(self, points: int) -> None:
+        """Check that the suggested points are no more than asked for, and no duplicates."""
+        there = self.configurations()
+        too_many = bool(self.suggested) and len(there) > points
+        if too_many or len(set(there)) < len(there) or (self.suggested and self.sampler != "tpe"):
+            raise InputError("the suggested points do not belong to the search space")
 
     def _check_effects(self) -> None:
         """Check that every value has an effect in some trial, or could have in one of the space."""
@@ -188,6 +268,19 @@ class Space:
                         f"{each.label} {each.write(value)} has no effect in any trial: "
                         f"it needs {each.needs}"
                     )
+
+
+def _differing(configuration: Configuration) -> dict[str, Any]:
+    """Return the values without those at their defaults."""
+    return {
+        name: value
+        for name, value in asdict(configuration).items()
+        if not (HYPERPARAMETERS[name].has_default and (value,) == HYPERPARAMETERS[name].values)
+    }
+
+
+def _mean(accuracies: Sequence[float]) -> float | None:
+    return math.fsum(accuracies) / len(accuracies) if accuracies else None
 
 
 def check_count(trials: int) -> None:

@@ -79,7 +79,7 @@ def _turns(items: dict[str, tuple[Any, ...]], search_seed: int) -> list[Iterator
         shared = dict(zip(dividing, combination, strict=True))
         for index in itertools.count(place, LEAP):
             values = {
-                name: _pick(each, at(index))
+                name: pick(each, at(index))
                 for (name, each), at in zip(own.items(), columns, strict=True)
             }
             yield Configuration(**shared, **values).with_effect()
@@ -87,7 +87,7 @@ def _turns(items: dict[str, tuple[Any, ...]], search_seed: int) -> list[Iterator
     return [points(*each) for each in enumerate(itertools.product(*dividing.values()))]
 
 
-def _pick(items: Items, share: float) -> Any:
+def pick(items: Items, share: float) -> Any:
     """Return the value at a share of the way along values and ranges, which are of equal length."""
     place, rest = divmod(share * len(items), 1)
     item = items[int(place)]

@@ -95,6 +95,10 @@ class Race:
         """The dropped trials that are trained to the end."""
         return self.cuts[0].audited if self.cuts else ()
 
+    def rungs_to(self, epochs: int) -> tuple[int, ...]:
+        """Return the rungs with another last one, of so many epochs; the earlier ones stay."""
+        return (*(rung for rung in self.rungs if rung < epochs), epochs)
+
     def alive(self, trials: Iterable[Trial]) -> list[Trial]:
         """Return the trials that are still trained, those of the audit included."""
         if not self.cuts:

@@ -64,9 +64,14 @@ class StudySpec:
         """The race and its decisions; None: all trials are trained to the end."""
         return None if self.race is None else Race.from_json(self.race)
 
+    @property
+    def search_space(self) -> Space:
+        """The search space."""
+        return Space.from_json(self.space)
+
     def points(self) -> tuple[Trial, ...]:
-        """Return the trials of the search space."""
-        return Space.from_json(self.space).trials()
+        """Return the trials of the search space, as far as their points are known."""
+        return self.search_space.trials()
 
     def trials(self) -> tuple[Trial, ...]:
         """Return the trials of the space, those that confirm its leaders, and those that cool."""
@@ -139,7 +144,7 @@ def _check(spec: StudySpec) -> None:
     Raises:
         ValueError, TypeError, KeyError: a value is missing, of another type or out of its range.
     """
-    check_count(len(Space.from_json(spec.space)) + len(spec.confirmed) + len(spec.cooled))
+    check_count(len(spec.search_space) + len(spec.confirmed) + len(spec.cooled))
     trials = set(spec.trials())
     cooled = [Trial.of(values) for values in spec.cooled]
     if not all(trial.cooldown and trial.before_cooldown in trials for trial in cooled):

@@ -17,6 +17,7 @@ is never used here.
 """
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -179,6 +180,40 @@ def results_of(
             if goals.get(member) == result.epochs_before_cooldown and member not in seen:
                 seen.add(member)
                 yield member, result, k
+
+
+def last_accuracies(
+    goals: Mapping[Trial, int], results: Iterable[StackResult]
+) -> dict[Trial, float]:
+    """Return the validation accuracy of each trial trained for just the epochs it should be.
+
+    NaN: it diverged.
+    """
+    last = {trial: result.epochs[-1][k] for trial, result, k in results_of(goals, results)}
+    return {
+        trial: math.nan if record.diverged else record.val_accuracy
+        for trial, record in last.items()
+    }
+
+
+def longest_of(
+    goals: Mapping[Trial, int], results: Iterable[StackResult]
+) -> dict[Trial, tuple[StackResult, int]]:
+    """Return each trial that has a result of no more epochs than it should have, and the longest.
+
+    Args:
+        goals: trial -> epochs, without those of a cooldown.
+        results: finished stacks.
+
+    Returns:
+        Trial -> its stack and its place there.
+    """
+    longest: dict[Trial, tuple[StackResult, int]] = {}
+    for result in sorted(results, key=lambda result: -result.epochs_before_cooldown):
+        for k, member in enumerate(result.stack.members):
+            if result.epochs_before_cooldown <= goals.get(member, 0):
+                longest.setdefault(member, (result, k))
+    return longest
 
 
 def longest_results(

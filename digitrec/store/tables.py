@@ -14,7 +14,7 @@ from digitrec.space.hyperparameters import HYPERPARAMETERS, Trial, in_column
 from digitrec.space.race import Goal
 from digitrec.space.records import EpochRecord
 from digitrec.store.folder import Folder
-from digitrec.store.stacks import StackResult, results_of
+from digitrec.store.stacks import StackResult, longest_of, results_of
 
 TRIAL_COLUMNS = [
     "trial", *HYPERPARAMETERS, "seed", "status", "epochs", "updates", "train_loss",
@@ -26,6 +26,7 @@ EPOCH_COLUMNS = [
 ]  # fmt: skip
 COOLDOWN = "cooldown"  # the column, before the seed, of a study in which trials cool down
 RUN_COLUMNS = ["trial", "stack", "node", "pid", "started", "ended", "node_id"]
+REACHED = ("completed", "dropped")  # the status of trials trained as far as they should be
 METRICS = ["train_loss", "train_accuracy", "val_loss", "val_accuracy"]
 
 
@@ -55,24 +56,31 @@ class Tables:
 def make_tables(
     goals: Mapping[Trial, Goal], results: Iterable[StackResult], failures: Mapping[str, str]
 ) -> Tables:
-    """Return the tables of a study; a trial without a result has the status failed or stopped.
+    """Return the tables of a study.
+
+    A trial that has not reached its goal has the status failed or stopped, and the epochs of its
+    longest result.
 
     Args:
-        goals: a trial per row, in this order; results of other numbers of epochs are left out.
+        goals: a trial per row, in this order; results of more epochs are left out.
         results: finished stacks.
         failures: trial -> error.
     """
     epochs = {trial: goal.epochs for trial, goal in goals.items()}
+    results = list(results)
     found = {member: (result, k) for member, result, k in results_of(epochs, results)}
+    longest = longest_of(epochs, results)
     trial_rows, epoch_rows, run_rows = [], [], []
     for trial, goal in goals.items():
         history: list[EpochRecord] = []
-        if trial in found:
-            result, k = found[trial]
+        if trial in longest:
+            result, k = longest[trial]
             history = [records[k] for records in result.epochs]
             where = {"trial": trial.name, "stack": result.stack.name}
             run_rows.append(where | asdict(result.run))
-        trial_rows.append(_trial_row(trial, goal.status, history, failures))
+        unfinished = "failed" if trial.name in failures else "stopped"
+        status = goal.status if trial in found else unfinished
+        trial_rows.append(_trial_row(trial, status, history))
         epoch_rows += [_identity(trial) | record._asdict() for record in history]
     trial_columns, epoch_columns = TRIAL_COLUMNS, EPOCH_COLUMNS
     if any(trial.cooldown for trial in goals):
@@ -102,18 +110,15 @@ def _identity(trial: Trial) -> dict[str, Any]:
     return {"trial": trial.name} | {name: in_column(name, value) for name, value in values}
 
 
-def _trial_row(
-    trial: Trial, status: str, history: list[EpochRecord], failures: Mapping[str, str]
-) -> dict[str, Any]:
+def _trial_row(trial: Trial, status: str, history: list[EpochRecord]) -> dict[str, Any]:
     row = _identity(trial)
     if not history:
-        status = "failed" if trial.name in failures else "stopped"
         return row | {"status": status, "epochs": 0, "updates": 0, "seconds": 0.0}
     last = history[-1]
     finite = [record for record in history if not record.diverged]
     best = max(finite, key=lambda record: record.val_accuracy, default=None)
     return row | {
-        "status": "diverged" if last.diverged else status,
+        "status": "diverged" if last.diverged and status in REACHED else status,
         "epochs": min(len(finite) + 1, len(history)),
         "updates": last.updates,
         **{metric: getattr(last, metric) for metric in METRICS},

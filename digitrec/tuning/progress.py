@@ -205,7 +205,8 @@ class ProgressDisplay:
         The best so far stays until a trial of that round does better.
         """
         self._end()
-        self.console.print(each.decision, highlight=False, soft_wrap=True)
+        if each.decision:
+            self.console.print(each.decision, highlight=False, soft_wrap=True)
         progress.accuracies |= self.progress.accuracies
         self.progress = progress
         self._last_check = self._last_line = self._last_published = -math.inf
@@ -276,8 +277,10 @@ class ProgressDisplay:
             self.metrics.publish(self.progress.measure())
 
     def _log(self) -> None:
+        """Print a line if one is due; the end of a round prints the last one."""
         now = self.progress.elapsed()
-        if self._live is None and now - self._last_line >= LOG_INTERVAL:
+        ended = self.progress.epochs_done >= self.progress.epochs_wanted
+        if self._live is None and not ended and now - self._last_line >= LOG_INTERVAL:
             self._last_line = now
             self.console.print(self.progress.describe(), highlight=False, soft_wrap=True)
 

@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from digitrec.errors import DamagedError, InputError
 from digitrec.request import Request
 from digitrec.signals import Interruption
 from digitrec.space.hyperparameters import Trial
-from digitrec.space.race import Cut, Race, Standing
+from digitrec.space.race import Race, Standing
 from digitrec.space.stacks import Stack, Task
 from digitrec.store.directory import find_damage
 from digitrec.store.folder import Folder
@@ -24,6 +24,7 @@ from digitrec.store.spec import StudySpec, read_spec, write_spec
 from digitrec.store.stacks import (
     StackResult,
     clear_failures,
+    last_accuracies,
     read_failures,
     read_stacks,
     remove_weights,
@@ -32,7 +33,13 @@ from digitrec.store.stacks import (
     with_weights,
 )
 from digitrec.store.timings import Timings
-from digitrec.tuning.course import Course, describe_cut, describe_rung
+from digitrec.tuning.course import (
+    Course,
+    describe_cut,
+    describe_generation,
+    describe_rung,
+    describe_suggestion,
+)
 from digitrec.tuning.planning import describe_plan, missing_trials, plan
 from digitrec.tuning.runner import Assignment, MakeRunner, Node, Round, Runner
 from digitrec.tuning.session import count_workers
@@ -42,7 +49,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-NO_CUT = "this race has one rung, so it drops no trial; more --epochs make more rungs"
+NO_CUT = "this race has one rung, so it drops no trial; more --epochs or --rungs make more rungs"
 
 
 class StudyRunner:
@@ -66,6 +73,7 @@ class StudyRunner:
         self.interruption = interruption
         self.make_runner = make_runner
         self._runner: Runner | None = None
+        self._known_nodes: Sequence[Node] = ()  # those that a round was planned for last
         self._closing = ExitStack()
 
     def __enter__(self) -> "StudyRunner":
@@ -96,25 +104,23 @@ class StudyRunner:
         with self.timings.part("train"):
             self._search(runner, directory, spec, self.shared, rounds, self.console)
 
-    def race(self, spec: StudySpec) -> StudySpec:
-        """Train the points of a study from rung to rung, and drop most of them at each.
+    def train_in_rounds(self, spec: StudySpec) -> StudySpec:
+        """Train a study whose points are suggested from results, that drops most of them, or both.
 
         Returns:
-            The spec with the decisions, each written before it is acted on.
+            The spec with suggestions and decisions, each written before it is acted on.
 
         Raises:
             InputError: no node can train a stack, or not all nodes share the study directory.
         """
-        race = spec.raced
-        assert race is not None, "the study is a race"
-        course = Course(spec, self._earlier_cuts(spec))
+        course = self._course(spec)
         write_spec(self.request.directory, course.spec)
-        if race.decided and not race.cuts:
+        if course.race and course.race.decided:
             self.console.print("[yellow]note[/yellow] " + NO_CUT, highlight=False, soft_wrap=True)
-        rungs = self._rungs(course)
-        first = next(rungs, None)
+        following = self._rounds(course)
+        first = next(following, None)
         if first is not None:
-            rounds = itertools.chain([first], rungs)
+            rounds = itertools.chain([first], following)
             runner = self._start(first.trials)
             with self.timings.part("train"):
                 self._search(
@@ -122,31 +128,84 @@ class StudyRunner:
                 )
         return course.spec
 
-    def _rungs(self, course: "Course") -> Iterator[Round]:
-        """Yield what is to be trained, rung by rung, and decide between them who goes on."""
-        directory, request, points = self.request.directory, self.request, course.spec.points()
-        decision = ""
-        nodes: Sequence[Node] = ()
+    def _rounds(self, course: Course) -> Iterator[Round]:
+        """Yield what is to be trained, and suggest and decide in between."""
+        tried: set[Trial] = set()
+        for each in self._generations(course):
+            tried.update(member for task in each.tasks for member in task.stack.members)
+            yield each
+        yield from self._rungs(course, tried)
+
+    def _generations(self, course: Course) -> Iterator[Round]:
+        """Yield what is to be trained, generation by generation, and suggest the next from results.
+
+        A race trains the points of all generations to its first rung.
+        """
+        directory, seeds = self.request.directory, len(course.spec.search_space.seeds)
+        generations, epochs = course.spec.search_space.generations, course.first_goal
         results, _ = read_stacks(directory, course.spec.key)
-        while True:
-            race, spec = course.race, course.spec
-            alive = race.alive(points)
-            goals = dict.fromkeys(alive, race.open_rung)
-            missing = set(alive).difference(trial for trial, _, _ in results_of(goals, results))
+        decision = ""
+        for place, points in enumerate(generations):
+            there = len(course.spec.search_space.configurations())
+            if there < points.stop:
+                goals = dict.fromkeys(course.spec.points(), epochs)
+                course.suggest(place, last_accuracies(goals, results))
+                write_spec(directory, course.spec)
+                decision = describe_suggestion(points.stop - there, points.start)
+            generation = course.spec.points()[points.start * seeds : points.stop * seeds]
+            missing = _missing(generation, epochs, results)
             if missing:
-                nodes = self._nodes(len(missing), nodes)
-                clear_failures(directory, {trial.name for trial in missing})
-                kept = with_weights(directory, results)
-                tasks = plan(request, nodes, spec, alive, missing, kept, epochs=race.open_rung)
+                heading = describe_generation(place, len(generations))
+                yield self._round(
+                    course.spec, generation, missing, results, epochs, heading, decision
+                )
+                results, _ = read_stacks(directory, course.spec.key)
+
+    def _rungs(self, course: Course, tried: Set[Trial]) -> Iterator[Round]:
+        """Yield what is to be trained, rung by rung, and decide between them who goes on.
+
+        Args:
+            course: of the study.
+            tried: trials that this run has trained to the first rung, or that have failed there.
+        """
+        directory, points = self.request.directory, course.spec.points()
+        decision = ""
+        results, _ = read_stacks(directory, course.spec.key)
+        race = course.race
+        while race:
+            spec, alive = course.spec, race.alive(points)
+            missing = _missing(alive, race.open_rung, results).difference(
+                () if race.cuts else tried
+            )
+            if missing:
                 heading = describe_rung(race, len(alive), len(points))
-                yield Round(tasks, len(alive), heading, decision)
+                yield self._round(spec, alive, missing, results, race.open_rung, heading, decision)
                 results, _ = read_stacks(directory, spec.key)
+            goals = dict.fromkeys(alive, race.open_rung)
             self._remove_weights_before(race, goals, results)
             if race.decided:
                 return
-            course.decide(self._standings(goals, results))
+            race = course.decide(self._standings(goals, results))
             write_spec(directory, course.spec)
-            decision = describe_cut(course.race, len(alive))
+            decision = describe_cut(race, len(alive))
+
+    def _round(
+        self,
+        spec: StudySpec,
+        trials: Sequence[Trial],
+        missing: set[Trial],
+        results: Sequence[StackResult],
+        epochs: int,
+        heading: str,
+        decision: str,
+    ) -> Round:
+        """Return the stacks that train the missing ones of these trials."""
+        directory = self.request.directory
+        self._known_nodes = self._nodes(len(missing), self._known_nodes)
+        clear_failures(directory, {trial.name for trial in missing})
+        kept = with_weights(directory, results)
+        tasks = plan(self.request, self._known_nodes, spec, trials, missing, kept, epochs=epochs)
+        return Round(tasks, len(trials), heading, decision)
 
     def _remove_weights_before(
         self, race: Race, goals: Mapping[Trial, int], results: Sequence[StackResult]
@@ -196,17 +255,19 @@ class StudyRunner:
             for trial, result, k in results_of(goals, results)
         ]
 
-    def _earlier_cuts(self, spec: StudySpec) -> tuple[Cut, ...]:
-        """Return the decisions that were written down by earlier runs of the same race.
+    def _course(self, spec: StudySpec) -> Course:
+        """Return the course of a study with what earlier runs suggested and decided.
 
-        A race of fewer points may lack the trials that they name; then they are left out.
+        A study of fewer points may lack the trials that decisions name; then they are left out.
         """
         try:
-            earlier = read_spec(self.request.directory).raced
+            earlier = read_spec(self.request.directory)
         except (InputError, DamagedError):
-            return ()
-        same = earlier and earlier.same_question(spec.raced) and earlier.fits(spec.points())
-        return earlier.cuts if earlier and same else ()
+            return Course(spec, ())
+        spec = replace(spec, space=spec.search_space.with_points_of(earlier.search_space).to_json())
+        race = earlier.raced
+        same = race and race.same_question(spec.raced) and race.fits(spec.points())
+        return Course(spec, race.cuts if race and same else ())
 
     def confirm(self, spec: StudySpec) -> StudySpec:
         """Train the leaders of a study again with fresh seeds, the same for all leaders.
@@ -388,3 +449,9 @@ def share_all_rows(shared: SharedData, spec: StudySpec) -> SharedData:
         split=Split(train=np.concatenate([train, val]), val=val),
         scaler=fit_scaler(shared.images),
     )
+
+
+def _missing(trials: Iterable[Trial], epochs: int, results: Iterable[StackResult]) -> set[Trial]:
+    """Return the trials without a result of so many epochs."""
+    goals = dict.fromkeys(trials, epochs)
+    return set(goals).difference(trial for trial, _, _ in results_of(goals, results))

@@ -95,16 +95,16 @@ def table(points: int, workers: Sequence[int], driver_seconds: float) -> list[st
     lines = [
         f"{points:,} points, {whole / 3600:.2f} hours for one worker",
         "",
-        "| workers | stacks | hours | busy | busy, were the driver free |",
+        "| workers | stacks | seconds | busy | busy, were the driver free |",
         "|---|---|---|---|---|",
     ]
     for count in workers:
         real = simulate(trials, count, driver_seconds)
         free = simulate(trials, count, 0.0)
         shares = [whole / count / each.seconds for each in (real, free)]
-        hours = real.seconds / 3600
         lines.append(
-            f"| {count:,} | {real.stacks:,} | {hours:.3f} | {shares[0]:.0%} | {shares[1]:.0%} |"
+            f"| {count:,} | {real.stacks:,} | {real.seconds:,.0f} | {shares[0]:.0%} "
+            f"| {shares[1]:.0%} |"
         )
     return [*lines, ""]
 

@@ -202,7 +202,7 @@ def imported_by(folder: str) -> set[str]:
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("digitrec", ["onnx", "notebook", "completion"]),
+        ("digitrec", ["onnx", "notebook", "search", "completion"]),
         ("tune_jobs", []),
         ("cluster", []),
         ("tests", ["dev"]),

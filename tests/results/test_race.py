@@ -4,12 +4,14 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from matplotlib.collections import LineCollection
 
 from digitrec.results.analysis.evidence import Evidence
 from digitrec.results.analysis.finding import Finding
-from digitrec.results.analysis.rules.race import judge_audit, judge_race
+from digitrec.results.analysis.next_command import tune_command
+from digitrec.results.analysis.rules.race import judge_audit, judge_race, say_gain
 from digitrec.results.analysis.rules.winner import judge_winner
 from digitrec.results.figures.best_of_n import make_best_of_n
 from digitrec.results.figures.chart import Chart, FigureInputs, Omission
@@ -26,7 +28,7 @@ from digitrec.results.report.markdown import make_markdown
 from digitrec.results.report.sections import Section, write_plots
 from digitrec.results.report.summary import summarise, winning_trial
 from digitrec.space.hyperparameters import Configuration
-from digitrec.space.race import Race
+from digitrec.space.race import Cut, Race
 from digitrec.store.folder import Folder
 from digitrec.store.record import StudyRecord
 from tests.studies import make_raced_record, make_record
@@ -223,7 +225,8 @@ def test_the_verdict_says_who_went_on_and_what_the_last_rung_brought(record: Stu
     race, audit = verdict(record)
     assert race.sentence == (
         "Of 24 trials, 8 went on after epoch 1 and 3 after epoch 3. From there to epoch 9, their "
-        "accuracy rose by 4.44 percentage points on average."
+        "accuracy rose by 4.44 percentage points on average, and the order of the best 3 stayed "
+        "the same."
     )
     assert race.evidence == (
         "rank correlation (Spearman) of the trials that went on: 1.00 between epochs 1 and 3, "
@@ -231,6 +234,40 @@ def test_the_verdict_says_who_went_on_and_what_the_last_rung_brought(record: Stu
     )
     assert audit.level == "good"
     assert "fewer than 53% of the dropped trials would have beaten the winner" in audit.sentence
+
+
+@pytest.mark.parametrize(("epochs", "rungs"), [(18, "1,3,9,18"), (9, "1,3,9"), (2, "1,2")])
+def test_other_epochs_after_a_race_keep_the_rungs_before(
+    epochs: int, rungs: str, record: StudyRecord
+) -> None:
+    command = tune_command(record, {"epochs": epochs})
+    assert f"--race --rungs {rungs} --out" in command
+    assert "--epochs" not in command
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "said"),
+    [
+        ([0.9, 0.8, 0.7], [0.92, 0.91, 0.9], "rose by 11.00 percentage points on average, and the"),
+        ([0.9, 0.8, 0.7], [0.92, 0.91, 0.9], "order of the best 3 stayed the same."),
+        ([0.9, 0.8, 0.7], [0.91, 0.9, 0.92], "best 3 changed: they have another leader."),
+        ([0.9, 0.8, 0.7], [0.92, 0.7, 0.8], "best 3 changed: their leader stayed ahead."),
+        ([0.9, 0.8], [0.85, 0.75], "fell by 5.00 percentage points on average, and the order of"),
+        ([0.9, 0.8], [0.95, math.nan], "rose by 5.00 percentage points on average."),
+        ([0.9], [0.95], "rose by 5.00 percentage points on average."),
+    ],
+)
+def test_the_worth_of_the_last_rung_is_a_gain_and_a_change_of_order(
+    first: list[float], last: list[float], said: str
+) -> None:
+    names = [f"trial{k}" for k in range(len(first))]
+    rows = [
+        {"trial": name, "epoch": epoch, "val_accuracy": accuracy}
+        for epoch, accuracies in ((1, first), (3, last))
+        for name, accuracy in zip(names, accuracies, strict=True)
+    ]
+    race = Race((1, 3), cuts=(Cut("", tuple(names)),))
+    assert said in say_gain(pd.DataFrame(rows), race)
 
 
 def test_a_dropped_trial_that_wins_is_a_caution(tmp_path: Path) -> None:

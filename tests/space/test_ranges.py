@@ -242,6 +242,9 @@ def test_seeds_multiply_points() -> None:
     assert [trial.seed for trial in space.trials()] == [0, 1] * 3
 
 
+NUMBER_OR_RANGE = "a number or a range such as 0.1..0.5"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -277,8 +280,16 @@ def test_seeds_multiply_points() -> None:
             "--nesterov false..true --points 3",
             "Nesterov momentum takes no range such as false..true; give a list of values",
         ),
-        ("--lr 0.1..x --points 3", "argument --lr: '0.1..x' is not a number"),
-        ("--lr loud:0.1..0.2 --points 3", "argument --lr: 'loud:0.1..0.2' is not a number"),
+        ("--lr 0.1..x --points 3", f"argument --lr: '0.1..x' is not {NUMBER_OR_RANGE}"),
+        ("--lr 1.. --points 3", f"argument --lr: '1..' is not {NUMBER_OR_RANGE}"),
+        (
+            "--lr loud:0.1..0.2 --points 3",
+            f"argument --lr: 'loud:0.1..0.2' is not {NUMBER_OR_RANGE}",
+        ),
+        (
+            "--lr -1..1 --points 3",
+            "learning rate -1.0, an end of -1.0..1.0, is not a finite number above 0",
+        ),
         ("--lr 0.1..0.2,0.1..0.2 --points 3", "learning rate 0.1..0.2 is given more than once"),
         (
             "--momentum 0..0.9 --optimizer adamw --points 3",

@@ -156,7 +156,6 @@ def test_a_log_gets_plain_lines_at_intervals() -> None:
     assert [line.split(" | ")[0] for line in lines] == [
         "2/6 configurations",
         "6/6 configurations",
-        "6/6 configurations",
     ]
     assert "\x1b" not in output.getvalue()
 

@@ -25,7 +25,7 @@ RACE: dict[str, Any] = {"race": True, "rungs": (1, 2, 4), "audit": 2}
 
 
 def race(out: Path, space: Space = SPACE, **options: Any) -> StudyResult:
-    return run(out, space, epochs=3, **{**RACE, **options})
+    return run(out, space, epochs=None, **{**RACE, **options})
 
 
 def outcome(study: Path) -> dict[str, Any]:
@@ -155,6 +155,7 @@ def test_a_race_that_is_stopped_ranks_no_dropped_trial_before_those_still_in_it(
     space = Space.of(lr=(0.01, 0.1, 0.3, 0.5), batch_size=(512,))
     stopped = race(tmp_path / "study", space, audit=0)
     assert set(stopped.tables.trials["status"]) == {"dropped", "stopped"}
+    assert set(stopped.tables.trials["epochs"]) == {1}
     assert stopped.ranked.empty
 
 
@@ -239,6 +240,7 @@ def test_the_leaders_of_a_race_are_confirmed_and_cooled(tmp_path: Path) -> None:
         (["--race", "--audit", "-1"], "audit -1 is less than 0"),
         (["--race", "--seeds", "0,1"], "a race has one seed, not 0,1"),
         (["--race", "--rungs", "1,9", "--epochs", "5"], "epochs 5 is not the last of the rungs"),
+        (["--race", "--rungs", "1,9", "--epochs", "3"], "epochs 3 is not the last of the rungs"),
     ],
 )
 def test_a_race_that_makes_no_sense_is_refused_in_one_line(

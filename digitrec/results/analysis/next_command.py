@@ -3,9 +3,9 @@
 import shlex
 from typing import Any
 
-from digitrec.request import default_of, most_averaged, option_words
+from digitrec.request import DEFAULT_EPOCHS, default_of, most_averaged, option_words
 from digitrec.space.hyperparameters import HYPERPARAMETERS
-from digitrec.space.points import Space
+from digitrec.space.points import NO_HYPERPARAMETERS, Space
 from digitrec.store.record import StudyRecord
 
 
@@ -18,20 +18,23 @@ def tune_command(record: StudyRecord, changes: dict[str, Any] | None = None) -> 
     """
     spec = record.spec
     seeds = {int(point["seed"]) for point in spec.confirmed}
+    epochs = (changes or {}).get("epochs", spec.epochs)
     asked = {
         **spec.space,
-        "epochs": spec.epochs,
+        "epochs": epochs,
         "confirm": len(spec.confirmed) // max(1, len(seeds)),
         "confirm_seeds": len(seeds) or default_of("confirm_seeds"),
         "cooldown": spec.cooldown,
         **(changes or {}),
     }
     if race := spec.raced:
-        asked |= {"race": True, "halve": race.halve, "audit": race.audit}
-        if "epochs" not in (changes or {}):
-            asked |= {"rungs": race.rungs, "epochs": default_of("epochs")}
-    of_space = (*HYPERPARAMETERS, "seed", "points", "search_seed")
-    space = Space.from_json({name: asked.pop(name) for name in of_space if name in asked})
+        rules = {"halve": race.halve, "rungs": race.rungs_to(epochs), "audit": race.audit}
+        asked |= {"race": True, **rules}
+    if race or epochs == DEFAULT_EPOCHS:
+        del asked["epochs"]
+    of_space = (*HYPERPARAMETERS, *NO_HYPERPARAMETERS)
+    written = {name: asked.pop(name) for name in of_space if name in asked}
+    space = Space.from_json(written | {"suggested": []})
     values = {
         "data": spec.data.get("location", spec.data["source"]),
         "test_data": spec.test_data,

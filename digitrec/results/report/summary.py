@@ -18,7 +18,6 @@ from digitrec.results.analysis.ranking import choose_members, rank
 from digitrec.results.analysis.rules.winner import name_winner
 from digitrec.results.text import count, join_words, percent
 from digitrec.space.hyperparameters import HYPERPARAMETERS, Hyperparameter
-from digitrec.space.points import Space
 from digitrec.space.race import Race
 from digitrec.space.ranges import Range
 from digitrec.store.directory import list_damage
@@ -155,7 +154,7 @@ def summarise(record: StudyRecord, findings: Sequence[Finding]) -> Summary:
     evidence, columns = Evidence(record), choose_columns(trials)
     return Summary(
         name=visible(PurePath(str(spec.data["source"])).name),
-        state=_state(trials),
+        state=_state(trials, spec.search_space.unsuggested),
         unfinished=not record.tables.complete,
         winner=name_winner(evidence),
         model=describe_model(record),
@@ -227,7 +226,7 @@ def _describe_average(best: dict[str, Any]) -> str:
     )
 
 
-def _state(trials: pd.DataFrame) -> str:
+def _state(trials: pd.DataFrame, unsuggested: int) -> str:
     found = trials["status"].value_counts()
     trained = int(sum(found.get(status, 0) for status in TRAINED))
     begun = (trials["status"].eq("stopped") & trials["epochs"].gt(0)).any()
@@ -238,7 +237,10 @@ def _state(trials: pd.DataFrame) -> str:
     of_these = f" ({', '.join(some)})" if some else ""
     parts = [f"{trained:,} of {count(len(trials), 'trial')} trained{of_these}"]
     parts += [f"{found[status]:,} {word}" for status, word in words.items() if status in found]
-    return f"{'' if trained == len(trials) else 'Unfinished: '}{join_words(parts)}."
+    if unsuggested:
+        parts.append(f"{count(unsuggested, 'point')} not suggested yet")
+    unfinished = unsuggested or trained < len(trials)
+    return f"{'Unfinished: ' if unfinished else ''}{join_words(parts)}."
 
 
 def _facts(evidence: Evidence) -> list[tuple[str, str]]:
@@ -306,7 +308,7 @@ def _setup(spec: StudySpec) -> list[tuple[str, str]]:
 
 def _searched(spec: StudySpec) -> list[tuple[str, str]]:
     """Return the values that were searched, those that divide stacks at defaults too, and seeds."""
-    space = Space.from_json(spec.space)
+    space = spec.search_space
     items = [
         (each.label, ", ".join(_write_item(each, value) for value in space.values[name]))
         for name, each in HYPERPARAMETERS.items()
@@ -314,7 +316,7 @@ def _searched(spec: StudySpec) -> list[tuple[str, str]]:
     ]
     items.append(("seed", ", ".join(map(str, space.seeds))))
     if space.points is not None:
-        drawn = f"{space.points:,}, quasi-random, search seed {space.search_seed}"
+        drawn = f"{space.points:,}, {space.sampler}, search seed {space.search_seed}"
         items.append(("points", drawn))
     if race := spec.raced:
         items.append(("race", _describe_race(race)))

@@ -1,6 +1,7 @@
 """What did the race drop, and what can that have cost?"""
 
 import itertools
+import math
 
 import pandas as pd
 
@@ -10,6 +11,7 @@ from digitrec.results.analysis.statistics import ERROR_RATE
 from digitrec.results.text import count, join_words, percent, points
 from digitrec.space.race import Race
 
+MOST_LEADERS = 3  # whose order is compared
 LITTLE_AGREEMENT = 0.5  # of ranks; below it, a rung said little about the next one
 
 
@@ -34,7 +36,7 @@ def judge_race(evidence: Evidence) -> Finding | None:
     return Finding(
         rule="race",
         level="caution" if poor else "note",
-        sentence=f"Of {entered}, {went_on}.{_say_gain(evidence.epochs, race)}{_say_doubt(poor)}",
+        sentence=f"Of {entered}, {went_on}.{say_gain(evidence.epochs, race)}{_say_doubt(poor)}",
         evidence=_describe_agreements(agreements),
     )
 
@@ -60,22 +62,36 @@ def _describe_agreements(agreements: dict[tuple[int, int], float]) -> str:
     return f"rank correlation (Spearman) of the trials that went on: {', '.join(said)}"
 
 
-def _say_gain(epochs: pd.DataFrame, race: Race) -> str:
-    """Say by how much the last rung raised the accuracy of the trials that it kept."""
+def say_gain(epochs: pd.DataFrame, race: Race) -> str:
+    """Say what the last rung was worth: the gain of the trials that it kept, and their order."""
     if not race.decided:
         return ""
     finalists = epochs[epochs["trial"].isin(race.cuts[-1].kept)]
     before, after = (
-        finalists[finalists["epoch"] == epoch].set_index("trial")["val_accuracy"]
+        finalists[finalists["epoch"] == epoch].set_index("trial")["val_accuracy"].dropna()
         for epoch in race.rungs[-2:]
     )
-    gains = (after - before).dropna()
-    if gains.empty or gains.mean() <= 0:
+    gain = (after - before).mean()
+    if math.isnan(gain):
         return ""
     return (
-        f" From there to epoch {race.rungs[-1]}, their accuracy rose by {points(gains.mean())} on "
-        "average."
+        f" From there to epoch {race.rungs[-1]}, their accuracy {'rose' if gain >= 0 else 'fell'} "
+        f"by {points(abs(gain))} on average{_say_order(before[after.index], after)}."
     )
+
+
+def _say_order(before: pd.Series, after: pd.Series) -> str:
+    """Say whether the leaders are in the order in which they were at the rung before."""
+    first, last = (
+        each.sort_values(ascending=False, kind="stable").index[:MOST_LEADERS].tolist()
+        for each in (before, after)
+    )
+    if len(last) < 2:
+        return ""
+    if first == last:
+        return f", and the order of the best {len(last)} stayed the same"
+    leader = "they have another leader" if first[0] != last[0] else "their leader stayed ahead"
+    return f", and the order of the best {len(last)} changed: {leader}"
 
 
 def _say_doubt(poor: list[tuple[int, int]]) -> str:

@@ -74,7 +74,7 @@ def _say_cost(evidence: Evidence) -> str:
 
 def searched_space(evidence: Evidence) -> Space:
     """Return the search space of a study."""
-    return Space.from_json(evidence.spec.space)
+    return evidence.spec.search_space
 
 
 def _say_ends(evidence: Evidence, edges: list[Edge]) -> str:

@@ -10,22 +10,31 @@ def judge_unfinished(evidence: Evidence) -> Finding | None:
     """Say that the verdict is provisional while trials are missing."""
     trials = evidence.record.tables.trials
     missing = trials[trials["status"] == "stopped"]
-    if missing.empty:
+    unsuggested = evidence.spec.search_space.unsuggested
+    if missing.empty and not unsuggested:
         return None
-    verb = "is" if len(missing) == 1 else "are"
-    what = (
-        f"{len(missing)} of {count(len(trials), 'trial')} {verb} not trained yet, so this verdict "
-        "is provisional"
-        if len(missing) < len(trials)
-        else "No trial has been trained yet"
-    )
+    trial_names = f"missing: {first_few(missing['trial'])}" if len(missing) else ""
     return Finding(
         rule="unfinished",
         level="caution",
-        sentence=f"{what}. The command continues the study.",
-        evidence=f"missing: {first_few(missing['trial'])}",
+        sentence=f"{_say_missing(len(missing), len(trials), unsuggested)}. The command continues "
+        "the study.",
+        evidence=trial_names,
         command=tune_command(evidence.record),
     )
+
+
+def _say_missing(missing: int, trials: int, unsuggested: int) -> str:
+    """Say how many trials are missing, or points that the sampler has not suggested yet."""
+    if missing == trials:
+        return "No trial has been trained yet"
+    verb = "is" if (missing or unsuggested) == 1 else "are"
+    what = (
+        f"{missing} of {count(trials, 'trial')} {verb} not trained yet"
+        if missing
+        else f"{count(unsuggested, 'point')} {verb} not suggested yet"
+    )
+    return f"{what}, so this verdict is provisional"
 
 
 def judge_failures(evidence: Evidence) -> Finding | None:
