@@ -11,10 +11,13 @@ if TYPE_CHECKING:
     from digitrec.api import open_study, tune
     from digitrec.data.digits import Digits, read_digits
     from digitrec.errors import InputError
+    from digitrec.request import Request
     from digitrec.results.analysis.finding import Finding
     from digitrec.results.study import Study, Winner
-    from digitrec.space.hyperparameters import Configuration
+    from digitrec.space.hyperparameters import Configuration, Trial
+    from digitrec.space.points import Space
     from digitrec.space.ranges import Range
+    from digitrec.study import run_study
     from digitrec.winner.classifier import Classifier, load_classifier
 
 __all__ = [
@@ -24,11 +27,15 @@ __all__ = [
     "Finding",
     "InputError",
     "Range",
+    "Request",
+    "Space",
     "Study",
+    "Trial",
     "Winner",
     "load_classifier",
     "open_study",
     "read_digits",
+    "run_study",
     "tune",
 ]
 
@@ -39,11 +46,15 @@ _MODULES = {
     "Finding": "results.analysis.finding",
     "InputError": "errors",
     "Range": "space.ranges",
+    "Request": "request",
+    "Space": "space.points",
     "Study": "results.study",
+    "Trial": "space.hyperparameters",
     "Winner": "results.study",
     "load_classifier": "winner.classifier",
     "open_study": "api",
     "read_digits": "data.digits",
+    "run_study": "study",
     "tune": "api",
 }
 
