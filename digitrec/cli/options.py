@@ -23,6 +23,23 @@ from digitrec.store.folder import Folder
 
 Commands: TypeAlias = "argparse._SubParsersAction[OneLineParser]"
 
+EXPORT_HELP = {
+    "--onnx": (
+        "FILE",
+        "write the winner, its scaling included, as an ONNX file, after checking that onnxruntime "
+        "gives the same results; of an average, the logarithms of the mean probabilities (needs "
+        "digitrec[onnx])",
+    ),
+    "--optuna": (
+        "URL",
+        "add the trials as a study to an Optuna storage, such as sqlite:///study.db (needs "
+        "digitrec[search])",
+    ),
+    "--tensorboard": (
+        "LOGDIR",
+        "write a TensorBoard run per trial, with its curves and hyperparameters",
+    ),
+}
 RANGE = " or a range such as 0.1..0.5"
 # The headings of the help, in its order.
 GROUPS = ("data", SEARCH, "training", "race", "winner", "results", "machine")
@@ -194,18 +211,15 @@ def _add_predict(commands: Commands) -> None:
 def _add_export(commands: Commands) -> None:
     parser = commands.add_parser(
         "export",
-        help="write a study's winner as an ONNX file",
+        help="write a study or its winner for other tools",
         description=(
-            "Write the winner of a study, its scaling included, for programs without digitrec, "
-            "after checking that onnxruntime gives the same results with it. A model that averages "
-            "several (`digitrec tune --average`) gives the logarithms of their mean probabilities. "
-            "Needs the packages onnx and onnxruntime: pip install 'digitrec[onnx]'."
+            "Write the winner of a study as an ONNX file, or its trials for Optuna or TensorBoard. "
+            "The study may be unfinished. Needs neither Ray nor torch."
         ),
     )
     _add_directory(parser)
-    parser.add_argument(
-        "--onnx", metavar="FILE", required=True, type=_read_name, help="the file to write"
-    )
+    for option, (metavar, text) in EXPORT_HELP.items():
+        parser.add_argument(option, metavar=metavar, type=_read_name, help=text)
 
 
 def _add_doctor(commands: Commands) -> None:
