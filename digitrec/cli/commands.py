@@ -1,7 +1,9 @@
 """The commands: each runs what its options ask for, prints, and returns the exit code."""
 
 import argparse
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 
 from rich.console import Console
 
@@ -13,7 +15,8 @@ from digitrec.cli.display import (
     print_result,
 )
 from digitrec.cli.options import make_request
-from digitrec.errors import COMPLETE, UNFINISHED, InputError
+from digitrec.errors import COMPLETE, UNFINISHED, DamagedError, InputError
+from digitrec.request import Request
 from digitrec.store.folder import Folder
 
 
@@ -21,7 +24,8 @@ def run_tune(options: argparse.Namespace) -> int:
     """Run the study that the options ask for; return the exit code."""
     request = make_request(options)
     console = Console()
-    result = run(request, console)
+    with _live_page(request, console) if options.live else nullcontext():
+        result = run(request, console)
     print_result(result, console)
     if request.refit and result.best is not None and "refit" not in result.best:
         said = (
@@ -31,6 +35,30 @@ def run_tune(options: argparse.Namespace) -> int:
         print_lines([said], console)
         return UNFINISHED
     return COMPLETE if result.complete else UNFINISHED
+
+
+@contextmanager
+def _live_page(request: Request, console: Console) -> Iterator[None]:
+    """Serve the live page of a study for the length of the block."""
+    from digitrec.results.live.beside import served_beside
+
+    with served_beside(request.directory) as url:
+        print_lines([f"live page  {url}"], console)
+        yield
+
+
+def run_watch(options: argparse.Namespace) -> int:
+    """Serve the live page of a study until Ctrl-C; return the exit code."""
+    from digitrec.results.live.server import NICENESS, LiveServer
+    from digitrec.store.spec import read_spec
+
+    with suppress(DamagedError):  # which the page says as well
+        read_spec(options.directory)
+    os.nice(NICENESS)
+    with LiveServer(options.directory) as server, suppress(KeyboardInterrupt):
+        print_lines([f"live page  {server.url}", "Ctrl-C ends it."], Console())
+        server.serve_forever()
+    return COMPLETE
 
 
 def run_report(options: argparse.Namespace) -> int:
@@ -123,6 +151,7 @@ def run_doctor(options: argparse.Namespace) -> int:
 RUN: dict[str, Callable[[argparse.Namespace], int]] = {
     "tune": run_tune,
     "report": run_report,
+    "watch": run_watch,
     "predict": run_predict,
     "export": run_export,
     "doctor": run_doctor,

@@ -64,6 +64,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
     _add_tune(commands)
     _add_report(commands)
+    _add_watch(commands)
     _add_predict(commands)
     _add_export(commands)
     _add_doctor(commands)
@@ -112,6 +113,11 @@ def _add_tune(commands: Commands) -> None:
             _add_search_options(groups[SEARCH])
         else:
             _add_option(groups[options_of_request()[name].group], name)
+    groups["results"].add_argument(
+        "--live",
+        action="store_true",
+        help="serve a page about the study on this machine while it runs, and print its address",
+    )
 
 
 def _add_option(
@@ -172,6 +178,20 @@ def _add_report(commands: Commands) -> None:
         description=(
             "Rank the finished trials of a study, print the ranking, and write its tables, figures "
             "and report again. The study may be unfinished. Trains nothing and needs no Ray."
+        ),
+    )
+    _add_directory(parser)
+
+
+def _add_watch(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "watch",
+        help="show a running study in a browser",
+        description=(
+            "Serve a page about a study on 127.0.0.1, at an address that is printed and cannot be "
+            "guessed, until Ctrl-C: what is in training, the curves so far, a provisional verdict. "
+            "The page is made from the files of the study directory, so the study may run on any "
+            "machine that shares it. Changes nothing, and needs no Ray."
         ),
     )
     _add_directory(parser)
