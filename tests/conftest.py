@@ -9,7 +9,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import hypothesis
 import numpy as np
@@ -17,6 +17,9 @@ import pytest
 import torch
 
 from digitrec.engine.train import TrainingData
+
+if TYPE_CHECKING:
+    from selenium import webdriver
 
 # What would change what a test does; a machine that trains has some of them set.
 MEDDLING = ("RAY_", "OMP_", "AWS_")
@@ -67,6 +70,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             SECONDS[mark.name] for mark in item.iter_markers() if mark.name in SECONDS
         )
     items.sort(key=lambda item: -seconds[item.path])
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[webdriver.Chrome]":
+    """A browser without a window."""
+    from tests.browser import open_browser
+
+    driver = open_browser(tmp_path_factory.mktemp("chromium"))
+    yield driver
+    driver.quit()
 
 
 class S3Server(NamedTuple):

@@ -151,7 +151,7 @@ def test_the_modules_of_a_room_import_in_one_direction() -> None:
 
 
 def test_text_analysis_figures_and_report_are_layers() -> None:
-    order = ["text", "analysis", "figures", "report", "outcome", "study"]
+    order = ["text", "analysis", "figures", "report", "outcome", "study", "exports", "live"]
     graph = imports()
     layers = {
         module: order.index(module.split(".")[2])

@@ -1,7 +1,9 @@
 """The commands: each runs what its options ask for, prints, and returns the exit code."""
 
 import argparse
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 
 from rich.console import Console
 
@@ -13,14 +15,17 @@ from digitrec.cli.display import (
     print_result,
 )
 from digitrec.cli.options import make_parser, make_request
-from digitrec.errors import COMPLETE, UNFINISHED, InputError
+from digitrec.errors import COMPLETE, UNFINISHED, DamagedError, InputError
+from digitrec.request import Request
+from digitrec.store.folder import Folder
 
 
 def run_tune(options: argparse.Namespace) -> int:
     """Run the study that the options ask for; return the exit code."""
     request = make_request(options)
     console = Console()
-    result = run(request, console)
+    with _live_page(request, console) if options.live else nullcontext():
+        result = run(request, console)
     print_result(result, console)
     if request.refit and result.best is not None and "refit" not in result.best:
         said = (
@@ -30,6 +35,30 @@ def run_tune(options: argparse.Namespace) -> int:
         print_lines([said], console)
         return UNFINISHED
     return COMPLETE if result.complete else UNFINISHED
+
+
+@contextmanager
+def _live_page(request: Request, console: Console) -> Iterator[None]:
+    """Serve the live page of a study for the length of the block."""
+    from digitrec.results.live.beside import served_beside
+
+    with served_beside(request.directory) as url:
+        print_lines([f"live page  {url}"], console)
+        yield
+
+
+def run_watch(options: argparse.Namespace) -> int:
+    """Serve the live page of a study until Ctrl-C; return the exit code."""
+    from digitrec.results.live.server import NICENESS, LiveServer
+    from digitrec.store.spec import read_spec
+
+    with suppress(DamagedError):  # which the page says as well
+        read_spec(options.directory)
+    os.nice(NICENESS)
+    with LiveServer(options.directory) as server, suppress(KeyboardInterrupt):
+        print_lines([f"live page  {server.url}", "Ctrl-C ends it."], Console())
+        server.serve_forever()
+    return COMPLETE
 
 
 def run_report(options: argparse.Namespace) -> int:
@@ -64,15 +93,48 @@ def run_predict(options: argparse.Namespace) -> int:
 
 
 def run_export(options: argparse.Namespace) -> int:
-    """Write a study's winner in another format; return the exit code."""
+    """Write a study or its winner in other formats; return the exit code."""
+    asked = [name for name in EXPORTS if getattr(options, name) is not None]
+    if not asked:
+        raise InputError(f"export needs one of {', '.join(f'--{name}' for name in EXPORTS)}")
+    for name in asked:
+        print_lines([EXPORTS[name](options.directory, getattr(options, name))], Console())
+    return COMPLETE
+
+
+def _export_onnx(directory: Folder, target: str) -> str:
     from digitrec.winner.classifier import load_classifier
     from digitrec.winner.export import export_onnx
 
-    classifier = load_classifier(options.directory / "best")
-    export_onnx(classifier, options.onnx)
+    classifier = load_classifier(directory / "best")
+    export_onnx(classifier, target)
     how = describe_average(classifier)
-    print_lines([f"model    {options.onnx}; onnxruntime gives the same results{how}"], Console())
-    return COMPLETE
+    return f"model    {target}; onnxruntime gives the same results{how}"
+
+
+def _export_optuna(directory: Folder, storage: str) -> str:
+    from digitrec.results.exports.optuna import export_optuna
+    from digitrec.store.record import read_record
+
+    name = export_optuna(read_record(directory), storage)
+    return f"study    {name} in {storage}"
+
+
+def _export_tensorboard(directory: Folder, logs: str) -> str:
+    from digitrec.results.exports.tensorboard import export_tensorboard
+    from digitrec.results.text import count
+    from digitrec.store.record import read_record
+
+    runs = export_tensorboard(read_record(directory), logs)
+    return f"logs     {logs}, {count(runs, 'run')}"
+
+
+EXPORTS: dict[str, Callable[[Folder, str], str]] = {
+    "onnx": _export_onnx,
+    "optuna": _export_optuna,
+    "tensorboard": _export_tensorboard,
+}
+"""Option -> the function that writes the format and returns a line about it."""
 
 
 def run_doctor(options: argparse.Namespace) -> int:
@@ -115,6 +177,7 @@ def run_completion(options: argparse.Namespace) -> int:
 RUN: dict[str, Callable[[argparse.Namespace], int]] = {
     "tune": run_tune,
     "report": run_report,
+    "watch": run_watch,
     "predict": run_predict,
     "export": run_export,
     "doctor": run_doctor,

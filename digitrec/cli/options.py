@@ -24,6 +24,23 @@ from digitrec.store.folder import Folder
 Commands: TypeAlias = "argparse._SubParsersAction[OneLineParser]"
 
 PASSING_ON = ("submit", "cluster")  # commands that pass options on, to `tune` and `ray start`
+EXPORT_HELP = {
+    "--onnx": (
+        "FILE",
+        "write the winner, its scaling included, as an ONNX file, after checking that onnxruntime "
+        "gives the same results; of an average, the logarithms of the mean probabilities (needs "
+        "digitrec[onnx])",
+    ),
+    "--optuna": (
+        "URL",
+        "add the trials as a study to an Optuna storage, such as sqlite:///study.db (needs "
+        "digitrec[search])",
+    ),
+    "--tensorboard": (
+        "LOGDIR",
+        "write a TensorBoard run per trial, with its curves and hyperparameters",
+    ),
+}
 RANGE = " or a range such as 0.1..0.5"
 # The headings of the help, in its order.
 GROUPS = ("data", SEARCH, "training", "race", "winner", "results", "machine")
@@ -48,6 +65,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
     _add_tune(commands)
     _add_report(commands)
+    _add_watch(commands)
     _add_predict(commands)
     _add_export(commands)
     _add_doctor(commands)
@@ -99,6 +117,11 @@ def _add_tune(commands: Commands) -> None:
             _add_search_options(groups[SEARCH])
         else:
             _add_option(groups[options_of_request()[name].group], name)
+    groups["results"].add_argument(
+        "--live",
+        action="store_true",
+        help="serve a page about the study on this machine while it runs, and print its address",
+    )
 
 
 def _add_option(
@@ -164,6 +187,20 @@ def _add_report(commands: Commands) -> None:
     _add_directory(parser)
 
 
+def _add_watch(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "watch",
+        help="show a running study in a browser",
+        description=(
+            "Serve a page about a study on 127.0.0.1, at an address that is printed and cannot be "
+            "guessed, until Ctrl-C: what is in training, the curves so far, a provisional verdict. "
+            "The page is made from the files of the study directory, so the study may run on any "
+            "machine that shares it. Changes nothing, and needs no Ray."
+        ),
+    )
+    _add_directory(parser)
+
+
 def _add_predict(commands: Commands) -> None:
     parser = commands.add_parser(
         "predict",
@@ -199,18 +236,15 @@ def _add_predict(commands: Commands) -> None:
 def _add_export(commands: Commands) -> None:
     parser = commands.add_parser(
         "export",
-        help="write a study's winner as an ONNX file",
+        help="write a study or its winner for other tools",
         description=(
-            "Write the winner of a study, its scaling included, for programs without digitrec, "
-            "after checking that onnxruntime gives the same results with it. A model that averages "
-            "several (`digitrec tune --average`) gives the logarithms of their mean probabilities. "
-            "Needs the packages onnx and onnxruntime: pip install 'digitrec[onnx]'."
+            "Write the winner of a study as an ONNX file, or its trials for Optuna or TensorBoard. "
+            "The study may be unfinished. Needs neither Ray nor torch."
         ),
     )
     _add_directory(parser)
-    parser.add_argument(
-        "--onnx", metavar="FILE", required=True, type=_read_name, help="the file to write"
-    )
+    for option, (metavar, text) in EXPORT_HELP.items():
+        parser.add_argument(option, metavar=metavar, type=_read_name, help=text)
 
 
 def _add_doctor(commands: Commands) -> None:

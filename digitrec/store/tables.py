@@ -81,7 +81,7 @@ def make_tables(
         unfinished = "failed" if trial.name in failures else "stopped"
         status = goal.status if trial in found else unfinished
         trial_rows.append(_trial_row(trial, status, history))
-        epoch_rows += [_identity(trial) | record._asdict() for record in history]
+        epoch_rows += [identity(trial) | record._asdict() for record in history]
     trial_columns, epoch_columns = TRIAL_COLUMNS, EPOCH_COLUMNS
     if any(trial.cooldown for trial in goals):
         trial_columns, epoch_columns = map(_with_cooldown, (trial_columns, epoch_columns))
@@ -105,13 +105,14 @@ def _with_cooldown(columns: Sequence[str]) -> list[str]:
     return [*columns[:place], COOLDOWN, *columns[place:]]
 
 
-def _identity(trial: Trial) -> dict[str, Any]:
+def identity(trial: Trial) -> dict[str, Any]:
+    """Return the first columns of a row of a trial: its name, configuration, cooldown and seed."""
     values = ({COOLDOWN: 0} | trial.values()).items()
     return {"trial": trial.name} | {name: in_column(name, value) for name, value in values}
 
 
 def _trial_row(trial: Trial, status: str, history: list[EpochRecord]) -> dict[str, Any]:
-    row = _identity(trial)
+    row = identity(trial)
     if not history:
         return row | {"status": status, "epochs": 0, "updates": 0, "seconds": 0.0}
     last = history[-1]

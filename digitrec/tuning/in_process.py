@@ -9,6 +9,7 @@ from digitrec.signals import Interrupted
 from digitrec.space.hyperparameters import Precision
 from digitrec.space.stacks import Task
 from digitrec.store.folder import Folder, describe_error
+from digitrec.tuning.bulletin import Bulletin
 from digitrec.tuning.progress import ProgressDisplay, make_progress
 from digitrec.tuning.runner import Assignment, Node
 from digitrec.tuning.trainable import Place, keep_failure, reports
@@ -56,6 +57,7 @@ class InProcess:
                 assignment.console,
                 check=check,
                 keep_failure=partial(keep_failure, assignment.directory),
+                bulletin=Bulletin(assignment.directory),
             ) as display,
         ):
             for task in first.tasks:

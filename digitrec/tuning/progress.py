@@ -20,6 +20,7 @@ from digitrec.results.text import duration, percent
 from digitrec.space.stacks import CPU_COST, Stack
 from digitrec.store.folder import describe_error
 from digitrec.store.spec import StudySpec
+from digitrec.tuning.bulletin import Bulletin
 from digitrec.tuning.live import NotebookDisplay, live_display
 from digitrec.tuning.metrics import PUBLISH_INTERVAL, Metrics
 from digitrec.tuning.runner import Round
@@ -166,6 +167,7 @@ class ProgressDisplay:
         metrics: publishes the progress.
         check: called about every second; an error that it raises ends the search.
         keep_failure: called with a stack that has failed for good and its error.
+        bulletin: writes the progress for the live page.
     """
 
     def __init__(
@@ -175,12 +177,14 @@ class ProgressDisplay:
         metrics: Metrics | None = None,
         check: Callable[[], None] | None = None,
         keep_failure: Callable[[Stack, Exception], None] | None = None,
+        bulletin: Bulletin | None = None,
     ) -> None:
         self.progress = progress
         self.console = console
         self.metrics = metrics
         self.check = check
         self.keep_failure = keep_failure
+        self.bulletin = bulletin
         self._storage_error: str | None = None  # of a worker
         self._last_check = -math.inf
         self._live: Live | NotebookDisplay | None = None
@@ -197,6 +201,8 @@ class ProgressDisplay:
     def __exit__(self, *_: object) -> None:
         if self._live:
             self._live.stop()
+        if self.bulletin:
+            self.bulletin.end()
         self._end()
 
     def begin(self, each: Round, progress: Progress) -> None:
@@ -231,6 +237,10 @@ class ProgressDisplay:
             self.check()
         if self.progress.elapsed() - self._last_published >= PUBLISH_INTERVAL:
             self._publish()
+        if self.bulletin and self.bulletin.due:
+            progress = self.progress
+            running = list(progress.running.values())
+            self.bulletin.write(progress.describe(), progress.fraction(), progress.epochs, running)
 
     def start(self, stack: Stack) -> None:
         """Note that a stack is being trained."""
@@ -242,6 +252,8 @@ class ProgressDisplay:
             self._storage_error = str(metrics[STORAGE_ERROR])
             return
         self.progress.report(stack, metrics)
+        if self.bulletin:
+            self.bulletin.report(stack, metrics)
         if metrics.get("slow_precision") and not self._told_slow:
             self._told_slow = True
             self.console.print("[yellow]note[/yellow] " + SLOW_PRECISION, highlight=False)

@@ -19,6 +19,7 @@ from digitrec.signals import Interrupted
 from digitrec.space.stacks import Task
 from digitrec.store.folder import Folder
 from digitrec.tuning import ray_internals
+from digitrec.tuning.bulletin import Bulletin
 from digitrec.tuning.metrics import Metrics
 from digitrec.tuning.progress import ProgressCallback, ProgressDisplay, make_progress
 from digitrec.tuning.runner import Assignment, Round
@@ -58,6 +59,7 @@ def search(assignment: Assignment) -> None:
             Metrics(assignment.directory.name),
             check=check,
             keep_failure=functools.partial(keep_failure, assignment.directory),
+            bulletin=Bulletin(assignment.directory),
         ) as display,
         suppress(Interrupted),
     ):

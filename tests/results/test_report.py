@@ -3,8 +3,6 @@ import hashlib
 import itertools
 import re
 import shlex
-import shutil
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -40,6 +37,7 @@ from digitrec.results.report.summary import choose_columns, summarise
 from digitrec.store.record import StudyRecord
 from digitrec.store.tables import TRIAL_COLUMNS
 from digitrec.store.timings import Timings
+from tests.browser import emulate, needs_chromium
 from tests.results.test_figures import KINDS
 from tests.studies import VAL_ROWS, make_record
 
@@ -55,10 +53,6 @@ EDGE = Finding(
     sentence="The best rate is the highest.",
     evidence="1.0 of 0.01, 0.1, 1.0",
     command="digitrec tune --lr 1.0,2.0,4.0 --out 'a  b'",
-)
-CHROMIUM, CHROMEDRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
-needs_chromium = pytest.mark.skipif(
-    not (CHROMIUM and CHROMEDRIVER), reason="chromium and chromedriver are not installed"
 )
 
 
@@ -373,27 +367,6 @@ def test_two_thousand_trials_fit_in_a_page(two_thousand: StudyRecord) -> None:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--no-first-run",
-        f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
-    ):
-        options.add_argument(argument)
-    options.binary_location = str(CHROMIUM)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, Service(CHROMEDRIVER))
-    yield driver
-    driver.quit()
-
-
-@pytest.fixture(scope="module")
 def unfinished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report with diverged and missing trials."""
     directory = tmp_path_factory.mktemp("unfinished")
@@ -407,13 +380,6 @@ def shown(browser: webdriver.Chrome, unfinished: Path) -> webdriver.Chrome:
     """The unfinished report, opened anew."""
     browser.get(unfinished.as_uri())
     return browser
-
-
-def emulate(browser: webdriver.Chrome, scheme: str, width: int) -> None:
-    feature = {"name": "prefers-color-scheme", "value": scheme}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-    metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
 
 def column(browser: webdriver.Chrome, name: str) -> list[str]:

@@ -25,8 +25,8 @@ MOST_LEADERS = 5  # rows of a notebook's table
 
 def make_page(summary: Summary, sections: Sequence[Section], mistakes: Sequence[Mistake]) -> str:
     """Return the page."""
-    environment = _environment()
-    style, script = (_source(environment, name) for name in ("page.css", "page.js"))
+    environment = make_environment()
+    style, script = (source_of(environment, name) for name in ("page.css", "page.js"))
     return environment.get_template("page.html").render(
         summary=summary,
         sections=sections,
@@ -36,7 +36,18 @@ def make_page(summary: Summary, sections: Sequence[Section], mistakes: Sequence[
         most_rows_printed=MOST_ROWS_PRINTED,
         style=style,
         script=script,
-        policy=_policy(style, script),
+        policy=policy_of(style, script),
+    )
+
+
+def make_environment() -> Environment:
+    """Return the templates; what they are filled with is escaped."""
+    return Environment(
+        loader=PackageLoader("digitrec.results.report", "template"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 
@@ -50,7 +61,7 @@ def make_excerpt(summary: Summary, chart: Chart | None, directory: str) -> str:
     """
     places = [place for place, column in enumerate(summary.columns) if column.in_short]
     leaders = [row for row in summary.rows if row[0]][:MOST_LEADERS]
-    template: Template = _environment().get_template("study.html")
+    template: Template = make_environment().get_template("study.html")
     return template.render(
         summary=summary,
         headings=[summary.columns[place].heading for place in places],
@@ -58,16 +69,6 @@ def make_excerpt(summary: Summary, chart: Chart | None, directory: str) -> str:
         chart=chart,
         levels=LEVELS,
         directory=visible(directory),
-    )
-
-
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("digitrec.results.report", "template"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
     )
 
 
@@ -82,12 +83,13 @@ def find_alone(charts: Sequence[Chart]) -> set[str]:
     return alone | ({half} if half else set())
 
 
-def _source(environment: Environment, name: str) -> str:
+def source_of(environment: Environment, name: str) -> str:
+    """Return the text of a file beside the templates."""
     assert environment.loader is not None
     return environment.loader.get_source(environment, name)[0]
 
 
-def _policy(style: str, script: str) -> str:
+def policy_of(style: str, script: str) -> str:
     """Return a content security policy that allows only this style and this script."""
     return (
         f"default-src 'none'; img-src data:; style-src {_digest(style)}; "

@@ -1,0 +1,1 @@
+"""The live page: a study while it runs, served on this machine."""
