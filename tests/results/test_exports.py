@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from optuna.distributions import (
@@ -97,9 +98,9 @@ def test_in_optuna_a_dropped_trial_is_pruned_at_its_rung(storage: Path) -> None:
     assert len(study.trials) == len(RACED.trials())
     curves = optuna_figures.plot_intermediate_values(study)
     assert len(curves.get_lines()) == len(study.trials)
-    assert [axes.get_xscale() for axes in optuna_figures.plot_slice(study)] == [
-        *("log", "log", "linear")
-    ]
+    assert [
+        axes.get_xscale() for axes in np.ravel(np.asarray(optuna_figures.plot_slice(study)))
+    ] == [*("log", "log", "linear")]
 
 
 def test_in_optuna_zero_or_a_range_is_a_choice_and_then_a_number(storage: Path) -> None:
