@@ -284,11 +284,12 @@ def test_a_race_searches_the_space_that_the_peers_search(augmentation: bool) -> 
 
 def test_a_race_gets_the_most_points_that_fit_its_time() -> None:
     rate = studies.Rate(start=10, epochs=2)
-    rungs, halve, audit = (3, 9, 27), 3, 4
-    fits = studies.points_for(110, rungs, halve, audit, rate)
-    assert studies.epochs_of(fits, rungs, halve, audit) <= 200
-    assert studies.epochs_of(fits + 1, rungs, halve, audit) > 200
-    assert studies.epochs_of(8, rungs, halve, audit) == 8 * 3 + (4 + 4) * 6 + (2 + 4) * 18
+    rungs, halve, groups = (3, 9, 27), 3, 10
+    fits = studies.points_for(110, rungs, halve, rate, augmentation=False)
+    assert studies.epochs_of(fits, rungs, halve, groups) <= 200
+    assert studies.epochs_of(fits + 1, rungs, halve, groups) > 200
+    # 20 points in groups of 2, of which each keeps 1; of those 10, 4 go on, and 2 that are alike.
+    assert studies.epochs_of(20, rungs, halve, groups) == 20 * 3 + 10 * 6 + (4 + 2) * 18
 
 
 def test_an_incumbent_is_the_most_accurate_so_far() -> None:
@@ -340,14 +341,15 @@ def test_the_peers_training_learns(digits_csv: Path, augmentation: str) -> None:
 
 
 @pytest.mark.ray
-def test_a_comparison_needs_no_peers(digits_csv: Path, tmp_path: Path) -> None:
-    options = ["--data", str(digits_csv), "--out", str(tmp_path / "out"), "--unseen-rows", "60"]
-    options += ["--seconds", "60", "--search-seeds", "0", "--contenders", "race", "--points", "4"]
+def test_a_comparison_needs_no_peers(tmp_path: Path) -> None:
+    options = ["--data", "sample", "--out", str(tmp_path), "--seconds", "60", "--no-scores"]
+    options += ["--unseen-rows", "4000", "--search-seeds", "0", "--points", "3"]
     command = [sys.executable, "-m", "tests.benchmarks.race", *options]
+    command += ["--contenders", "race to 9 epochs"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
-    assert "| race (60 s) | 4 |" in done.stdout
-    (again,) = json.loads((tmp_path / "out" / "race.json").read_text())["runs"]
-    assert again["events"]
+    assert "| race to 9 epochs (60 s) | 3 |" in done.stdout
+    (run,) = json.loads((tmp_path / "race.json").read_text())["runs"]
+    assert max(epoch for _, _, _, epoch, _ in run["events"]) == 9
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ seed, and when it is killed (SIGKILL) and its command given again.
 """
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -29,6 +30,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from digitrec.signals import sigterm_as_sigint
 from tests.benchmarks.data_file import csv_of
 from tests.benchmarks.machine import describe_machine
 from tests.benchmarks.peers import studies
@@ -135,7 +137,10 @@ def make(search: Search, options: argparse.Namespace, files: Files, folder: Path
     process = start(search, options, files.search, folder, begun, points)
     finish(process, search.limit + GRACE)
     wall = time.time() - begun
-    return Run(search.contender, search.seed, search.limit, wall, points, read(folder, begun))
+    events = read(folder, begun)
+    if not events:
+        raise RuntimeError(f"{search.name} found nothing; see {log_of(folder)}")
+    return Run(search.contender, search.seed, search.limit, wall, points, events)
 
 
 def points_of(search: Search, options: argparse.Namespace) -> int | None:
@@ -145,9 +150,8 @@ def points_of(search: Search, options: argparse.Namespace) -> int | None:
     if options.points:
         return int(options.points)
     rungs, halve = studies.RUNGS[search.contender]
-    audit = studies.audit_of(search.contender)
     rate = studies.Rate(options.start, options.rate)
-    return studies.points_for(search.limit, rungs, halve, audit, rate)
+    return studies.points_for(search.limit, rungs, halve, rate, augmentation=options.augmentation)
 
 
 def start(
@@ -178,20 +182,26 @@ def start(
             *("--begun", str(begun)),
             *(["--augmentation"] if options.augmentation else []),
         ]
-    with folder.with_name(folder.name + ".log").open("ab") as log:
+    with log_of(folder).open("ab") as log:
         return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
 
+def log_of(folder: Path) -> Path:
+    """Return the file of a search's output."""
+    return folder.with_name(folder.name + ".log")
+
+
 def finish(process: subprocess.Popen[bytes], seconds: float) -> None:
-    """Wait for a search's end; interrupt it, and in the end kill it, if it takes longer."""
-    for last in (signal.SIGINT, signal.SIGKILL):
-        try:
-            process.wait(seconds)
-            return
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, last)
-            seconds = GRACE
-    process.wait()
+    """Wait for a search's end; interrupt it if it takes longer, and leave nothing running."""
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        process.wait(GRACE)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def read(folder: Path, begun: float) -> list[Event]:
@@ -316,4 +326,5 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    with sigterm_as_sigint():
+        main()

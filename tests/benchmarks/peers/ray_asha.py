@@ -5,14 +5,12 @@
 The same command restores a search that was killed, as `Tuner.restore` does.
 """
 
-import functools
 import logging
 import os
 from typing import Any
 
 import optuna
 import ray
-import torch
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
@@ -21,23 +19,14 @@ from tests.benchmarks.peers import points
 from tests.benchmarks.peers.events import EventLog
 from tests.benchmarks.peers.points import MOST_EPOCHS, Point
 from tests.benchmarks.peers.program import WORKERS, Question, parse_question
-from tests.benchmarks.peers.training import Tensors, load, val_accuracies
+from tests.benchmarks.peers.training import resident, val_accuracies
 
 MANY = 100_000  # trials: the time ends the search
 
 
-@functools.cache
-def resident(data: str) -> Tensors:
-    """Return the data, read once by each actor."""
-    torch.set_num_threads(1)
-    from pathlib import Path
-
-    return load(Path(data))
-
-
 def trainable(config: dict[str, Any], question: Question) -> None:
     """Train a point; the function that Ray Tune runs."""
-    tensors = resident(str(question.data))
+    tensors = resident(question.data)
     log = EventLog(question.out, f"worker{os.getpid()}", question.begun)
     trial = tune.get_context().get_trial_id()
     point = Point.of(config)

@@ -2,7 +2,7 @@
 
 digitrec has no time budget: a race has as many points as fit the time, by the rate at which it
 trains on this machine (`Rate`). What a person has who stops it is what finished stacks have
-written, so an event is the end of a stack.
+written, so an event is the end of a stack. There is no audit, since no peer has one.
 """
 
 import itertools
@@ -17,17 +17,22 @@ from digitrec.store.folder import Folder
 from digitrec.store.spec import read_spec
 from digitrec.store.stacks import read_stacks
 from tests.benchmarks.peers.events import Event
-from tests.benchmarks.peers.points import MOST_EPOCHS, Point, tune_options
+from tests.benchmarks.peers.points import (
+    AUGMENTATIONS,
+    BATCH_SIZES,
+    HIDDEN,
+    Point,
+    tune_options,
+)
 
 RUNGS = {  # variant -> rungs and halving
     "race": ((3, 9, 27), 3),
     "race from 1 epoch": ((1, 3, 9, 27), 3),
-    "race, stacks of one": ((3, 9, 27), 3),
-    "one epoch, then the best": ((1, 27), 9),
+    "race to 9 epochs": ((1, 3, 9), 3),
+    "race without stacks": ((3, 9, 27), 3),
+    "best after one epoch": ((1, 27), 9),
     "no race": ((27,), 3),
 }
-AUDIT = 4
-ALIKE = 1.5  # the most that a cut keeps, relative to one in `halve`
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +43,40 @@ class Rate:
     epochs: float  # of trials, per second, all workers together
 
 
-def points_for(seconds: float, rungs: Sequence[int], halve: int, audit: int, rate: Rate) -> int:
+def points_for(
+    seconds: float, rungs: Sequence[int], halve: int, rate: Rate, *, augmentation: bool
+) -> int:
     """Return the number of points whose race ends within a time, whatever its cuts keep."""
     fits = (seconds - rate.start) * rate.epochs
+    groups = len(BATCH_SIZES) * len(HIDDEN) * (len(AUGMENTATIONS) if augmentation else 1)
     points = 1
-    while epochs_of(points + 1, rungs, halve, audit) <= fits:
+    while epochs_of(points + 1, rungs, halve, groups) <= fits:
         points += 1
     return points
 
 
-def epochs_of(points: int, rungs: Sequence[int], halve: int, audit: int) -> float:
-    """Return the most epochs that the trials of a race need in all."""
-    share = min(1.0, ALIKE / halve)
-    alive, epochs = float(points), float(points * rungs[0])
+def epochs_of(points: int, rungs: Sequence[int], halve: int, groups: int) -> int:
+    """Return the most epochs that the trials of a race need in all.
+
+    Args:
+        points: of the race.
+        rungs: of the race.
+        halve: one in so many is kept, and half as many again if they cannot be told apart.
+        groups: the first cut is made within so many groups of points, equally large but for one.
+    """
+    alive, epochs = points, points * rungs[0]
+    sizes = [points // groups + (place < points % groups) for place in range(groups)]
     for before, rung in itertools.pairwise(rungs):
-        alive *= share
-        epochs += (alive + audit) * (rung - before)
+        alive = sum(most_kept(size, halve) for size in sizes)
+        epochs += alive * (rung - before)
+        sizes = [alive]
     return epochs
+
+
+def most_kept(trials: int, halve: int) -> int:
+    """Return the most trials that a cut keeps."""
+    places = math.ceil(trials / halve)
+    return min(trials, places + places // 2)
 
 
 def command_of(
@@ -62,20 +84,14 @@ def command_of(
 ) -> list[str]:
     """Return the command line of a variant."""
     rungs, halve = RUNGS[variant]
-    race = ["--race", "--rungs", ",".join(map(str, rungs)), "--halve", str(halve)]
-    audit = ["--audit", str(audit_of(variant))]
+    race = ["--race", "--rungs", ",".join(map(str, rungs)), "--halve", str(halve), "--audit", "0"]
     return [
         *(sys.executable, "-m", "digitrec", "tune", "--data", str(data), "--out", str(out)),
         *tune_options(augmentation=augmentation),
-        *("--points", str(points), "--search-seed", str(seed), "--epochs", str(MOST_EPOCHS)),
-        *([*race, *audit] if len(rungs) > 1 else []),
-        *(["--stack-size", "1"] if variant.endswith("stacks of one") else []),
+        *("--points", str(points), "--search-seed", str(seed), "--epochs", str(rungs[-1])),
+        *(race if len(rungs) > 1 else []),
+        *(["--stack-size", "1"] if variant.endswith("without stacks") else []),
     ]
-
-
-def audit_of(variant: str) -> int:
-    """Return the audit's size: none where the points of one rung are all that is compared."""
-    return AUDIT if variant.startswith("race") else 0
 
 
 def read_study(out: Path, begun: float) -> list[Event]:

@@ -13,23 +13,20 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import numpy as np
-import torch
-from syne_tune.backend.trial_status import Trial
-from syne_tune.config_space import choice, loguniform, uniform
-from syne_tune.optimizer.baselines import ASHA, ASHACQR
-from syne_tune.optimizer.scheduler import SchedulerDecision
 
 from tests.benchmarks.peers import points
 from tests.benchmarks.peers.events import EventLog
 from tests.benchmarks.peers.points import MOST_EPOCHS, Point
 from tests.benchmarks.peers.program import WORKERS, Question, parse_question
-from tests.benchmarks.peers.training import load, val_accuracies
+from tests.benchmarks.peers.training import resident, val_accuracies
 
-METHODS = {"asha": ASHA, "cqr": ASHACQR}
+METHODS = {"asha": "ASHA", "cqr": "ASHACQR"}
 
 
 def space(*, augmentation: bool) -> dict[str, Any]:
     """Return the space as Syne Tune describes one."""
+    from syne_tune.config_space import choice, loguniform, uniform
+
     more = {"augmentation": choice(list(points.AUGMENTATIONS))} if augmentation else {}
     return more | {
         "lr": loguniform(*points.LRS),
@@ -43,8 +40,7 @@ def space(*, augmentation: bool) -> dict[str, Any]:
 
 def work(question: Question, link: Connection) -> None:
     """Train the trials that arrive, and ask after each epoch whether to go on."""
-    torch.set_num_threads(1)
-    tensors = load(question.data)
+    tensors = resident(question.data)
     log = EventLog(question.out, f"worker{question.worker}", question.begun)
     link.send(None)  # ready
     while (order := link.recv()) is not None:
@@ -58,10 +54,12 @@ def work(question: Question, link: Connection) -> None:
         link.send(None)
 
 
-def search(question: Question, links: list[Connection]) -> None:
-    """Hand out trials and decisions until the time is up, or all trials are made."""
+def make_scheduler(question: Question) -> Any:
+    """Return the scheduler; Syne Tune is imported while the other processes start."""
+    from syne_tune.optimizer import baselines
+
     np.random.seed(question.seed)  # ASHA draws the bracket of a trial from the global generator
-    scheduler = METHODS[question.method](
+    return getattr(baselines, METHODS[question.method])(
         space(augmentation=question.augmentation),
         metric="accuracy",
         time_attr="epoch",
@@ -71,6 +69,14 @@ def search(question: Question, links: list[Connection]) -> None:
         grace_period=1,
         reduction_factor=3,
     )
+
+
+def search(question: Question, links: list[Connection]) -> None:
+    """Hand out trials and decisions until the time is up, or all trials are made."""
+    from syne_tune.backend.trial_status import Trial
+    from syne_tune.optimizer.scheduler import SchedulerDecision
+
+    scheduler = make_scheduler(question)
     running: dict[Connection, Trial] = {}
     made = 0
     while links and not question.over:

@@ -7,6 +7,7 @@ the order of the images.
 Letters: N images, B images of a batch, D = 784 pixels, C = 10 classes.
 """
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,6 +41,13 @@ def load(file: Path) -> Tensors:
     labels = torch.from_numpy(digits.labels.copy()).long()
     train, val = (torch.from_numpy(side) for side in split_rows(digits.labels, 0.2, 42))
     return Tensors(images[train], labels[train], images[val], labels[val])
+
+
+@functools.cache
+def resident(file: Path) -> Tensors:
+    """Return the digits of a file, read once per process, which trains with one thread."""
+    torch.set_num_threads(1)
+    return load(file)
 
 
 def mlp(point: Point) -> nn.Sequential:
