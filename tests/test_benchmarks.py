@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
+from digitrec.cli.options import make_parser, make_request
 from digitrec.engine.model import StackedMLP, init_mlp
 from digitrec.engine.products import OneDNNProducts, Products, TorchProducts
 from digitrec.engine.step import make_step
@@ -19,8 +20,20 @@ from digitrec.engine.train import Totals, train_on
 from digitrec.space.hyperparameters import Configuration, Trial
 from digitrec.space.shape import layer_sizes
 from digitrec.space.stacks import Stack
-from tests.benchmarks import bench, cluster, engine, machine, plain_loop
+from tests.benchmarks import bench, cluster, engine, machine, plain_loop, race
 from tests.benchmarks.data_file import csv_of
+from tests.benchmarks.peers import points, studies, table
+from tests.benchmarks.peers.events import (
+    Event,
+    EventLog,
+    epochs_trained,
+    incumbent,
+    reached,
+    read_events,
+)
+from tests.benchmarks.peers.points import Point
+from tests.benchmarks.peers.scores import Score
+from tests.benchmarks.peers.training import load, val_accuracies
 
 PIXELS = 784
 
@@ -247,3 +260,120 @@ def test_a_simulated_race_is_never_faster_than_its_work_shared_evenly() -> None:
     assert alone.seconds == pytest.approx(alone.work)
     for workers in (2, 10, 100):
         assert alone.work / workers < cluster.simulate(trials, workers, 0.0).seconds < alone.seconds
+
+
+def point(lr: float = 0.1, **values: Any) -> Point:
+    drawn = {"lr": lr, "kept": 0.1, "weight_decay": 1e-5, "dropout": 0.1}
+    return Point.of(drawn | {"batch_size": 32, "hidden_sizes": "256-128"} | values)
+
+
+def made_events() -> list[Event]:
+    return [
+        Event(10, "a", point(0.1), 1, 0.90),
+        Event(20, "b", point(0.2), 1, 0.95),
+        Event(30, "a", point(0.1), 2, 0.94),
+        Event(40, "b", point(0.2), 3, 0.97),
+    ]
+
+
+@pytest.mark.parametrize("augmentation", [False, True])
+def test_a_race_searches_the_space_that_the_peers_search(augmentation: bool) -> None:
+    options = ["tune", *points.tune_options(augmentation=augmentation), "--points", "300"]
+    space = make_request(make_parser().parse_args(options)).space
+    drawn = [studies.point_of(each) for each in space.configurations()]
+    assert {each.batch_size for each in drawn} == {*points.BATCH_SIZES}
+    assert {each.hidden_sizes for each in drawn} == {*points.HIDDEN}
+    assert len({each.augmentation for each in drawn}) == 1 + augmentation
+    for name, ends in (
+        ("lr", points.LRS),
+        ("momentum", (0.0, 1 - points.KEPT[0])),
+        ("weight_decay", points.WEIGHT_DECAYS),
+        ("dropout", points.DROPOUTS),
+    ):
+        values = [getattr(each, name) for each in drawn]
+        assert ends[0] <= min(values)
+        assert max(values) <= ends[1] + 1e-9
+
+
+def test_a_race_gets_the_most_points_that_fit_its_time() -> None:
+    rate = studies.Rate(start=10, epochs=2)
+    rungs, halve, groups = (3, 9, 27), 3, 10
+    fits = studies.points_for(110, rungs, halve, rate, augmentation=False)
+    assert studies.epochs_of(fits, rungs, halve, groups) <= 200
+    assert studies.epochs_of(fits + 1, rungs, halve, groups) > 200
+    # 20 points in groups of 2, of which each keeps 1; of those 10, 4 go on, and 2 that are alike.
+    assert studies.epochs_of(20, rungs, halve, groups) == 20 * 3 + 10 * 6 + (4 + 2) * 18
+
+
+def test_an_incumbent_is_the_most_accurate_so_far() -> None:
+    events = made_events()
+    assert incumbent(events, 5) is None
+    assert incumbent(events, 35) == events[1]
+    assert incumbent(events, 40) == events[3]
+    assert reached(events, 0.94) == 20
+    assert reached(events, 0.98) is None
+    assert epochs_trained(events, 39) == 2 + 1
+
+
+def test_events_are_read_as_they_were_written(tmp_path: Path) -> None:
+    for worker in ("0", "1"):
+        EventLog(tmp_path, worker, begun=0).add(worker, point(kept=0.02), 3, 0.5)
+    read = read_events(tmp_path)
+    assert [event[1:] for event in read] == [
+        ("0", point(kept=0.02), 3, 0.5),
+        ("1", point(kept=0.02), 3, 0.5),
+    ]
+    assert read[0].seconds <= read[1].seconds
+    assert read[0].point.momentum == pytest.approx(0.98)
+
+
+def test_the_race_table_shows_each_search_at_each_time() -> None:
+    short = table.Run("race", 0, 60, 50.0, 12, made_events()[:2])
+    long = table.Run("race", 0, 120, 110.0, 30, made_events())
+    peer = table.Run("peer", 0, 120, 121.0, None, made_events()[:1])
+    runs = [short, long, peer]
+    assert table.incumbents(runs, [60, 120]) == [point(0.2), point(0.1)]
+    page = table.markdown(runs, {point(0.2): Score(0.96, 0.955)}, [60, 120])
+    assert "| race (120 s) | 94.00" not in page
+    assert "| race (60 s) | 95.00 | 95.00 |  |" in page
+    assert "| race (120 s) | 30 | 5 | 0.05 | 110 | 40 |" in page
+    assert "| peer (120 s) | 1 | 1 | 0.01 | 121 | never |" in page
+    assert "| race | 96.00 / 95.50 | 96.00 / 95.50 |" in page
+
+
+def test_a_run_is_read_as_it_was_written() -> None:
+    run = table.Run("race", 0, 60, 50.0, 12, made_events())
+    assert race.from_json(json.loads(json.dumps(race.as_json(run)))) == run
+
+
+@pytest.mark.parametrize("augmentation", points.AUGMENTATIONS)
+def test_the_peers_training_learns(digits_csv: Path, augmentation: str) -> None:
+    found = point(lr=0.03, augmentation=augmentation, batch_size=16)
+    *_, last = val_accuracies(found, load(digits_csv), epochs=6)
+    assert last > 0.5
+
+
+@pytest.mark.ray
+def test_a_comparison_needs_no_peers(tmp_path: Path) -> None:
+    options = ["--data", "sample", "--out", str(tmp_path), "--seconds", "60", "--no-scores"]
+    options += ["--unseen-rows", "4000", "--search-seeds", "0", "--points", "3"]
+    command = [sys.executable, "-m", "tests.benchmarks.race", *options]
+    command += ["--contenders", "race to 9 epochs"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
+    assert "| race to 9 epochs (60 s) | 3 |" in done.stdout
+    (run,) = json.loads((tmp_path / "race.json").read_text())["runs"]
+    assert max(epoch for _, _, _, epoch, _ in run["events"]) == 9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("module", "package"), [("optuna_processes", "optuna"), ("syne_tune_asha", "syne_tune")]
+)
+def test_a_peer_trains_the_trials_asked_for(
+    module: str, package: str, digits_csv: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip(package)
+    options = ["--data", str(digits_csv), "--out", str(tmp_path / "out"), "--trials", "3"]
+    command = [sys.executable, "-m", f"tests.benchmarks.peers.{module}", *options]
+    subprocess.run(command, capture_output=True, timeout=120, check=True)
+    assert len({event.trial for event in read_events(tmp_path / "out")}) >= 3
