@@ -25,6 +25,7 @@ from digitrec.errors import InputError
 from digitrec.request import Request
 from digitrec.results.outcome import StudyResult
 from digitrec.space.points import Space
+from digitrec.space.ranges import Range
 from digitrec.space.stacks import Task
 from digitrec.store.folder import Folder
 from digitrec.tuning import in_process, ray_internals, search
@@ -236,3 +237,17 @@ def test_a_process_that_has_ray_keeps_it_and_its_environment(
     assert ray.is_initialized()
     assert ray.get(ray.put(1)) == 1
     assert rays_variables() == before
+
+
+def test_points_are_suggested_alike_with_and_without_ray(
+    two_cpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("points", "tpe"):
+        monkeypatch.setattr(f"digitrec.space.{module}.GENERATION", 4)
+    space = Space.of(lr=(Range(0.01, 1),), batch_size=(512,), points=6, sampler="tpe")
+    with_ray, without = (
+        run(tmp_path / str(runner), space, 1, runner=runner, stack_size=1)
+        for runner in (Session, InProcess)
+    )
+    assert with_ray.complete
+    assert with_ray.record.spec.space == without.record.spec.space

@@ -32,7 +32,7 @@ class Winner:
     trial: str
     """Its name."""
     configuration: Configuration
-    """Its hyperparameters: `configuration.lr` and so on."""
+    """Its hyperparameters, by their names."""
     val_accuracy: float
     """The share of the validation images that it recognises after its last epoch."""
     directory: Folder

@@ -16,7 +16,10 @@ from digitrec.space.hyperparameters import HYPERPARAMETERS
 PACKAGE = Path(digitrec.__file__).parent
 DECLARATION = "space/hyperparameters.py"
 MEANING = ("engine/",)  # where meanings are used; the rules of the verdict ask for roles
-PYARROWS = "data/readers.py"  # an argument of pyarrow has the name batch_size, too
+PYARROWS = (
+    "data/readers.py",
+    "data/pictures.py",
+)  # an argument of pyarrow has the name batch_size, too
 
 UPDATES = " (?:updates|steps)"  # which an optimizer makes, whichever it is
 

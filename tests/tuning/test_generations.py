@@ -16,7 +16,6 @@ from digitrec.space.ranges import Range
 from digitrec.store.spec import read_spec
 from digitrec.tuning import in_process
 from digitrec.tuning.runner import Assignment
-from digitrec.tuning.session import Session
 from tests.studies import folder, make_drawn_record, run
 
 pytest.importorskip("optuna", reason="optuna is not installed: pip install 'digitrec[search]'")
@@ -185,13 +184,3 @@ def test_a_study_with_points_yet_to_suggest_is_unfinished(tmp_path: Path) -> Non
     assert finding.sentence.startswith("6 points are not suggested yet")
     assert "--points 10 --sampler tpe" in (finding.command or "")
     assert not StudyResult(record=record, ranked=record.tables.trials, findings=[]).complete
-
-
-@pytest.mark.ray
-@pytest.mark.usefixtures("two_cpus")
-def test_with_ray_the_points_are_those_without_it(tmp_path: Path) -> None:
-    alone = {**RACE, "stack_size": 1}
-    without = study(tmp_path / "without", 6, **alone)
-    with_ray = study(tmp_path / "with", 6, runner=Session, **alone)
-    assert with_ray.complete
-    assert with_ray.record.spec.space == without.record.spec.space
