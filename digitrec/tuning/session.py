@@ -4,6 +4,7 @@ While Ray starts, which takes seconds and leaves the cores mostly idle, this pro
 modules of the search, and Ray's idle workers import those of a trial (see `OF_A_TRIAL`).
 """
 
+import gc
 import importlib
 import logging
 import math
@@ -132,8 +133,14 @@ class Session:
         search(assignment)
 
     def end(self) -> None:
-        """Begin to end a Ray that was started here; leaving the block waits for its end."""
+        """Begin to end a Ray that was started here; leaving the block waits for its end.
+
+        Ray Tune leaves objects of Ray behind in reference cycles. If the garbage collector finds
+        them while Ray ends or later, Ray ends this process ("The core worker has already been
+        shutdown"), so they go before.
+        """
         if self._ours and self._ending is None:
+            gc.collect()
             self._ending = threading.Thread(target=self._end)
             self._ending.start()
 

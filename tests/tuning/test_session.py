@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,19 @@ def test_an_error_while_ray_starts_is_not_taken_for_a_missing_cluster(
     session = Session("local", Console(file=io.StringIO()), Timings())
     with pytest.raises(OSError, match="Ray did not start: embedded null byte"), session:
         pass
+
+
+def test_what_a_search_leaves_in_cycles_is_gone_before_ray_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Leftover:
+        def __init__(self) -> None:
+            self.itself = self
+
+    there: list[bool] = []
+    session = Session(None, Console(quiet=True), Timings())
+    left = weakref.ref(Leftover())
+    monkeypatch.setattr("ray.shutdown", lambda: there.append(left() is not None))
+    session.end()
+    session.__exit__()
+    assert there == [False]
