@@ -1,5 +1,6 @@
 """What of Ray a study on this machine starts, and in what its trials run."""
 
+import gc
 import io
 import json
 import os
@@ -109,8 +110,12 @@ def test_what_a_search_leaves_in_cycles_is_gone_before_ray_ends(
 
     there: list[bool] = []
     session = Session(None, Console(quiet=True), Timings())
-    left = weakref.ref(Leftover())
     monkeypatch.setattr("ray.shutdown", lambda: there.append(left() is not None))
-    session.end()
-    session.__exit__()
+    gc.disable()  # so that it is not collected by chance
+    try:
+        left = weakref.ref(Leftover())
+        session.end()
+        session.__exit__()
+    finally:
+        gc.enable()
     assert there == [False]
