@@ -143,6 +143,8 @@ class StudyRunner:
         """
         directory, seeds = self.request.directory, len(course.spec.search_space.seeds)
         generations, epochs = course.spec.search_space.generations, course.first_goal
+        if not generations:
+            return
         results, _ = read_stacks(directory, course.spec.key)
         decision = ""
         for place, points in enumerate(generations):
