@@ -14,7 +14,7 @@ from digitrec.space.hyperparameters import HYPERPARAMETERS, Trial, in_column
 from digitrec.space.race import Goal
 from digitrec.space.records import EpochRecord
 from digitrec.store.folder import Folder
-from digitrec.store.stacks import StackResult, longest_of, results_of
+from digitrec.store.stacks import StackResult, longest_of
 
 TRIAL_COLUMNS = [
     "trial", *HYPERPARAMETERS, "seed", "status", "epochs", "updates", "train_loss",
@@ -67,19 +67,18 @@ def make_tables(
         failures: trial -> error.
     """
     epochs = {trial: goal.epochs for trial, goal in goals.items()}
-    results = list(results)
-    found = {member: (result, k) for member, result, k in results_of(epochs, results)}
     longest = longest_of(epochs, results)
     trial_rows, epoch_rows, run_rows = [], [], []
     for trial, goal in goals.items():
         history: list[EpochRecord] = []
+        status = "failed" if trial.name in failures else "stopped"
         if trial in longest:
             result, k = longest[trial]
+            if result.epochs_before_cooldown == goal.epochs:
+                status = goal.status
             history = [records[k] for records in result.epochs]
             where = {"trial": trial.name, "stack": result.stack.name}
             run_rows.append(where | asdict(result.run))
-        unfinished = "failed" if trial.name in failures else "stopped"
-        status = goal.status if trial in found else unfinished
         trial_rows.append(_trial_row(trial, status, history))
         epoch_rows += [identity(trial) | record._asdict() for record in history]
     trial_columns, epoch_columns = TRIAL_COLUMNS, EPOCH_COLUMNS
