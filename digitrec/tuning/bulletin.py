@@ -27,6 +27,8 @@ class Bulletin:
 
     def report(self, stack: Stack, metrics: dict[str, Any]) -> None:
         """Note an epoch of a stack; metrics: as from `trainable.epoch_metrics`."""
+        if self._directory is None:
+            return
         epoch = int(metrics["epoch"])
         curves = self._curves.setdefault(stack.key, {})
         for member in stack.members:
