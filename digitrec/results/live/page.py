@@ -110,14 +110,13 @@ class LivePage:
         curves = None if progress is None else [stack.curves for stack in progress.stacks]
         if self._drawn is None or self._drawn[0] != (files, curves):
             self._drawn = (files, curves), _draw(record, progress)
-        places = [place for place, column in enumerate(summary.columns) if column.in_short]
-        best = [row for row in summary.rows if row[0]][:MOST_ROWS]
+        headings, rows = summary.best(MOST_ROWS)
         return Shown(
             summary=summary,
             findings=_final(summary) if progress is None else _provisional(summary),
             chart=self._drawn[1],
-            headings=[summary.columns[place].heading for place in places],
-            rows=[[row[place] for place in places] for row in best],
+            headings=headings,
+            rows=rows,
         )
 
 

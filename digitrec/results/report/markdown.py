@@ -53,15 +53,10 @@ def _verdict(summary: Summary) -> list[str]:
 
 def _leaders(summary: Summary) -> list[str]:
     """Return the section on the best trials; nothing where no trial has a rank."""
-    places = [place for place, column in enumerate(summary.columns) if column.in_short]
-    leaders = [row for row in summary.rows if row[0]][:MOST_ROWS]
+    headings, leaders = summary.best(MOST_ROWS)
     if not leaders:
         return []
-    table = [
-        [summary.columns[place].heading for place in places],
-        ["---:"] * len(places),
-        *([row[place] for place in places] for row in leaders),
-    ]
+    table = [headings, ["---:"] * len(headings), *leaders]
     return [f"## The best {len(leaders)} of {len(summary.rows):,} trials", _table(table)]
 
 

@@ -59,13 +59,12 @@ def make_excerpt(summary: Summary, chart: Chart | None, directory: str) -> str:
         chart: the figure.
         directory: the study directory.
     """
-    places = [place for place, column in enumerate(summary.columns) if column.in_short]
-    leaders = [row for row in summary.rows if row[0]][:MOST_LEADERS]
+    headings, rows = summary.best(MOST_LEADERS)
     template: Template = make_environment().get_template("study.html")
     return template.render(
         summary=summary,
-        headings=[summary.columns[place].heading for place in places],
-        rows=[[row[place] for place in places] for row in leaders],
+        headings=headings,
+        rows=rows,
         chart=chart,
         levels=LEVELS,
         directory=visible(directory),

@@ -34,7 +34,7 @@ class Column(NamedTuple):
     kind: Literal["number", "text"] = "number"
     first: Literal["ascending", "descending"] = "ascending"  # the order after the first click
     is_filter: bool = False
-    in_short: bool = False  # whether the Markdown report has it too
+    in_short: bool = False  # whether short tables of the best trials have it too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +74,13 @@ class Summary:
     damaged: list[str]
     version: str
     """The version of digitrec that made the report."""
+
+    def best(self, most: int) -> tuple[list[str], list[list[str]]]:
+        """Return the headings and rows of a short table of the best trials; no row without any."""
+        places = [place for place, column in enumerate(self.columns) if column.in_short]
+        ranked = [row for row in self.rows if row[0]][:most]
+        headings = [self.columns[place].heading for place in places]
+        return headings, [[row[place] for place in places] for row in ranked]
 
 
 LINES = "\n\t"  # the control characters that a text of several lines may have
