@@ -6,7 +6,6 @@ from typing import Any
 
 from digitrec.errors import InputError
 from digitrec.space.hyperparameters import HYPERPARAMETERS, Trial
-from digitrec.space.points import Space
 from digitrec.space.ranges import Range
 from digitrec.space.records import EpochRecord
 from digitrec.store.record import StudyRecord
@@ -56,7 +55,7 @@ def ended_trials(record: StudyRecord) -> list[EndedTrial]:
 
 def searched(record: StudyRecord) -> dict[str, Sequence[Any]]:
     """Return hyperparameter -> the values and ranges searched, where these are more than one."""
-    space = Space.from_json(record.spec.space)
+    space = record.spec.search_space
     return {
         name: space.values[name]
         for name in HYPERPARAMETERS
