@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from digitrec.cli.options import PASSING_ON, attach_ranges, make_parser, make_request
+from digitrec.cli.options import PASSING_ON, make_parser, make_request
 from digitrec.errors import COMPLETE, STOPPED, UNFINISHED, WRONG_INPUT, InputError
 from digitrec.signals import sigterm_as_sigint
 from digitrec.store.folder import describe_error
@@ -13,8 +13,7 @@ from digitrec.store.folder import describe_error
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 complete, 1 unfinished, 2 wrong input."""
     parser = make_parser()
-    given = attach_ranges(sys.argv[1:] if arguments is None else arguments)
-    options, further = parser.parse_known_args(given)
+    options, further = parser.parse_known_args(arguments)
     if options.command in PASSING_ON:
         options.further = further
     elif further:

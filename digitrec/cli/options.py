@@ -2,8 +2,7 @@
 
 import argparse
 import importlib.metadata
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, NoReturn, TypeAlias
 
@@ -73,20 +72,6 @@ def make_parser() -> argparse.ArgumentParser:
     _add_cluster(commands)
     _add_completion(commands)
     return parser
-
-
-def attach_ranges(words: Sequence[str]) -> list[str]:
-    """Return the words with each range that starts with a minus sign attached to its option.
-
-    argparse would take it for an option, and say that a value is missing.
-    """
-    attached: list[str] = []
-    for word in words:
-        if attached and attached[-1].startswith("--") and re.match(r"-[\d.].*\.\.", word):
-            attached[-1] += f"={word}"
-        else:
-            attached.append(word)
-    return attached
 
 
 def make_request(options: argparse.Namespace) -> Request:

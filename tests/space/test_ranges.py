@@ -287,7 +287,7 @@ NUMBER_OR_RANGE = "a number or a range such as 0.1..0.5"
             f"argument --lr: 'loud:0.1..0.2' is not {NUMBER_OR_RANGE}",
         ),
         (
-            "--lr -1..1 --points 3",
+            "--lr=-1..1 --points 3",
             "learning rate -1.0, an end of -1.0..1.0, is not a finite number above 0",
         ),
         ("--lr 0.1..0.2,0.1..0.2 --points 3", "learning rate 0.1..0.2 is given more than once"),
