@@ -31,6 +31,7 @@ from digitrec.store.stacks import Run, StackResult, results_of
 from digitrec.store.tables import make_tables
 from digitrec.store.validation import WinnerValidation
 from digitrec.study import run_study
+from digitrec.tuning import in_process
 from digitrec.tuning.in_process import InProcess
 from digitrec.tuning.runner import MakeRunner
 
@@ -292,7 +293,14 @@ def make_raced_record(
             results.append(result)
         if not race.decided and len(race.cuts) != cuts:
             race = race.decide(standings)
-    spec = make_spec(space=RACED.to_json(), epochs=race.rungs[-1], race=race.to_json())
+    return raced_record(directory, RACED, race, results)
+
+
+def raced_record(
+    directory: Path, space: Space, race: Race, results: list[StackResult]
+) -> StudyRecord:
+    """A race with these decisions and results."""
+    spec = make_spec(space=space.to_json(), epochs=race.rungs[-1], race=race.to_json())
     found = results_of(spec.epochs_of(), results)
     return StudyRecord(
         directory=Folder.at(directory),
@@ -391,3 +399,20 @@ def leave_out_pictures(patched: pytest.MonkeyPatch) -> None:
         patched.setattr(f"digitrec.results.outcome.{name}", lambda *_: [])
         patched.setattr(f"digitrec.results.study.{name}", lambda *_: [])
     patched.setattr("digitrec.results.outcome.write_plots", lambda *_: None)
+
+
+def fail_often(patched: pytest.MonkeyPatch) -> Iterator[None]:
+    """Before each of many runs, let the power fail at its first, second or third stack, in turn."""
+    train, trained, most = in_process._train, 0, 0
+
+    def train_some(*arguments: Any) -> None:
+        nonlocal trained
+        if trained == most:
+            raise RuntimeError("the power is out")
+        trained += 1
+        train(*arguments)
+
+    patched.setattr(in_process, "_train", train_some)
+    for number in range(100):
+        trained, most = 0, number % 3
+        yield

@@ -15,11 +15,9 @@ from digitrec.space.points import Space
 from digitrec.space.race import Race, Standing
 from digitrec.space.ranges import Range
 from digitrec.space.records import EpochRecord
-from digitrec.store.folder import Folder
 from digitrec.store.record import StudyRecord
-from digitrec.store.stacks import StackResult, results_of
-from digitrec.store.tables import make_tables
-from tests.studies import LABELS, VAL_ROWS, make_result, make_spec
+from digitrec.store.stacks import StackResult
+from tests.studies import LABELS, VAL_ROWS, make_result, raced_record
 
 STUDIES = 100
 RULES = Race((1, 3, 9))
@@ -61,21 +59,7 @@ def race_of_equal_points(directory: Path, seed: int) -> StudyRecord:
         results += trained
         if not race.decided:
             race = race.decide([standing(result) for result in trained])
-    spec = make_spec(space=SPACE.to_json(), epochs=race.rungs[-1], race=race.to_json())
-    found = results_of(spec.epochs_of(), results)
-    return StudyRecord(
-        directory=Folder.at(directory),
-        spec=spec,
-        results=results,
-        tables=make_tables(spec.goals(), results, {}),
-        failures={},
-        predictions={trial.name: result.predictions[k] for trial, result, k in found},
-        labels=LABELS,
-        best=None,
-        validation=None,
-        timings={},
-        damaged=[],
-    )
+    return raced_record(directory, SPACE, race, results)
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from digitrec.space.ranges import Range
 from digitrec.store.spec import read_spec
 from digitrec.tuning import in_process
 from digitrec.tuning.runner import Assignment
-from tests.studies import folder, make_drawn_record, run
+from tests.studies import fail_often, folder, make_drawn_record, run
 
 pytest.importorskip("optuna", reason="optuna is not installed: pip install 'digitrec[search]'")
 
@@ -55,23 +55,6 @@ def outcome(result: StudyResult) -> dict[str, Any]:
     }
     written = json.loads((folder(result) / "study.json").read_text())
     return tables | {"space": written["space"], "race": written.get("race")}
-
-
-def fail_often(patched: pytest.MonkeyPatch) -> Iterator[None]:
-    """Before each of many runs, let the power fail at its first, second or third stack, in turn."""
-    train, trained, most = in_process._train, 0, 0
-
-    def train_some(*arguments: Any) -> None:
-        nonlocal trained
-        if trained == most:
-            raise RuntimeError("the power is out")
-        trained += 1
-        train(*arguments)
-
-    patched.setattr(in_process, "_train", train_some)
-    for number in range(100):
-        trained, most = 0, number % 3
-        yield
 
 
 @ways

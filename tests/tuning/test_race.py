@@ -18,7 +18,7 @@ from digitrec.space.race import Cut, Race
 from digitrec.tuning import in_process
 from digitrec.tuning.course import describe_cut
 from digitrec.tuning.runner import Node
-from tests.studies import folder, run
+from tests.studies import fail_often, folder, run
 
 SPACE = Space.of(lr=(0.001, 0.01, 0.05, 0.1, 0.3, 0.5), batch_size=(256, 512), momentum=(0.0, 0.9))
 RACE: dict[str, Any] = {"race": True, "rungs": (1, 2, 4), "audit": 2}
@@ -86,18 +86,7 @@ def test_the_same_command_again_trains_nothing(raced: StudyResult, tmp_path: Pat
 def test_a_race_that_is_cut_anywhere_ends_with_the_same_decisions(
     raced: StudyResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train, trained, most = in_process._train, 0, 1
-
-    def train_some(*arguments: Any) -> None:
-        nonlocal trained
-        if trained == most:
-            raise RuntimeError("the power is out")
-        trained += 1
-        train(*arguments)
-
-    monkeypatch.setattr(in_process, "_train", train_some)
-    for _ in range(100):
-        trained, most = 0, most % 3 + 1
+    for _ in fail_often(monkeypatch):
         try:
             race(tmp_path / "study")
         except RuntimeError:

@@ -110,10 +110,10 @@ def test_what_a_search_leaves_in_cycles_is_gone_before_ray_ends(
 
     there: list[bool] = []
     session = Session(None, Console(quiet=True), Timings())
-    monkeypatch.setattr("ray.shutdown", lambda: there.append(left() is not None))
     gc.disable()  # so that it is not collected by chance
     try:
         left = weakref.ref(Leftover())
+        monkeypatch.setattr("ray.shutdown", lambda: there.append(left() is not None))
         session.end()
         session.__exit__()
     finally:
