@@ -7,6 +7,7 @@ its descendants, and nothing else; `ray stop` would end every Ray on the machine
 
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import psutil
 
+from digitrec.cli.invocation import program
 from digitrec.errors import COMPLETE, InputError
 from digitrec.signals import sigterm_unblocked
 from digitrec.tuning.token import secure_token
@@ -315,7 +317,8 @@ def run_start(port: int, for_ray: Sequence[str]) -> None:
     print(f"dashboard  {head.address}, from this machine only")
     print(f"sign in    with the token that this prints: {ray} get-auth-token")
     print(f"log        {head.log}")
-    print("`digitrec submit` runs a study on it, `digitrec cluster stop` ends it.")
+    digitrec = shlex.join(program())
+    print(f"`{digitrec} submit` runs a study on it, `{digitrec} cluster stop` ends it.")
 
 
 def run_stop(options: Sequence[str]) -> None:
