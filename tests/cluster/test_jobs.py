@@ -1,5 +1,6 @@
 """The cluster to practise on and jobs to it, as a person uses them: in processes of their own."""
 
+import contextlib
 import json
 import os
 import re
@@ -212,13 +213,12 @@ def test_the_dashboard_refuses_whoever_has_no_token(cluster: Cluster) -> None:
 
 def test_the_dashboard_listens_on_this_machine_alone(cluster: Cluster) -> None:
     port = int(cluster.address.rsplit(":", 1)[1])
-    tree = psutil.Process(cluster.head["pid"]).children(recursive=True)
-    listening = {
-        connection.laddr.ip
-        for process in tree
-        for connection in process.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
-    }
+    listening = set()
+    for process in psutil.Process(cluster.head["pid"]).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # one that ended meanwhile
+            for connection in process.net_connections("inet"):
+                if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+                    listening.add(connection.laddr.ip)
     assert listening == {"127.0.0.1"}
 
 
