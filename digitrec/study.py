@@ -3,10 +3,13 @@
 import importlib.metadata
 import math
 import platform
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
@@ -43,13 +46,16 @@ from digitrec.tuning.live import busy
 from digitrec.tuning.rounds import StudyRunner
 from digitrec.tuning.runner import MakeRunner
 from digitrec.tuning.session import Session
-from digitrec.winner.inputs import WinnerInputs
+from digitrec.tuning.workers import Workers
+from digitrec.winner.inputs import Refit, WinnerInputs
 
 if TYPE_CHECKING:
     from digitrec.results.outcome import StudyResult
 
+T = TypeVar("T")
 MOST_LEAKED = 0.01  # share of the test images; a few digits of two collections can coincide
 FEW_VAL_ROWS = 100  # with fewer, accuracy moves in steps of more than a percentage point
+SOON = 0.1  # seconds; a missing file or a wrong header is found by then, before Ray starts
 SPLIT_SEED = 42  # that of the plain training loop, so that both use the same validation rows
 
 
@@ -77,49 +83,76 @@ def run_study(
     check_free(directory)
     if directory.path:  # a bucket is checked once `prepare` has shown that it answers
         check_directory(directory)
-    with timings.part("read the data"), busy(console, f"Reading {escape(request.data)}"):
-        in_memory = {str(directory / name): digits for name, digits in (given or {}).items()}
-        spec, shared, test = _read_data(request, in_memory)
-    _warn_of_few(shared.split, console)
-    _prepare(directory)
-    check_directory(directory)
-    with (
-        locked(directory) as lock,
-        sigint_noted() as interruption,  # so that the finished trials get their tables
-        StudyRunner(request, shared, console, timings, lock, interruption, make_runner) as rounds,
-    ):
-        claim(directory, spec, console)
-        for name, digits in (given or {}).items():
-            directory.write(name, to_parquet(digits))
-        write_labels(directory, spec, shared.labels[shared.split.val], shared.split.val)
-        if spec.race or spec.search_space.generations:
-            spec = rounds.train_in_rounds(spec)
-        else:
-            rounds.train(spec, spec.trials())
-        if request.confirm:
-            spec = rounds.confirm(spec)
-        if request.cooldown:
-            spec = rounds.cool(spec)
-        refitted = rounds.refit(spec) if request.refit else None
-        rounds.end()
-        from digitrec.results.outcome import conclude
+    with Workers(request, console, timings, make_runner) as workers:
+        reading = _in_background(partial(_read_data, request, given or {}, timings))
+        if directory.path and NAME not in directory.names(NAME):  # a study that begins now
+            wait([reading], timeout=SOON)
+            if not reading.done():
+                workers.start(len(request.space))
+        with busy(console, f"Reading {escape(request.data)}"):
+            spec, shared, test = reading.result()
+        _warn_of_few(shared.split, console)
+        _prepare(directory)
+        check_directory(directory)
+        with (
+            locked(directory) as lock,
+            sigint_noted() as interruption,  # so that the finished trials get their tables
+        ):
+            rounds = StudyRunner(request, shared, console, timings, lock, interruption, workers)
+            claim(directory, spec, console)
+            for name, digits in (given or {}).items():
+                directory.write(name, to_parquet(digits))
+            write_labels(directory, spec, shared.labels[shared.split.val], shared.split.val)
+            refitted = _train(rounds, request, spec)
+            workers.end()
+            from digitrec.results.outcome import conclude
 
-        outcome = conclude(directory, WinnerInputs(shared, refitted, test), timings)
-        timings.write(directory)
+            outcome = conclude(directory, WinnerInputs(shared, refitted, test), timings)
+            timings.write(directory)
+            workers.close()
     return replace(outcome, interrupted=interruption.came)
 
 
 def _read_data(
-    request: Request, given: Mapping[str, Digits]
+    request: Request, given: Mapping[str, Digits], timings: Timings
 ) -> tuple[StudySpec, SharedData, Digits | None]:
     """Return the spec of a study, its data, and its test data if it has any."""
-    digits = given.get(request.data) or read_digits(request.data)
-    split = _split(digits, request.val_fraction)
-    _check_batch_sizes(request.space, split)
-    _check_square(request.space, digits)
-    test = _read_test(request.test_data, digits, given)
-    spec = ask(request, digits, split)
-    return spec, share(digits, split, spec), test
+    with timings.part("read the data"):
+        in_memory = {str(request.directory / name): digits for name, digits in given.items()}
+        digits = in_memory.get(request.data) or read_digits(request.data)
+        split = _split(digits, request.val_fraction)
+        _check_batch_sizes(request.space, split)
+        _check_square(request.space, digits)
+        test = _read_test(request.test_data, digits, in_memory)
+        spec = ask(request, digits, split)
+        return spec, share(digits, split, spec), test
+
+
+def _in_background(work: Callable[[], T]) -> "Future[T]":
+    """Return the future result of work that a thread does; the end of this process ends it."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 -- raised where the result is asked for
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+def _train(rounds: StudyRunner, request: Request, spec: StudySpec) -> Refit | None:
+    """Train what is missing; return the winner trained on all rows if that is asked for."""
+    if spec.race or spec.search_space.generations:
+        spec = rounds.train_in_rounds(spec)
+    else:
+        rounds.train(spec, spec.trials())
+    if request.confirm:
+        spec = rounds.confirm(spec)
+    if request.cooldown:
+        spec = rounds.cool(spec)
+    return rounds.refit(spec) if request.refit else None
 
 
 def share(digits: Digits, split: Split, spec: StudySpec) -> SharedData:

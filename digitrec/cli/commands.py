@@ -16,6 +16,7 @@ from digitrec.cli.display import (
 )
 from digitrec.cli.options import make_parser, make_request
 from digitrec.errors import COMPLETE, UNFINISHED, DamagedError, InputError
+from digitrec.lean_import import import_without
 from digitrec.request import Request
 from digitrec.store.folder import Folder
 
@@ -63,10 +64,11 @@ def run_watch(options: argparse.Namespace) -> int:
 
 def run_report(options: argparse.Namespace) -> int:
     """Write the tables, figures and report of a study directory; return the exit code."""
-    from digitrec.results.outcome import conclude
-
     console = Console()
     with console.status("Reading the study and drawing its figures"):
+        import_without("scipy", "seaborn")  # no figure needs that part, which takes half a second
+        from digitrec.results.outcome import conclude
+
         result = conclude(options.directory)
     print_result(result, console)
     return COMPLETE if result.complete else UNFINISHED

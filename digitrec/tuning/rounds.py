@@ -1,9 +1,7 @@
 """The training of a study: the grid, its leaders anew, their cooldown, the best on all rows."""
 
 import itertools
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -41,8 +39,9 @@ from digitrec.tuning.course import (
     describe_suggestion,
 )
 from digitrec.tuning.planning import describe_plan, missing_trials, plan
-from digitrec.tuning.runner import Assignment, MakeRunner, Node, Round, Runner
+from digitrec.tuning.runner import Assignment, Node, Round, Runner
 from digitrec.tuning.session import count_workers
+from digitrec.tuning.workers import Workers
 from digitrec.winner.inputs import Refit
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ class StudyRunner:
         timings: Timings,
         lock: Lock,
         interruption: Interruption,
-        make_runner: MakeRunner,
+        workers: Workers,
     ) -> None:
         self.request = request
         self.shared = shared
@@ -71,16 +70,9 @@ class StudyRunner:
         self.timings = timings
         self.lock = lock
         self.interruption = interruption
-        self.make_runner = make_runner
-        self._runner: Runner | None = None
+        self.workers = workers
+        self._checked = False  # whether all nodes see the study directory
         self._known_nodes: Sequence[Node] = ()  # those that a round was planned for last
-        self._closing = ExitStack()
-
-    def __enter__(self) -> "StudyRunner":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._closing.close()
 
     def train(self, spec: StudySpec, trials: Sequence[Trial]) -> None:
         """Train the trials whose results the study directory lacks.
@@ -400,26 +392,13 @@ class StudyRunner:
         failures = read_failures(directory)
         return make_tables(spec.goals(), results, failures).trials
 
-    def end(self) -> None:
-        """Begin to end the runner; leaving the block waits for its end."""
-        if self._runner:
-            self._runner.end()
-
     def _start(self, trials: int) -> Runner:
         """Return the runner; start it, for this number of trials, if it is not running."""
-        if self._runner is None:
-            one_core_each = not self.request.gpus_per_stack and self.request.cpus_per_stack <= 1
-            preload = one_core_each and trials >= (os.cpu_count() or 1)
-            runner = self.make_runner(
-                self.request.address,
-                self.console,
-                self.timings,
-                preload=preload,
-                dashboard=self.request.dashboard,
-            )
-            self._runner = self._closing.enter_context(runner)
+        runner = self.workers.start(trials)
+        if not self._checked:
             runner.check_shared(self.request.directory)
-        return self._runner
+            self._checked = True
+        return runner
 
 
 def fresh_seeds(taken: Sequence[int], how_many: int) -> list[int]:

@@ -21,6 +21,7 @@ import ray
 from rich.console import Console
 
 from digitrec.errors import InputError
+from digitrec.lean_import import import_without
 from digitrec.signals import sigint_put_off
 from digitrec.store.folder import SHARE_IT, Folder, brief
 from digitrec.store.timings import Timings
@@ -145,7 +146,7 @@ class Session:
             self._ending.start()
 
     def _start_and_import(self) -> None:
-        _import_tensorboardx()
+        import_without("torch", "tensorboardX")  # Ray Tune logs with it; torch would take a second
         imports = threading.Thread(
             target=importlib.import_module, args=("digitrec.tuning.search",), daemon=True
         )
@@ -254,18 +255,3 @@ def count_workers(nodes: Sequence[Node], cpus: float, gpus: float) -> int:
             "Lower --cpus-per-stack or --gpus-per-stack"
         )
     return workers
-
-
-def _import_tensorboardx() -> None:
-    """Import tensorboardX, which Ray Tune logs with, without torch.
-
-    tensorboardX imports torch if it is installed, to log models; that would take the driver a
-    second.
-    """
-    if "torch" in sys.modules:
-        return
-    sys.modules["torch"] = None  # type: ignore[assignment]
-    try:
-        importlib.import_module("tensorboardX")
-    finally:
-        del sys.modules["torch"]
