@@ -58,9 +58,9 @@ class Step(ABC):
         self.model, self.state, self.products = model, state, products
         self.lr = values_of_members(stack, "lr", model)  # lowered in place by a cooldown
         self.full_lr = self.lr.clone()
-        self.weight_decay = _used(values_of_members(stack, "weight_decay", model))
-        self.dropout = _used(values_of_members(stack, "dropout", model))
-        self.smoothing = _used(values_of_members(stack, "label_smoothing", model))
+        self.weight_decay = used_values(stack, "weight_decay", model)
+        self.dropout = used_values(stack, "dropout", model)
+        self.smoothing = used_values(stack, "label_smoothing", model)
         self.scale: Tensor | float = 1.0  # of the gradient
 
     def update(self, images: Tensor, target: Tensor, place: Place) -> Tensor:
@@ -109,9 +109,10 @@ class Step(ABC):
         if self.dropout is None:
             return self.model.layer_inputs(images, self.products)
         widths = [bias.shape[1] for bias in self.model.biases[:-1]]
+        # A GPU's queue goes on meanwhile; CUDA has read the numbers when the call returns.
         uniform = draw_uniform(
             sum(widths), len(images), seed=self.seed, epoch=place.epoch, batch=place.batch
-        ).to(images.device)
+        ).to(images.device, non_blocking=True)
         inputs, units = [images], 0
         for weight, bias in zip(self.model.weights[:-1], self.model.biases[:-1], strict=True):
             x = self.products.linear(weight, bias, inputs[-1]).relu_()
@@ -177,7 +178,7 @@ class MomentumSGD(StatefulStep):
     def __init__(self, stack: Stack, model: StackedMLP, state: State, products: Products) -> None:
         super().__init__(stack, model, state, products)
         self.momentum = values_of_members(stack, "momentum", model)
-        self.nesterov = _used(values_of_members(stack, "nesterov", model))
+        self.nesterov = used_values(stack, "nesterov", model)
 
     def _apply(
         self, values: Tensor, state: dict[str, Tensor], subtract: Callable[[Tensor], None]
@@ -235,6 +236,11 @@ def values_of_members(stack: Stack, name: str, model: StackedMLP) -> Tensor:
     return values.to(model.device).view(-1, 1, 1)
 
 
+def used_values(stack: Stack, name: str, model: StackedMLP) -> Tensor | None:
+    """Return `values_of_members`, or None if no member uses the hyperparameter."""
+    return values_of_members(stack, name, model) if any(stack.values(name)) else None
+
+
 def state_kinds(stack: Stack) -> tuple[str, ...]:
     """Return what the optimizer of a stack keeps of each parameter."""
     if stack.configuration.optimizer == "adamw":
@@ -258,7 +264,3 @@ def draw_uniform(units: int, images: int, *, seed: int, epoch: int, batch: int) 
     """
     bits = np.random.Philox(key=np.array([seed, epoch], np.uint64), counter=[0, 0, 0, batch])
     return torch.from_numpy(np.random.Generator(bits).random((units, images), np.float32))
-
-
-def _used(values: Tensor) -> Tensor | None:
-    return values if bool(values.any()) else None

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from digitrec.engine.model import StackedMLP, init_mlp
 from digitrec.engine.products import OneDNNProducts, Products, TorchProducts, choose_products
+from digitrec.engine.step import Step
 from digitrec.engine.train import Totals, Training, TrainingData, train_on
 from digitrec.space.hyperparameters import Configuration, Trial
 from digitrec.space.points import Space
@@ -148,12 +149,17 @@ def forms_of(shape: Shape, data: TrainingData, compiled: bool) -> dict[str, Form
 
 def explicit_form(shape: Shape, data: TrainingData, products: Products, **values: Any) -> Form:
     """Return digitrec's own step; `values` are further hyperparameters."""
+    step = made_step(shape, data, products, **values)
+    order = torch.arange(len(data.train_labels), device=data.pixels.device)
+    return lambda: train_on(step, data, order, Totals(step.model), epoch=1)
+
+
+def made_step(shape: Shape, data: TrainingData, products: Products, **values: Any) -> Step:
+    """Return digitrec's step of equal trials, on the device of the data."""
     trial = Trial(Configuration(lr=RATE, batch_size=shape.batch_size, **values), seed=0)
     stack = Stack((trial,) * shape.members)
-    model = init_mlp(SIZES, seed=0, members=shape.members)
-    step = Training.of(stack, model).step(stack, data.pixels, products)
-    order = torch.arange(len(data.train_labels))
-    return lambda: train_on(step, data, order, Totals(model), epoch=1)
+    model = init_mlp(SIZES, seed=0, members=shape.members, device=data.pixels.device)
+    return Training.of(stack, model).step(stack, data.pixels, products)
 
 
 Loss = Callable[[StackedMLP, Tensor, Tensor], tuple[Tensor, Tensor]]

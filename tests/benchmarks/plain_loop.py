@@ -92,13 +92,20 @@ def prepare(df: pd.DataFrame) -> Arrays:
     return Arrays(train, train_labels.to_numpy(), val, val_labels.to_numpy())
 
 
+def on_device_of(model: nn.Module, loader: Batches) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the batches on the model's device."""
+    device = next(model.parameters()).device
+    for inputs, labels in loader:
+        yield inputs.to(device), labels.to(device)
+
+
 def train_epoch(
     model: nn.Module, loader: Batches, criterion: nn.Module, optimizer: optim.Optimizer
 ) -> tuple[float, float]:
     """Train on every batch; returns loss (mean of the batches' means) and accuracy."""
     model.train()
     correct, total, running_loss = 0, 0, 0.0
-    for inputs, labels in loader:
+    for inputs, labels in on_device_of(model, loader):
         optimizer.zero_grad()
         outputs = model(inputs)
         loss = criterion(outputs, labels)
@@ -116,7 +123,7 @@ def validate(model: nn.Module, loader: Batches, criterion: nn.Module) -> tuple[f
     model.eval()
     correct, total, running_loss = 0, 0, 0.0
     with torch.no_grad():
-        for inputs, labels in loader:
+        for inputs, labels in on_device_of(model, loader):
             outputs = model(inputs)
             running_loss += criterion(outputs, labels).item()
             _, predicted = torch.max(outputs.data, 1)
@@ -126,7 +133,12 @@ def validate(model: nn.Module, loader: Batches, criterion: nn.Module) -> tuple[f
 
 
 def train_configuration(
-    arrays: Arrays, lr: float, batch_size: int, epochs: int, seed: int
+    arrays: Arrays,
+    lr: float,
+    batch_size: int,
+    epochs: int,
+    seed: int,
+    device: torch.device | str = "cpu",
 ) -> Iterator[dict[str, float]]:
     """Train one configuration and yield the metrics of each epoch."""
     torch.manual_seed(seed)
@@ -134,7 +146,7 @@ def train_configuration(
     val_dataset = CustomDataset(arrays.val_features, arrays.val_labels)
     train_loader = DataLoader(train_dataset, batch_size=batch_size, shuffle=True)
     val_loader = DataLoader(val_dataset, batch_size=batch_size, shuffle=False)
-    model = DigitRecModel(arrays.train_features.shape[1], 256, 128, 10)
+    model = DigitRecModel(arrays.train_features.shape[1], 256, 128, 10).to(device)
     criterion = nn.CrossEntropyLoss()
     optimizer = optim.SGD(model.parameters(), lr=lr)
     for epoch in range(1, epochs + 1):
