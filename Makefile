@@ -19,7 +19,7 @@ LOCK := cluster/requirements.lock
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help tune best report predict cluster submit cluster-stop test test-fast coverage soak fuzz bench bench-race check format lock clean
+.PHONY: help tune best report predict cluster submit cluster-stop test test-fast coverage soak fuzz bench bench-race bench-gpu check format lock clean
 
 help: ## list the commands
 	@echo "make COMMAND, where COMMAND is"
@@ -82,6 +82,9 @@ bench: $(READY) ## compare speed with the plain loop and usual Ray Tune code: DA
 bench-race: $(READY) ## compare a race with Optuna, Ray's ASHA and Syne Tune; hours: ARGS="--seconds 60 --search-seeds 0"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(LOCK) --editable '.[bench]'
 	@$(BIN)/python -m tests.benchmarks.race --data '$(DATA)' $(if $(OUT),--out '$(OUT)') $(ARGS)
+
+bench-gpu: $(READY) ## measure an NVIDIA GPU: steps, memory, grid, race: DATA=..., ARGS="--sections steps,grid"
+	@$(BIN)/python -m tests.benchmarks.gpu --data '$(DATA)' $(ARGS)
 
 check: $(READY) ## check format, lint and types
 	@$(BIN)/ruff format --check --quiet .

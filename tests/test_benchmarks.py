@@ -4,6 +4,7 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ from digitrec.cli.options import make_parser, make_request
 from digitrec.engine.model import StackedMLP, init_mlp
 from digitrec.engine.products import OneDNNProducts, Products, TorchProducts
 from digitrec.engine.step import make_step
-from digitrec.engine.train import Totals, train_on
+from digitrec.engine.train import Totals, TrainingData, train_on
 from digitrec.space.hyperparameters import Configuration, Trial
 from digitrec.space.shape import layer_sizes
 from digitrec.space.stacks import Stack
-from tests.benchmarks import bench, cluster, engine, machine, plain_loop, race
+from tests.benchmarks import bench, cluster, engine, gpu, machine, plain_loop, race
 from tests.benchmarks.data_file import csv_of
 from tests.benchmarks.peers import points, studies, table
 from tests.benchmarks.peers.events import (
@@ -247,6 +248,88 @@ def test_the_description_of_the_machine_names_no_path() -> None:
     described = machine.describe_machine()
     assert {"processor", "cores", "memory", "torch", "ray", "numpy", "date"} <= set(described)
     assert not any("/" in value for value in described.values())
+
+
+def test_the_gpu_program_says_in_a_line_that_there_is_no_gpu(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["gpu"])
+    assert gpu.main() == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "no NVIDIA GPU" in said.err
+    assert len(said.err.splitlines()) == 1
+
+
+def test_the_gpu_program_measures_on_a_cpu_what_needs_no_gpu(
+    digits_csv: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--device", "cpu", "--data", str(digits_csv), "--images", "64", "--lr", "0.1"]
+    options += ["--batch-size", "16,32", "--stack-sizes", "1,2", "--epochs", "1", "--rounds", "2"]
+    monkeypatch.setattr(sys, "argv", ["gpu", *options])
+    assert gpu.main() == 0
+    page = capsys.readouterr().out
+    assert "| batch size | stack size | step float32 | step bf16 |" in page
+    for size in (16, 32):
+        for members in (1, 2):
+            assert f"| {size} | {members} | " in page
+    for program in ("digitrec, float32", "digitrec, bf16", "plain loop"):
+        assert f"| {program} | " in page
+    assert "out of memory" not in page
+
+
+def test_what_the_gpu_program_captures_is_digitrecs_step() -> None:
+    shape, data = engine.Shape(16, 2), engine.made_digits(64)
+    logits = torch.empty(2, 10, 16)
+    steps = [engine.made_step(shape, data, TorchProducts()) for _ in range(2)]
+
+    def capture(update: Callable[[], torch.Tensor]) -> tuple[Callable[[], object], torch.Tensor]:
+        return lambda: logits.copy_(update()), logits
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpu, "made_step", lambda *_: steps[0])
+        patch.setattr(gpu, "choose_products", lambda *_: TorchProducts())
+        gpu.captured_form(shape, data, capture)()
+    train_on(steps[1], data, torch.arange(64), Totals(steps[1].model), epoch=1)
+    for own, other in zip(*(parameters(step.model) for step in steps), strict=True):
+        torch.testing.assert_close(own, other, rtol=0, atol=0)
+
+
+def test_a_stack_too_large_for_a_gpus_memory_has_a_row_that_says_so() -> None:
+    def make(shape: engine.Shape, data: TrainingData) -> engine.Form:
+        if shape.members > 1:
+            raise torch.OutOfMemoryError("too large")
+        return lambda: None
+
+    options = gpu.parse_options(["--device", "cpu", "--images", "64", "--stack-sizes", "1,1024"])
+    shapes = gpu.shapes_of(options)
+    steps = gpu.measure_steps({"eager": make, "graph": make}, shapes, options)
+    large = [line for line in gpu.times_table(steps) if "| 1024 |" in line]
+    assert len(large) == 2
+    assert all(line.count("out of memory") == 4 for line in large)
+    assert [line.count("out of memory") for line in gpu.ratio_table(steps)[2:]] == [0, 2] * 2
+    assert all("1: " in line for line in gpu.best_table(steps)[2:])
+
+
+def test_the_gpu_program_runs_commands_that_digitrec_understands() -> None:
+    options = gpu.parse_options([])
+    parse = make_parser().parse_args
+    for share in gpu.GPU_SHARES:
+        request = make_request(parse(gpu.sharing_command(Path("train.csv"), options, share)))
+        assert request.gpus_per_stack == share
+        assert len(request.space.trials()) == 25
+    request = make_request(parse(gpu.race_command(Path("train.csv"), 1000, 256)))
+    assert (request.gpus_per_stack, request.stack_size) == (1, 256)
+    assert len(request.space.trials()) == 1000
+
+
+def test_the_training_of_a_command_is_between_its_first_stack_and_its_last(tmp_path: Path) -> None:
+    times = pd.DataFrame({"started": [10.0, 5.0, 12.0], "ended": [11.0, 7.5, 20.0]})
+    times.to_csv(tmp_path / "runs.csv")
+    assert gpu.training_seconds(tmp_path) == 15
+    page = gpu.command_table("stacks at a time", {"2": [gpu.Command(30.0, 15.0)]})
+    assert page[-1] == "| 2 | 30.0 (30.0 to 30.0) | 15.0 (15.0 to 15.0) |"
 
 
 def test_a_simulated_worker_takes_the_next_stack_when_it_is_free() -> None:

@@ -30,6 +30,17 @@ def describe_machine() -> dict[str, str]:
     }
 
 
+def describe_gpu() -> dict[str, str]:
+    """Return the first GPU, its memory, CUDA's version and the precision of float32 products."""
+    properties = torch.cuda.get_device_properties(0)
+    return {
+        "GPU": properties.name,
+        "GPU memory": f"{properties.total_memory / 2**30:.0f} GiB",
+        "CUDA": str(torch.version.cuda),
+        "float32 products": torch.get_float32_matmul_precision(),
+    }
+
+
 def _cpu_model() -> str:
     names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     return names[0] if names else platform.processor()
