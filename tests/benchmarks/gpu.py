@@ -17,6 +17,7 @@ Letters: K trials of a stack, B images of a batch, C = 10 classes.
 """
 
 import argparse
+import itertools
 import os
 import statistics
 import subprocess
@@ -165,21 +166,24 @@ def measure_steps(
     """Time forms of the step at every shape and in both precisions, in turn, so many rounds."""
     device = torch.device(options.device)
     data = {each: digits_on(device, each, options.images) for each in PRECISIONS}
-    steps = Steps(Measured({}), {})
-    times: dict[str, dict[Shape, list[float]]] = {}
-    for _ in range(options.rounds):
-        for shape in shapes:
-            for precision in PRECISIONS:
-                for name, make in makers.items():
-                    form = f"{name} {precision}"
-                    of_shape = times.setdefault(form, {}).setdefault(shape, [])
-                    found = time_form(make, shape, data[precision])
-                    if found is None:
-                        of_shape.clear()
-                        continue
-                    of_shape.append(found.seconds)
-                    steps.peaks.setdefault(form, {})[shape] = found.peak
-    return steps._replace(times=Measured(times))
+    seconds: dict[str, dict[Shape, list[float]]] = {}
+    peaks: dict[str, dict[Shape, int]] = {}
+    cases = list(itertools.product(shapes, PRECISIONS, makers.items()))
+    too_large = set()
+    for case in cases * options.rounds:
+        if case in too_large:
+            continue
+        shape, precision, (name, make) = case
+        form = f"{name} {precision}"
+        of_shape = seconds.setdefault(form, {}).setdefault(shape, [])
+        found = time_form(make, shape, data[precision])
+        if found is None:
+            too_large.add(case)
+            of_shape.clear()
+        else:
+            of_shape.append(found.seconds)
+            peaks.setdefault(form, {})[shape] = found.peak
+    return Steps(Measured(seconds), peaks)
 
 
 class Timed(NamedTuple):
@@ -257,8 +261,8 @@ def time_cell(steps: Steps, form: str, shape: Shape) -> str:
 
 def memory_cell(steps: Steps, form: str, shape: Shape) -> str:
     """Return the peak in GiB."""
-    peak = steps.peaks.get(form, {}).get(shape)
-    return OUT_OF_MEMORY if peak is None else f"{peak / 2**30:.2f}"
+    measured = steps.times.seconds[form][shape]
+    return f"{steps.peaks[form][shape] / 2**30:.2f}" if measured else OUT_OF_MEMORY
 
 
 def best_table(steps: Steps) -> list[str]:
