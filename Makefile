@@ -19,11 +19,11 @@ LOCK := cluster/requirements.lock
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help tune best report predict cluster submit cluster-stop test test-fast coverage soak fuzz bench bench-race bench-gpu check format lock clean
+.PHONY: help tune best report predict cluster submit cluster-stop test test-fast coverage soak fuzz bench bench-race bench-gpu bench-timeline check format lock clean
 
 help: ## list the commands
 	@echo "make COMMAND, where COMMAND is"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "make tune DATA=train.csv OUT=results/kaggle ARGS=\"--epochs 10\" tunes on a file of yours."
 
@@ -85,6 +85,9 @@ bench-race: $(READY) ## compare a race with Optuna, Ray's ASHA and Syne Tune; ho
 
 bench-gpu: $(READY) ## measure an NVIDIA GPU: steps, memory, grid, race: DATA=..., ARGS="--sections steps,grid"
 	@$(BIN)/python -m tests.benchmarks.gpu --data '$(DATA)' $(ARGS)
+
+bench-timeline: $(READY) ## show where the seconds of a study go, as a picture: DATA=..., ARGS="--to timeline.png"
+	@$(BIN)/python -m tests.benchmarks.timeline --data '$(DATA)' $(ARGS)
 
 check: $(READY) ## check format, lint and types
 	@$(BIN)/ruff format --check --quiet .

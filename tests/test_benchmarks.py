@@ -21,7 +21,7 @@ from digitrec.engine.train import Totals, TrainingData, train_on
 from digitrec.space.hyperparameters import Configuration, Trial
 from digitrec.space.shape import layer_sizes
 from digitrec.space.stacks import Stack
-from tests.benchmarks import bench, cluster, engine, gpu, machine, plain_loop, race
+from tests.benchmarks import bench, cluster, engine, gpu, machine, plain_loop, race, timeline
 from tests.benchmarks.data_file import csv_of
 from tests.benchmarks.peers import points, studies, table
 from tests.benchmarks.peers.events import (
@@ -330,6 +330,32 @@ def test_the_training_of_a_command_is_between_its_first_stack_and_its_last(tmp_p
     assert gpu.training_seconds(tmp_path) == 15
     page = gpu.command_table("stacks at a time", {"2": [gpu.Command(30.0, 15.0)]})
     assert page[-1] == "| 2 | 30.0 (30.0 to 30.0) | 15.0 (15.0 to 15.0) |"
+
+
+def test_the_parts_of_a_run_end_where_its_stacks_begin_and_end() -> None:
+    used = {timeline.DRIVER: 0.5, timeline.WORKERS: 1.0, timeline.RAY: 0.25}
+    looks = [timeline.Look(float(second), [1.0, 0.5], used) for second in range(1, 11)]
+    runs = pd.DataFrame({"pid": [1, 1, 2], "started": [102, 104, 102], "ended": [104, 107, 106]})
+    parts = timeline.parts_of(looks, runs, started=100.0)
+    assert parts["seconds"].tolist() == [2, 4, 1, 3]
+    assert parts["core 1"].tolist() == ["50%"] * 4
+    assert parts[timeline.WORKERS].tolist() == [2, 4, 1, 3]
+
+
+def test_a_run_is_watched_with_the_processes_it_starts() -> None:
+    work = "sum(i * i for i in range(10_000_000))"
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', '{work}'])"
+    looks = timeline.watch([sys.executable, "-c", child])
+    driver, workers = (
+        sum(look.used[kind] for look in looks) for kind in (timeline.DRIVER, timeline.WORKERS)
+    )
+    assert workers > driver > 0
+    assert all(0 <= share <= 1 for look in looks for share in look.busy)
+
+
+def test_a_command_that_fails_has_no_timeline() -> None:
+    with pytest.raises(subprocess.CalledProcessError):
+        timeline.watch([sys.executable, "-c", "raise SystemExit(3)"])
 
 
 def test_a_simulated_worker_takes_the_next_stack_when_it_is_free() -> None:
