@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from digitrec.errors import InputError
 from digitrec.space.hyperparameters import HYPERPARAMETERS, Hyperparameter, Precision
@@ -146,13 +146,13 @@ class Request:
         f"passes over the training rows (default: the last of --rungs, or {DEFAULT_EPOCHS})",
         **INT,
     )
-    precision: Precision = _option(  # noqa: RUF009
+    precision: Precision | Literal["auto"] = _option(  # noqa: RUF009
         "float32",
         "training",
         "P",
-        "float32, or bf16, which multiplies in bfloat16 and keeps the weights in float32: faster "
-        "on processors and GPUs that have it in hardware",
-        choices=get_args(Precision),
+        "float32; or bf16, which multiplies in bfloat16 and keeps the weights in float32: faster "
+        "on processors and GPUs that have it in hardware; or auto: bf16 on these, else float32",
+        choices=(*get_args(Precision), "auto"),
     )
     race: bool = _option(
         False,

@@ -43,6 +43,7 @@ from digitrec.store.stacks import Damage, set_aside
 from digitrec.store.timings import Timings
 from digitrec.store.validation import write_labels
 from digitrec.tuning.live import busy
+from digitrec.tuning.precision import decide_precision
 from digitrec.tuning.rounds import StudyRunner
 from digitrec.tuning.runner import MakeRunner
 from digitrec.tuning.session import Session
@@ -83,6 +84,7 @@ def run_study(
     check_free(directory)
     if directory.path:  # a bucket is checked once `prepare` has shown that it answers
         check_directory(directory)
+    request = decide_precision(request, console)
     with Workers(request, console, timings, make_runner) as workers:
         reading = _in_background(partial(_read_data, request, given or {}, timings))
         if directory.path and NAME not in directory.names(NAME):  # a study that begins now

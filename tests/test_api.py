@@ -122,7 +122,7 @@ def test_a_call_and_a_command_make_the_same_request(options: dict[str, Any], wor
         ({"hidden_sizes": (64, 32)}, "hidden sizes 64 is not 1 to 8 whole numbers"),
         ({"epochs": 2.5}, "epochs: 2.5 is not a whole number"),
         ({"refit": 1}, "refit 1 is neither True nor False"),
-        ({"precision": "half"}, "precision: 'half' is not one of float32, bf16"),
+        ({"precision": "half"}, "precision: 'half' is not one of float32, bf16, auto"),
         ({"rungs": [1, 3]}, "--rungs needs --race"),
         ({"data": "no.csv"}, "no.csv: "),
     ],
