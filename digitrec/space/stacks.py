@@ -110,9 +110,11 @@ class Cost(NamedTuple):
         return relative * per_member + stacked + self.per_stack
 
 
-# Fitted to tests/benchmarks/engine.py on one AMD EPYC (Zen 5) core, 784-256-128-10, float32.
+# A core of AMD's Zen 5, for 784-256-128-10 in float32. There, tests/benchmarks/engine.py measured
+# 1.2e-4 and 8e-5 per update; on Zen 4 an image costs 1.9 times as much, and updates in proportion
+# less. With these values, plans suit both.
 CPU_COST = Cost(
-    per_image=6.5e-6, per_update=1.2e-4, per_stacked_update=8e-5, per_stack=0.05, per_start=0.035
+    per_image=6.5e-6, per_update=1.05e-4, per_stacked_update=6e-5, per_stack=0.05, per_start=0.035
 )
 
 
