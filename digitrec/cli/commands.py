@@ -14,11 +14,11 @@ from digitrec.cli.display import (
     print_lines,
     print_result,
 )
+from digitrec.cli.exports import EXPORTS
 from digitrec.cli.options import make_parser, make_request
 from digitrec.errors import COMPLETE, UNFINISHED, DamagedError, InputError
 from digitrec.lean_import import import_without
 from digitrec.request import Request
-from digitrec.store.folder import Folder
 
 
 def run_tune(options: argparse.Namespace) -> int:
@@ -100,43 +100,9 @@ def run_export(options: argparse.Namespace) -> int:
     if not asked:
         raise InputError(f"export needs one of {', '.join(f'--{name}' for name in EXPORTS)}")
     for name in asked:
-        print_lines([EXPORTS[name](options.directory, getattr(options, name))], Console())
+        line = EXPORTS[name].write(options.directory, getattr(options, name))
+        print_lines([line], Console())
     return COMPLETE
-
-
-def _export_onnx(directory: Folder, target: str) -> str:
-    from digitrec.winner.classifier import load_classifier
-    from digitrec.winner.export import export_onnx
-
-    classifier = load_classifier(directory / "best")
-    export_onnx(classifier, target)
-    how = describe_average(classifier)
-    return f"model    {target}; onnxruntime gives the same results{how}"
-
-
-def _export_optuna(directory: Folder, storage: str) -> str:
-    from digitrec.results.exports.optuna import export_optuna
-    from digitrec.store.record import read_record
-
-    name = export_optuna(read_record(directory), storage)
-    return f"study    {name} in {storage}"
-
-
-def _export_tensorboard(directory: Folder, logs: str) -> str:
-    from digitrec.results.exports.tensorboard import export_tensorboard
-    from digitrec.results.text import count
-    from digitrec.store.record import read_record
-
-    runs = export_tensorboard(read_record(directory), logs)
-    return f"logs     {logs}, {count(runs, 'run')}"
-
-
-EXPORTS: dict[str, Callable[[Folder, str], str]] = {
-    "onnx": _export_onnx,
-    "optuna": _export_optuna,
-    "tensorboard": _export_tensorboard,
-}
-"""Option -> the function that writes the format and returns a line about it."""
 
 
 def run_doctor(options: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, NoReturn, TypeAlias
 
+from digitrec.cli.exports import EXPORTS
 from digitrec.errors import WRONG_INPUT, InputError
 from digitrec.request import (
     SEARCH,
@@ -23,23 +24,6 @@ from digitrec.store.folder import Folder
 Commands: TypeAlias = "argparse._SubParsersAction[OneLineParser]"
 
 PASSING_ON = ("submit", "cluster")  # commands that pass options on, to `tune` and `ray start`
-EXPORT_HELP = {
-    "--onnx": (
-        "FILE",
-        "write the winner, its scaling included, as an ONNX file, after checking that onnxruntime "
-        "gives the same results; of an average, the logarithms of the mean probabilities (needs "
-        "digitrec[onnx])",
-    ),
-    "--optuna": (
-        "URL",
-        "add the trials as a study to an Optuna storage, such as sqlite:///study.db (needs "
-        "digitrec[search])",
-    ),
-    "--tensorboard": (
-        "LOGDIR",
-        "write a TensorBoard run per trial, with its curves and hyperparameters",
-    ),
-}
 RANGE = " or a range such as 0.1..0.5"
 # The headings of the help, in its order.
 GROUPS = ("data", SEARCH, "training", "race", "winner", "results", "machine")
@@ -223,13 +207,13 @@ def _add_export(commands: Commands) -> None:
         "export",
         help="write a study or its winner for other tools",
         description=(
-            "Write the winner of a study as an ONNX file, or its trials for Optuna or TensorBoard. "
-            "The study may be unfinished. Needs neither Ray nor torch."
+            "Write the winner of a study, or its trials, in the formats of other tools. The study "
+            "may be unfinished. Needs neither Ray nor torch."
         ),
     )
     _add_directory(parser)
-    for option, (metavar, text) in EXPORT_HELP.items():
-        parser.add_argument(option, metavar=metavar, type=_read_name, help=text)
+    for name, each in EXPORTS.items():
+        parser.add_argument(f"--{name}", metavar=each.metavar, type=_read_name, help=each.help)
 
 
 def _add_doctor(commands: Commands) -> None:
