@@ -35,11 +35,15 @@ class StackedMLP:
         """The type of the weights."""
         return self.weights[0].dtype
 
+    def activations(self, layer: int, x: Tensor, products: Products) -> Tensor:
+        """Return the activations (K, O, B) of a hidden layer whose input is x."""
+        return products.linear(self.weights[layer], self.biases[layer], x).relu_()
+
     def layer_inputs(self, images: Tensor, products: Products) -> list[Tensor]:
         """Return the input of every layer: the images (B, D), then activations (K, O, B)."""
         inputs = [images]
-        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            inputs.append(products.linear(weight, bias, inputs[-1]).relu_())
+        for layer in range(len(self.weights) - 1):
+            inputs.append(self.activations(layer, inputs[-1], products))
         return inputs
 
     def logits(self, last_input: Tensor, products: Products) -> Tensor:

@@ -114,8 +114,8 @@ class Step(ABC):
             sum(widths), len(images), seed=self.seed, epoch=place.epoch, batch=place.batch
         ).to(images.device, non_blocking=True)
         inputs, units = [images], 0
-        for weight, bias in zip(self.model.weights[:-1], self.model.biases[:-1], strict=True):
-            x = self.products.linear(weight, bias, inputs[-1]).relu_()
+        for layer in range(len(widths)):
+            x = self.model.activations(layer, inputs[-1], self.products)
             dropped = uniform[units : units + x.shape[1]] < self.dropout  # (K, O, B)
             inputs.append(x.masked_fill_(dropped, 0).div_(1 - self.dropout))
             units += x.shape[1]
