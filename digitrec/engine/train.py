@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from digitrec.engine.augment import draw_transformations, transform
-from digitrec.engine.model import StackedMLP
+from digitrec.engine.model import StackedMLP, init_mlp
 from digitrec.engine.products import Products, choose_products
 from digitrec.engine.step import Place, Step, make_step, state_kinds
 from digitrec.space.hyperparameters import NO_AUGMENTATION
 from digitrec.space.records import EpochRecord
-from digitrec.space.shape import CLASSES
+from digitrec.space.shape import CLASSES, layer_sizes
 from digitrec.space.stacks import Stack
 
 IMAGES_AT_ONCE = 1024  # per step of an evaluation; bounds its memory
@@ -118,6 +118,13 @@ class Training:
     history: list[list[EpochRecord]] = field(default_factory=list)  # of the finished epochs
     totals: Totals  # of the epoch in progress; their image count is its position
     seconds: float = 0.0  # spent on the epoch in progress
+
+    @classmethod
+    def begin(cls, stack: Stack, pixels: int, device: torch.device) -> "Training":
+        """Return a training that has not begun, with the initial weights of the stack's seed."""
+        sizes = layer_sizes(pixels, stack.configuration.hidden_sizes)
+        members = len(stack.members)
+        return cls.of(stack, init_mlp(sizes, seed=stack.seed, members=members, device=device))
 
     @classmethod
     def of(cls, stack: Stack, model: StackedMLP) -> "Training":

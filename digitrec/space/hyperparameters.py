@@ -1,7 +1,7 @@
 """The hyperparameters, each declared once; options, names, columns and axes follow from it.
 
-A new one is a new field of `Configuration`. Nothing else names one, except the engine's
-step and the rules of the verdict that are about a role.
+A new one is a new field of `Configuration`. Nothing else names one, except the engine. Other
+modules that depend on what one means, such as rules of the verdict, ask for it by its role.
 """
 
 import math
@@ -15,7 +15,7 @@ from digitrec.space.shape import HIDDEN_SIZES, NOMINAL_PIXELS, count_parameters
 
 Precision = Literal["float32", "bf16"]
 Scale = RangeScale | Literal["category"]
-Role = Literal["step size", "batch", "shape", "images"]
+Role = Literal["step size", "batch", "images"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -325,7 +325,6 @@ class Configuration:
         values=(HIDDEN_SIZES,),
         scale="category",
         divides=True,
-        role="shape",
         cost=_cost_of_sizes,
     )
     augmentation: str = _word(

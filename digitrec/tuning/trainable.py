@@ -20,7 +20,6 @@ from digitrec.data.digits import SharedData
 from digitrec.errors import DamagedError
 from digitrec.space.hyperparameters import Precision, Trial
 from digitrec.space.records import EpochRecord
-from digitrec.space.shape import layer_sizes
 from digitrec.space.stacks import Stack, Task
 from digitrec.store.arrays import SUFFIX
 from digitrec.store.folder import Folder, describe_error
@@ -106,7 +105,6 @@ def reports(
     import torch
 
     from digitrec.engine.checkpoint import INTERVAL, remove_checkpoint, state_of, write_checkpoint
-    from digitrec.engine.model import init_mlp
     from digitrec.engine.products import bfloat16_is_fast
     from digitrec.engine.resident import resident
     from digitrec.engine.train import Training, train
@@ -115,17 +113,14 @@ def reports(
     device = claim_resources(place)
     data = resident(shared, device, precision, stack)
     slow = precision == "bf16" and not bfloat16_is_fast(device)
-    model = init_mlp(
-        layer_sizes(shared.images.shape[1], stack.configuration.of_role("shape")),
-        seed=stack.seed,
-        members=len(stack.members),
-        device=device,
+    begun = Training.begin(stack, shared.images.shape[1], device)
+    predictions = torch.zeros(
+        len(stack.members), len(data.val_labels), dtype=torch.uint8, device=device
     )
-    predictions = torch.zeros(len(model), len(data.val_labels), dtype=torch.uint8, device=device)
     kept = time.monotonic()
     epochs_reported = 0
     for training in train(
-        resume(directory, spec, task, key, Training.of(stack, model)),
+        resume(directory, spec, task, key, begun),
         stack,
         data,
         epochs=epochs_wanted,
