@@ -42,7 +42,7 @@ from digitrec.results.figures.heatmap import (
 )
 from digitrec.results.figures.scales import ValueScale, keep_apart
 from digitrec.results.figures.style import new_figure, render
-from digitrec.results.report.sections import draw_mistakes, draw_sections
+from digitrec.results.report.sections import SECTIONS, draw_mistakes, draw_sections
 from digitrec.space.hyperparameters import HYPERPARAMETERS, with_role
 from digitrec.store.record import StudyRecord
 from digitrec.store.tables import Tables
@@ -483,6 +483,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "confirmed": {"confirmed": [0.1]},
     "no labels": {"with_validation": False},
 }
+FIGURES = sum(map(len, SECTIONS.values())) - 1  # of a study that is no race
 WITHOUT_VALIDATION = ["confusion", "classes", "calibration"]
 
 
@@ -521,13 +522,13 @@ def test_any_study_has_figures_or_says_why_not(kind: str, draw: Draw) -> None:
     assert list(charts)[:3] == ["comparison", "heatmap", "updates"]
     assert all(each.says.endswith(".") and each.picture.content for each in charts.values())
     assert all(omission.reason for omission in omitted)
-    assert len(charts) + len(omitted) == 14
+    assert len(charts) + len(omitted) == FIGURES
 
 
 @pytest.mark.slow
 def test_a_study_of_two_hyperparameters_has_every_figure_but_those_of_three(draw: Draw) -> None:
     charts, omitted = draw("whole")
-    assert len(charts) == 12
+    assert len(charts) == FIGURES - 2
     assert {each.title for each in omitted} == {parallel.TITLE, importance.TITLE}
     assert {each.reason for each in omitted} == {"it takes 3 searched hyperparameters"}
 
@@ -623,7 +624,7 @@ def test_a_study_of_any_hyperparameters_has_every_figure(
     assert "A cell is the best over share of dropped units and kinds of units." in (
         charts["heatmap"].caption
     )
-    assert len(charts) - len(maps) + len(omitted) == 13
+    assert len(charts) - len(maps) + len(omitted) == FIGURES - 1
     if kind == "whole":
         assert omitted == []
         panels = [axes.get_xlabel() for axes in charts["sweep"].figure.axes]
