@@ -27,6 +27,7 @@ from tests.benchmarks.peers.points import (
 
 RUNGS = {  # variant -> rungs and halving
     "race": ((3, 9, 27), 3),
+    "race in bfloat16": ((3, 9, 27), 3),
     "race from 1 epoch": ((1, 3, 9, 27), 3),
     "race to 9 epochs": ((1, 3, 9), 3),
     "race without stacks": ((3, 9, 27), 3),
@@ -91,6 +92,7 @@ def command_of(
         *("--points", str(points), "--search-seed", str(seed), "--epochs", str(rungs[-1])),
         *(race if len(rungs) > 1 else []),
         *(["--stack-size", "1"] if variant.endswith("without stacks") else []),
+        *(["--precision", "bf16"] if variant.endswith("bfloat16") else []),
     ]
 
 
