@@ -12,6 +12,9 @@ ADDRESS ?=
 
 # A file's tests share fixtures, so one process runs them; files that take long come first.
 PARALLEL := --dist loadfile --no-loadscope-reorder
+# Bytecode is kept even where the environment says otherwise, as that of containers does: without it,
+# every process compiles digitrec, and every process of pytest rewrites all tests.
+PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest $(PARALLEL)
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -61,14 +64,14 @@ cluster-stop: $(READY) ## end the Ray cluster that 'make cluster' started
 	@$(BIN)/digitrec cluster stop
 
 test: $(READY) ## run the tests, three files at a time
-	@$(BIN)/python -m pytest $(PARALLEL) -n 3 $(ARGS)
+	@$(PYTEST) -n 3 $(ARGS)
 
 test-fast: $(READY) ## run the tests that need neither Ray nor a browser nor many seconds
-	@$(BIN)/python -m pytest $(PARALLEL) -n 2 -m 'not (ray or cluster or browser or slow)' $(ARGS)
+	@$(PYTEST) -n 2 -m 'not (ray or cluster or browser or slow)' $(ARGS)
 
 # What clusters and browsers run is in processes of its own, where nothing is measured.
 coverage: $(READY) ## measure branch coverage of the tests without clusters and browsers
-	@$(BIN)/python -m pytest $(PARALLEL) -n 3 -m 'not (cluster or browser)' --cov --cov-report=term:skip-covered $(ARGS)
+	@$(PYTEST) -n 3 -m 'not (cluster or browser)' --cov --cov-report=term:skip-covered $(ARGS)
 
 soak: $(READY) ## interrupt a study at 200 points and compare results; an hour or two: ARGS="--cuts 50 --minutes 15"
 	@$(BIN)/python -m tests.soak $(ARGS)

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import hypothesis
 import numpy as np
 import pytest
-import torch
-
-from digitrec.engine.train import TrainingData
 
 if TYPE_CHECKING:
     from selenium import webdriver
+
+    from digitrec.engine.train import TrainingData
 
 # What would change what a test does; a machine that trains has some of them set.
 MEDDLING = ("RAY_", "OMP_", "AWS_")
@@ -43,7 +42,9 @@ SECONDS = {"cluster": 20, "ray": 10, "slow": 2}  # about what a test with this m
 hypothesis.settings.register_profile("digitrec", deadline=None)
 hypothesis.settings.load_profile("digitrec")
 
-if "PYTEST_XDIST_WORKER" in os.environ:
+if "PYTEST_XDIST_WORKER" in os.environ:  # the process that hands out tests needs no torch
+    import torch
+
     torch.set_num_threads(1)  # the other cores have a worker each
 
 for meddling in [name for name in os.environ if name.startswith(MEDDLING)]:
@@ -128,8 +129,12 @@ def _await_endpoint(process: "subprocess.Popen[bytes]", log: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def small_data() -> TrainingData:
+def small_data() -> "TrainingData":
     """70 training and 30 validation images of 12 pixels, float64; 70 leaves a short last batch."""
+    import torch
+
+    from digitrec.engine.train import TrainingData
+
     random = np.random.default_rng(0)
     images = torch.from_numpy(random.random((100, 12)))
     labels = torch.from_numpy(random.integers(0, 10, 100))

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,14 +38,15 @@ from digitrec.tuning.token import secure_token
 from digitrec.tuning.trainable import reports, stack_of, train_stack
 from tests.studies import folder, leave_out_pictures, run, untimed
 
-# Four stacks of two trials: on two CPUs, workers train one after the other.
-WIDE = Space.of(lr=(0.1, 0.5), batch_size=(64, 128, 256, 512))
+# Two generations of stacks of one or two trials: each of two workers trains several.
+DRAWN = Space.of(lr=(Range(0.01, 1),), batch_size=(128, 512), points=6, sampler="tpe")
 
 
 @pytest.fixture(scope="module")
 def two_cpus() -> Iterator[None]:
     """One real Ray with two CPUs, of no more processes than `digitrec tune` starts."""
     secure_token(make=True)
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers import no tests
     with ray_internals.bare_start([]):
         ray.init(
             "local",
@@ -59,8 +61,20 @@ def two_cpus() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def on_ray(two_cpus: None, tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
-    return run(tmp_path_factory.mktemp("on_ray") / "study", WIDE, runner=Session)
+def short_generations() -> Iterator[None]:
+    """Points are suggested four at a time."""
+    with pytest.MonkeyPatch.context() as patched:
+        for module in ("points", "tpe"):
+            patched.setattr(f"digitrec.space.{module}.GENERATION", 4)
+        yield
+
+
+@pytest.fixture(scope="module")
+def on_ray(
+    two_cpus: None, short_generations: None, tmp_path_factory: pytest.TempPathFactory
+) -> StudyResult:
+    directory = tmp_path_factory.mktemp("on_ray") / "study"
+    return run(directory, DRAWN, runner=Session, stack_size=2)
 
 
 def files_of(result: StudyResult) -> dict[str, bytes]:
@@ -74,10 +88,13 @@ def files_of(result: StudyResult) -> dict[str, bytes]:
     }
 
 
-def test_a_study_in_this_process_ends_with_the_files_of_one_on_ray(
+def test_a_study_in_this_process_ends_with_the_points_and_files_of_one_on_ray(
     on_ray: StudyResult, tmp_path: Path
 ) -> None:
-    assert files_of(run(tmp_path, WIDE)) == files_of(on_ray)
+    result = run(tmp_path, DRAWN, stack_size=2)
+    assert result.complete
+    assert result.record.spec.space == on_ray.record.spec.space
+    assert files_of(result) == files_of(on_ray)
     for name in ("trials.csv", "epochs.csv"):
         pd.testing.assert_frame_equal(
             untimed(tmp_path, name), untimed(folder(on_ray), name), check_exact=True
@@ -97,7 +114,7 @@ def test_rays_own_logs_carry_each_member_by_name(on_ray: StudyResult) -> None:
 
 def test_workers_are_used_again(on_ray: StudyResult) -> None:
     logs = [path.read_text() for path in folder(on_ray).glob("ray/*/*/result.json")]
-    assert len(logs) == 4
+    assert len(logs) == len(on_ray.record.results) > 2
     assert len({json.loads(log.splitlines()[0])["pid"] for log in logs}) <= 2
 
 
@@ -112,7 +129,7 @@ def test_a_failed_stack_keeps_its_rows_and_its_reason(
 ) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(search, "train_stack", fail_at_512)
-        result = run(tmp_path, max_failures=0, runner=Session)
+        result = run(tmp_path, max_failures=0, cpus_per_stack=2, runner=Session)
     check_failed_at_512(result)
 
 
@@ -166,10 +183,12 @@ def die_at_the_next_stack(config: dict[str, Any]) -> None:
 @pytest.mark.usefixtures("two_cpus")
 def test_a_worker_that_is_lost_between_two_stacks_costs_one_retry(tmp_path: Path) -> None:
     tuner = tune.Tuner(
-        ray_internals.named_trainable(die_at_the_next_stack, "Stack"),
+        tune.with_resources(  # one worker at a time
+            ray_internals.named_trainable(die_at_the_next_stack, "Stack"), {"cpu": 2}
+        ),
         param_space={
             "first": str(tmp_path / "first"),
-            "stack": tune.grid_search(list(range(6))),
+            "stack": tune.grid_search(list(range(4))),
         },
         tune_config=tune.TuneConfig(reuse_actors=True),
         run_config=tune.RunConfig(
@@ -181,7 +200,7 @@ def test_a_worker_that_is_lost_between_two_stacks_costs_one_retry(tmp_path: Path
     with ray_internals.losses_counted_once():
         results = tuner.fit()
     assert (tmp_path / "first").exists()
-    assert (len(results), results.num_errors) == (6, 0)
+    assert (len(results), results.num_errors) == (4, 0)
 
 
 def test_the_nodes_say_what_they_have_and_see_the_study(two_cpus: None, tmp_path: Path) -> None:
@@ -228,7 +247,7 @@ def test_a_process_that_has_ray_keeps_it_and_its_environment(
     made: list[digitrec.Study] = []
 
     def call() -> None:
-        made.append(digitrec.tune(out=tmp_path, lr=[0.1, 0.5], batch_size=512, epochs=1))
+        made.append(digitrec.tune(out=tmp_path, lr=0.1, batch_size=512, epochs=1))
 
     thread = threading.Thread(target=call)
     thread.start()
@@ -237,17 +256,3 @@ def test_a_process_that_has_ray_keeps_it_and_its_environment(
     assert ray.is_initialized()
     assert ray.get(ray.put(1)) == 1
     assert rays_variables() == before
-
-
-def test_points_are_suggested_alike_with_and_without_ray(
-    two_cpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for module in ("points", "tpe"):
-        monkeypatch.setattr(f"digitrec.space.{module}.GENERATION", 4)
-    space = Space.of(lr=(Range(0.01, 1),), batch_size=(512,), points=6, sampler="tpe")
-    with_ray, without = (
-        run(tmp_path / str(runner), space, 1, runner=runner, stack_size=1)
-        for runner in (Session, InProcess)
-    )
-    assert with_ray.complete
-    assert with_ray.record.spec.space == without.record.spec.space
