@@ -59,7 +59,8 @@ class Wrong(Exception):
 
 def make_study(directory: Path) -> tuple[Folder, StudyRecord]:
     """Write a study with a file of every kind; returns it and what it holds."""
-    made = make_record(directory, failed=(1.0,), best={}, alike={"momentum": 0.9, "dropout": 0.2})
+    alike = {"momentum": 0.9, "dropout": 0.2}
+    made = make_record(directory, batch_sizes=(32,), failed=(1.0,), best={}, alike=alike)
     study, key = Folder.at(directory), made.spec.key
     study.prepare()
     write_spec(study, made.spec)

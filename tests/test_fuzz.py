@@ -4,7 +4,7 @@ import pytest
 
 from tests.fuzz import fuzz
 
-FILES = 300
+FILES = 150
 
 
 @pytest.mark.slow

@@ -349,7 +349,7 @@ def test_the_name_of_a_damaged_file_gives_no_orders_to_the_terminal(study: Path)
 
 
 @pytest.mark.parametrize(
-    "changed", [{"seed": list(range(300_000))}, {"lr": list(range(1, 10_001))}]
+    "changed", [{"seed": list(range(300_000))}, {"lr": list(range(1, 10_002))}]
 )
 def test_a_question_of_more_trials_than_a_study_can_have_is_refused_at_once(
     changed: dict[str, list[int]], study: Path, capsys: pytest.CaptureFixture[str]

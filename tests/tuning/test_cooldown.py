@@ -23,8 +23,8 @@ from digitrec.store.spec import read_spec
 from digitrec.tuning.in_process import InProcess
 from tests.studies import folder, interrupting, make_spec, run, untimed
 
-SPACE = Space.of(lr=(0.1, 0.5), batch_size=(256,), momentum=(0.5,))
-WINNER = "lr0.5-bs256-momentum0.5-seed0"
+SPACE = Space.of(lr=(0.1, 0.5), batch_size=(256,), momentum=(0.5,), hidden_sizes=((32,),))
+WINNER = "lr0.5-bs256-momentum0.5-hidden32-seed0"
 CONFIRMED: dict[str, Any] = {"confirm": 2, "confirm_seeds": 2}
 
 
@@ -116,7 +116,7 @@ def test_another_cooldown_trains_the_finalists_anew_and_only_them(
     other = run(study, SPACE, cooldown=1)
     assert other.winner == f"{WINNER}-cooldown1"
     (new,) = {path.name for path in study.glob("stacks/*")} - before
-    assert new.startswith("bs256-seed0-cooldown1-lr0.5")
+    assert new.startswith("bs256-hidden32-seed0-cooldown1-lr0.5")
 
 
 @pytest.mark.slow

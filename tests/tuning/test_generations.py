@@ -38,6 +38,7 @@ def space(points: int) -> Space:
         lr=(Range(0.01, 1),),
         momentum=(Range(0, 0.9),),
         batch_size=(256, 512),
+        hidden_sizes=((16,),),
         points=points,
         sampler="tpe",
     )

@@ -20,7 +20,12 @@ from digitrec.tuning.course import describe_cut
 from digitrec.tuning.runner import Node
 from tests.studies import fail_often, folder, run
 
-SPACE = Space.of(lr=(0.001, 0.01, 0.05, 0.1, 0.3, 0.5), batch_size=(256, 512), momentum=(0.0, 0.9))
+SPACE = Space.of(
+    lr=(0.001, 0.01, 0.05, 0.1, 0.3, 0.5),
+    batch_size=(256, 512),
+    momentum=(0.0, 0.9),
+    hidden_sizes=((32,),),
+)
 RACE: dict[str, Any] = {"race": True, "rungs": (1, 2, 4), "audit": 2}
 
 
