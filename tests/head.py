@@ -30,6 +30,8 @@ services.start_api_server = lambda *_, **__: (None, None)"""
 )
 # Starts nothing that shows logs or adds nodes.
 FEW_PROCESSES = ("--include-log-monitor=false", "--no-monitor")
+# A Ray that a process starts itself takes this machine for one of a core: a worker takes seconds.
+ONE_CORE = {"RAY_OVERRIDE_RESOURCES": '{"CPU": 1}'}
 NO_IDLE_WORKERS = {"RAY_prestart_worker_first_driver": "0", "RAY_enable_worker_prestart": "0"}
 
 

@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -35,6 +37,7 @@ from tests.benchmarks.peers.events import (
 from tests.benchmarks.peers.points import Point
 from tests.benchmarks.peers.scores import Score
 from tests.benchmarks.peers.training import load, val_accuracies
+from tests.head import ONE_CORE
 
 PIXELS = 784
 
@@ -87,22 +90,20 @@ def measurement(accuracies: bench.Cells) -> bench.Measurement:
 
 @pytest.mark.slow
 def test_the_plain_loop_writes_a_row_per_configuration_and_epoch(
-    digits_csv: Path, tmp_path: Path
+    digits_csv: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     options = ["--lr", "0.1", "--batch-size", "64", "--epochs", "2", "--out", str(tmp_path / "out")]
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.benchmarks.plain_loop", "--data", str(digits_csv), *options],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
+    monkeypatch.setattr(sys, "argv", ["plain_loop", "--data", str(digits_csv), *options])
+    runpy.run_path(plain_loop.__file__, run_name="__main__")
     results = pd.read_csv(tmp_path / "out" / "results.csv")
     assert list(results.columns) == plain_loop.COLUMNS
     assert results["epoch"].tolist() == [1, 2]
     assert results["val_accuracy"].between(0, 1).all()
     assert (tmp_path / "out" / "figure.png").stat().st_size > 0
-    parts = json.loads(done.stdout.splitlines()[-1])
+    parts = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert list(parts) == ["read", "prepare", "grid", "figure"]
 
 
@@ -468,7 +469,14 @@ def test_a_comparison_needs_no_peers(tmp_path: Path) -> None:
     options += ["--unseen-rows", "4000", "--search-seeds", "0", "--points", "3"]
     command = [sys.executable, "-m", "tests.benchmarks.race", *options]
     command += ["--contenders", "race to 9 epochs"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
+    done = subprocess.run(
+        command,
+        env=os.environ | ONE_CORE,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=True,
+    )
     assert "| race to 9 epochs (60 s) | 3 |" in done.stdout
     (run,) = json.loads((tmp_path / "race.json").read_text())["runs"]
     assert max(epoch for _, _, _, epoch, _ in run["events"]) == 9

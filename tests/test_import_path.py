@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.head import start_head
+from tests.head import ONE_CORE, start_head
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -40,7 +40,7 @@ EMPTY_ENTRY = {"PYTHONPATH": f"{os.pathsep}{ROOT}"}
 def test_a_study_imports_nothing_from_the_folder_it_is_started_in(untrusted: Path) -> None:
     """Neither its driver, which -m starts there, nor its workers."""
     program = [sys.executable, "-m", "tune_jobs.mnist_grid", *TUNE[1:]]
-    done = run(program, untrusted, **os.environ | EMPTY_ENTRY)
+    done = run(program, untrusted, **os.environ | EMPTY_ENTRY | ONE_CORE)
     assert not (untrusted / "imported").exists(), (untrusted / "imported").read_text()
     assert done.returncode == 0, done.stdout + done.stderr
     assert (untrusted / "study" / "trials.csv").exists()
@@ -63,7 +63,8 @@ def test_a_package_that_is_found_in_the_working_directory_only_is_imported_from_
     """Such as that which a job uploads to nodes that do not have it."""
     shutil.copytree(ROOT / "digitrec", tmp_path / "digitrec")
     shutil.copytree(ROOT / "tune_jobs", tmp_path / "tune_jobs")
-    done = run([sys.executable, "-m", "tune_jobs.mnist_grid", *TUNE[1:]], tmp_path)
+    program = [sys.executable, "-m", "tune_jobs.mnist_grid", *TUNE[1:]]
+    done = run(program, tmp_path, **os.environ | ONE_CORE)
     assert done.returncode == 0, done.stdout + done.stderr
     said = run([sys.executable, "-c", "import digitrec; print(digitrec.__file__)"], tmp_path)
     assert said.stdout.strip() == str(tmp_path / "digitrec" / "__init__.py")

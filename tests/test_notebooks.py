@@ -1,5 +1,6 @@
 """Notebooks: progress while a study trains, a study as HTML, and the example from start to end."""
 
+import os
 import re
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -19,6 +20,7 @@ from digitrec.results.outcome import StudyResult
 from digitrec.results.report.summary import rank_trials
 from digitrec.results.study import Study
 from digitrec.tuning.live import NotebookDisplay, busy, live_display, render_in_html
+from tests.head import ONE_CORE
 from tests.studies import make_record
 
 EXAMPLE = Path(__file__).parents[1] / "tune_jobs" / "kaggle_digits.ipynb"
@@ -36,7 +38,8 @@ def make_study(directory: Path, source: str = "digits.csv") -> Study:
 def test_the_example_notebook_goes_from_digits_to_a_submission(tmp_path: Path) -> None:
     """In a kernel, whose event loop runs while the study does."""
     notebook = nbformat.read(EXAMPLE, as_version=4)  # type: ignore[no-untyped-call]
-    NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    client = NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute(env=os.environ | ONE_CORE)
     submission = pd.read_csv(tmp_path / "submission.csv")
     assert list(submission) == ["ImageId", "Label"]
     assert (submission["Label"] == digitrec.read_digits("sample").labels).mean() > 0.85

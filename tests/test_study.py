@@ -41,6 +41,7 @@ from digitrec.tuning.address import check_address
 from digitrec.tuning.in_process import InProcess
 from digitrec.tuning.session import Session, count_workers, local_runtime_env
 from digitrec.winner.classifier import load_classifier
+from tests.head import ONE_CORE
 from tests.studies import folder, make_spec, run, untimed
 from tune_jobs import best_digits, mnist_grid
 
@@ -474,7 +475,11 @@ def start(out: Path) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "tests.undrawn", "tune", "--out", str(out), "--stack-size=1"]
     command += ["--lr", "0.05,0.1,0.2,0.3,0.5", "--batch-size", "32,64", "--epochs", "4"]
     return subprocess.Popen(
-        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ
+        command,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=os.environ | ONE_CORE,
     )
 
 

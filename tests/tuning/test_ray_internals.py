@@ -1,6 +1,7 @@
 """The names of Ray that are not made for others: where they are used, and a study without them."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from digitrec.doctor.examine import examine_upload
 from digitrec.tuning import address, ray_internals
+from tests.head import ONE_CORE
 
 ROOT = Path(__file__).parents[2] / "digitrec"
 PRIVATE = ("ray._", "ray.tune.execution", "ray.tune.trainable")
@@ -57,7 +59,9 @@ def test_that_module_imports_nothing_of_ray_before_it_is_needed() -> None:
 @pytest.mark.ray
 def test_a_study_goes_through_on_a_ray_that_has_none_of_these_names(tmp_path: Path) -> None:
     command = [sys.executable, "-c", STUDY, str(tmp_path / "study")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env=os.environ | ONE_CORE, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert pd.read_csv(tmp_path / "study" / "trials.csv")["status"].to_list() == ["completed"]
 

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from digitrec.store.timings import Timings
 from digitrec.tuning.session import Session
+from tests.head import ONE_CORE
 
 PROGRAM = """
 import io, json, sys
@@ -66,7 +67,7 @@ def test_a_local_ray_is_bare_on_loopback_alone_and_its_own_workers_run_the_trial
     chosen: str, tmp_path: Path
 ) -> None:
     """With a dashboard only if it is asked for."""
-    environment = {**os.environ, "HOME": str(tmp_path)}
+    environment = {**os.environ, **ONE_CORE, "HOME": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, chosen],
         env=environment,
