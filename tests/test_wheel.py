@@ -1,6 +1,5 @@
 """The wheel is whole: installed in an environment of its own, every command runs outside here."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -12,10 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from digitrec.data.digits import read_digits
-from tests.cluster.test_jobs import free_port, write_token
+from tests.cluster.test_jobs import Cluster, free_port, write_token
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("cluster", "digitrec", "tune_jobs")
@@ -46,7 +46,7 @@ class Installed:
             timeout=200,
             check=False,
         )
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
         return done.stdout
 
 
@@ -112,29 +112,30 @@ def test_a_script_completes_the_commands_in_a_shell(installed: Installed, shell:
         subprocess.run([shell, "-n"], input=script, text=True, check=True)
 
 
-@pytest.mark.ray
-def test_the_wheel_searches_reports_predicts_and_exports(installed: Installed) -> None:
-    installed.run("digitrec", "tune", *SMALL, "--out=study")
-    installed.run("digitrec", "report", "study")
-    installed.run("digitrec", "predict", "study", "sample", "--to=predictions.csv")
-    installed.run("digitrec", "export", "study", "--onnx=model.onnx")
-    lines = (installed.folder / "predictions.csv").read_text().splitlines()
-    assert len(lines) == 1 + len(read_digits("sample").labels)
-    assert {"report.html", "trials.csv"} <= {
-        path.name for path in (installed.folder / "study").iterdir()
-    }
-
-
 @pytest.mark.cluster
-def test_the_wheel_starts_a_cluster_and_submits_a_study_to_it(installed: Installed) -> None:
-    folder, port = installed.folder, str(free_port())
+def test_the_wheel_starts_a_cluster_and_every_command_works_on_what_it_trains(
+    installed: Installed,
+) -> None:
+    folder, port = installed.folder, free_port()
     write_token(folder)
     ours = {"XDG_CACHE_HOME": str(folder), "RAY_AUTH_TOKEN_PATH": str(folder / "token")}
     ray = ("--num-cpus=1", f"--temp-dir={folder / 'r'}", "--object-store-memory=100000000")
-    installed.run("digitrec", "cluster", "start", "--dashboard-port", port, *ray, **ours)
+    cluster = Cluster(address=f"http://127.0.0.1:{port}", env=ours)
+    installed.run("digitrec", "cluster", "start", "--dashboard-port", str(port), *ray, **ours)
     try:
         said = installed.run("digitrec", "submit", *SMALL, **ours)
+        (job,) = (job for job in cluster.ask("/api/jobs/") if job["submission_id"])
     finally:
         installed.run("digitrec", "cluster", "stop", **ours)
-    assert f"study      {folder / 'results' / 'sample'}" in said
-    assert json.loads((folder / "results" / "sample" / "study.json").read_text())
+    study = folder / "results" / "sample"
+    assert f"study      {study}" in said
+    assert "The only configuration with a result is lr 0.1" in said
+    assert job["submission_id"].startswith("digitrec-sample-")
+    described = {"study": str(study), "data": "sample", "configurations": "1"}
+    assert described.items() <= job["metadata"].items()
+    assert pd.read_csv(study / "trials.csv")["status"].tolist() == ["completed"]
+    installed.run("digitrec", "report", "results/sample")
+    installed.run("digitrec", "predict", "results/sample", "sample", "--to=predictions.csv")
+    installed.run("digitrec", "export", "results/sample", "--onnx=model.onnx")
+    lines = (folder / "predictions.csv").read_text().splitlines()
+    assert len(lines) == 1 + len(read_digits("sample").labels)
