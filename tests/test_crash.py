@@ -43,7 +43,7 @@ def cut(place: Bench, expected: dict[str, bytes], *cuts: Cut) -> Figures:
 
 
 @pytest.mark.cluster
-def test_a_study_whose_processes_are_killed_as_they_write_ends_the_same(
+def test_a_study_whose_processes_are_killed_and_whose_disk_fails_ends_the_same(
     place: Bench, expected: dict[str, bytes]
 ) -> None:
     of_workers = (
@@ -55,26 +55,14 @@ def test_a_study_whose_processes_are_killed_as_they_write_ends_the_same(
     figures = cut(
         place,
         expected,
+        Cut("kill driver", after=3.0),
+        Cut(faults=(Fault("/weights/", "within", "ENOSPC"),)),
         Cut(faults=of_workers),
         Cut(faults=(Fault("/trials.csv", "within", "KILL"),)),
         Cut(faults=(Fault("/best/model.json", "before", "EIO"),)),
     )
     assert figures.failures == []
-    assert figures.cuts.total() == 6
-
-
-@pytest.mark.cluster
-def test_a_study_whose_driver_is_killed_and_whose_disk_fails_ends_the_same(
-    place: Bench, expected: dict[str, bytes]
-) -> None:
-    figures = cut(
-        place,
-        expected,
-        Cut("kill driver", after=3.0),
-        Cut(faults=(Fault("/weights/", "within", "ENOSPC"),)),
-    )
-    assert figures.failures == []
-    assert figures.cuts["kill driver"] == 1
+    assert figures.cuts.total() == 8
 
 
 @contextmanager

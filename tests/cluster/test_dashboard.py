@@ -43,7 +43,7 @@ def follow(head: Head, study: str, process: "subprocess.Popen[bytes]") -> list[d
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    with start_head(cpus=2, dashboard=True, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN) as head:
+    with start_head(cpus=1, dashboard=True, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN) as head:
         yield head
 
 

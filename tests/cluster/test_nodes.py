@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pandas as pd
 import pytest
 
+from digitrec.cli import main as cli
 from digitrec.errors import InputError
 from digitrec.space.points import Space
 from digitrec.store.folder import Folder
@@ -75,20 +76,26 @@ def same_tables(study: Path, other: Path) -> None:
         pd.testing.assert_frame_equal(one, two, check_exact=True)
 
 
-def a_worker_with_epochs(head: Head, study: Study, at_least: int, *, then: int) -> int:
-    """Wait for a worker of a new study with so many epochs of a stack, and not too many."""
+def a_worker_with_epochs(
+    head: Head, study: Study, at_least: int, *, then: int, of: Node | None = None
+) -> int:
+    """Wait for a worker of a new study, and of a node, with so many epochs of a stack."""
     before = set(epochs_by_worker(head))
 
     def found() -> list[int]:
         workers = epochs_by_worker(head).items()
-        return [p for p, e in workers if p not in before and at_least <= e[-1][1] <= then]
+        new = [p for p, e in workers if p not in before and at_least <= e[-1][1] <= then]
+        return [pid for pid in new if of is None or of.owns(pid)]
 
     study.wait_until(found)
     return found()[0]
 
 
 def test_a_wrong_or_missing_token_is_said_at_once(
-    head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    head: Head,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))  # where there is no token
     with pytest.raises(InputError, match="asks for a token: `ray get-auth-token` on the head"):
@@ -98,16 +105,15 @@ def test_a_wrong_or_missing_token_is_said_at_once(
         check_address(head.address)
     wrong = tmp_path / "token"
     wrong.write_text("fedcba9876543210" * 4)
-    environment = head.environment | {"RAY_AUTH_TOKEN_PATH": str(wrong)}
-    with start_study(head, tmp_path, environment=environment) as study:
-        output = study.finish()
-    assert study.process.returncode == 2
-    assert len(output.splitlines()) == 1
-    assert "does not accept this token: " in output
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(wrong))
+    assert cli.main(["tune", f"--address={head.address}", f"--out={tmp_path / 'study'}"]) == 2
+    error = capsys.readouterr().err
+    assert "does not accept this token: " in error
+    assert len(error.splitlines()) == 1
 
 
-def test_a_lost_head_ends_the_study_in_one_line_and_another_cluster_goes_on(
-    head: Head, expected: Path, tmp_path: Path
+def test_a_lost_head_ends_the_study_in_one_line_and_it_goes_on_elsewhere(
+    expected: Path, tmp_path: Path
 ) -> None:
     with (
         start_head(cpus=1) as lost,
@@ -119,7 +125,7 @@ def test_a_lost_head_ends_the_study_in_one_line_and_another_cluster_goes_on(
     assert study.process.returncode == 1
     assert output.splitlines()[-1].startswith("digitrec: the head of the cluster, ")
     assert output.splitlines()[-1].endswith("the same command continues.")
-    run(head, tmp_path, *GRID)
+    run_here(tmp_path / "study", GRID_SPACE, EPOCHS, stack_size=1)
     same_tables(tmp_path / "study", expected)
 
 
@@ -209,12 +215,12 @@ class Killed(NamedTuple):
 
 @pytest.fixture(scope="module")
 def killed(head: Head, second: Node, tmp_path_factory: pytest.TempPathFactory) -> Killed:
-    """A study of GRID with half a CPU for each stack, whose workers are killed."""
+    """A study of GRID with more than half a CPU for each stack, whose workers are killed."""
     directory = tmp_path_factory.mktemp("killed")
-    options = (*GRID, "--cpus-per-trial=0.5")
+    options = (*GRID, "--cpus-per-trial=0.6")
     program = meeting(directory / "meeting", workers=4)
     with start_study(head, directory, *options, "--max-failures=0", program=program) as study:
-        kill_worker(a_worker_with_epochs(head, study, 1, then=9))
+        kill_worker(a_worker_with_epochs(head, study, 1, then=9, of=second))
         failed = study.finish()
     assert study.process.returncode == 1, failed
     table = pd.read_csv(directory / "study" / "trials.csv")
@@ -229,20 +235,14 @@ def killed(head: Head, second: Node, tmp_path_factory: pytest.TempPathFactory) -
     return Killed(directory / "study", lines, failed, table, again, stack, logs)
 
 
-def test_a_study_spreads_over_the_cpus_of_all_nodes(
-    head: Head, second: Node, expected: Path, tmp_path: Path
+def test_a_study_spreads_over_the_nodes_with_as_many_workers_as_fit_their_cpus(
+    killed: Killed,
 ) -> None:
-    """Three workers trained at a time, or the first would have waited in vain."""
-    run(head, tmp_path, *GRID, program=meeting(tmp_path / "meeting", workers=3))
-    same_tables(tmp_path / "study", expected)
-    where = runs(tmp_path / "study")
-    assert where["node_id"].nunique() == 2
-    assert where["pid"].nunique() == 3
-
-
-def test_fractions_of_a_cpu_are_that_many_workers(killed: Killed) -> None:
-    """Four workers met on the three CPUs of two nodes."""
+    """Four workers met, or the first would have waited in vain: one on the head, three beside."""
     assert len(killed.meeting) == 4
+    where = runs(killed.directory)
+    assert where["node_id"].nunique() == 2
+    assert where["pid"].nunique() == 4
 
 
 def test_trials_of_two_cpus_run_where_there_are_two(
@@ -256,7 +256,7 @@ def test_two_half_gpus_are_one_gpu_and_are_refused_where_torch_has_none(
     head: Head, second: Node, tmp_path: Path
 ) -> None:
     program = meeting(tmp_path / "meeting", workers=2)
-    options = (*SMALL, "--gpus-per-trial=0.5", "--max-failures=0")
+    options = (*SMALL, "--lr=0.1", "--gpus-per-trial=0.5", "--max-failures=0")
     output = run(head, tmp_path, *options, code=1, program=program)
     assert (tmp_path / "meeting").read_text().splitlines()[:2] == ["[0]", "[0]"]
     assert "RuntimeError: Ray gave this trial a GPU, but torch" in output
