@@ -301,8 +301,11 @@ def clear_failures(directory: Folder, trials: Set[str]) -> None:
     folder = directory / "stacks"
     for name in folder.names(FAILED):
         failed = _read_failure(directory, name)
-        if not failed or not trials.isdisjoint(failed):
+        left = [trial for trial in failed if trial not in trials]
+        if not left:
             folder.remove(name)
+        elif len(left) < len(failed):
+            write_failure(directory, name.removesuffix(FAILED), left, failed[left[0]])
 
 
 def _read_failure(directory: Folder, name: str) -> dict[str, str]:

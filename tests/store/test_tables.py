@@ -292,7 +292,10 @@ def test_failures_read_back_until_they_are_cleared(study: Folder) -> None:
     clear_failures(study, {"c"})
     assert list(read_failures(study)) == ["a", "b"]
     clear_failures(study, {"b", "c"})
+    assert read_failures(study) == {"a": "out of memory"}
+    clear_failures(study, {"a"})
     assert read_failures(study) == {}
+    assert (study / "stacks").names() == []
 
 
 def test_validation_labels_read_back_for_their_question_only(study: Folder) -> None:
