@@ -361,7 +361,7 @@ def cut_once(bench: Bench, study: Path, cut: Cut, figures: Figures, killed: list
         path.unlink(missing_ok=True)
     figures.cuts.update(hit)
     figures.missed += not hit
-    check_end(cut, bool(hit), code, said)
+    check_end(cut, bool(hit), code, said, begun=(study / QUESTION).exists())
     if code == -signal.SIGKILL:
         killed.append(run)
     else:
@@ -411,7 +411,7 @@ def first_of(find: Callable[[], Sequence[int]], run: Run) -> Sequence[int]:
     return []
 
 
-def check_end(cut: Cut, hit: bool, code: int, said: str) -> None:
+def check_end(cut: Cut, hit: bool, code: int, said: str, *, begun: bool) -> None:
     """Check the exit code and the words of a run that was cut.
 
     Raises:
@@ -426,17 +426,21 @@ def check_end(cut: Cut, hit: bool, code: int, said: str) -> None:
         problem = "a killed worker ended the run"
     elif cut.kind in ("SIGINT", "SIGTERM") and code not in (0, 1, -signal.Signals[cut.kind]):
         problem = "a signal has another exit code than 1"
-    elif hit and cut.error and (code != 1 or not told_in_one_line(cut.error, said)):
+    elif hit and cut.error and (code != 1 or not told_in_one_line(cut.error, said, begun=begun)):
         problem = "a write that failed is not one clear line and exit code 1"
     if problem:
         raise Broken(f"{problem} ({cut}, exit code {code}): {said}")
 
 
-def told_in_one_line(error: str, said: str) -> bool:
-    """Return whether the last line, and no other, tells of a failed write."""
+def told_in_one_line(error: str, said: str, *, begun: bool) -> bool:
+    """Return whether the last line, and no other, tells of a failed write.
+
+    If the study has begun, it says that the same command continues it.
+    """
     words = os.strerror(getattr(errno, error))
     told = [line for line in said.splitlines() if words in line]
-    return len(told) == 1 and told[0] == said.splitlines()[-1] and "once this is mended" in told[0]
+    last = len(told) == 1 and told[0] == said.splitlines()[-1]
+    return last and ("once this is mended" in told[0]) == begun
 
 
 def check_readable(study: Path) -> None:

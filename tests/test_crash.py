@@ -99,7 +99,7 @@ def test_a_full_disk_is_one_line_and_the_study_goes_on_on_a_larger_one(
     study = disk / "study"
     run = place.start(study)
     code, said = run.wait()
-    assert (code, soak.told_in_one_line("ENOSPC", said)) == (1, True), said
+    assert (code, soak.told_in_one_line("ENOSPC", said, begun=True)) == (1, True), said
     run.check_gone()
     soak.check_readable(study)
     finished = {path: path.stat().st_mtime_ns for path in study.glob("stacks/*.safetensors")}
