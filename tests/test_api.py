@@ -229,6 +229,17 @@ def test_the_report_is_written_where_it_is_asked_for(
     assert "Content-Security-Policy" in (tmp_path / "report.html").read_text()
     with pytest.raises(InputError, match="lies in the study directory"):
         study.report(Path(study.directory) / "study.json")
+    with pytest.raises(InputError, match=r"report\.pdf: a report is \.html or \.md"):
+        study.report(tmp_path / "report.pdf")
+    assert not (tmp_path / "report.pdf").exists()
+
+
+def test_what_a_notebook_shows_of_a_study_is_short(
+    study: digitrec.Study, without_pictures: None
+) -> None:
+    assert repr(study.winner.classifier) == "<Classifier 784-256-128-10>"
+    assert repr(study.figures).startswith("<Figures comparison, ")
+    assert "object at" not in repr(study.winner)
 
 
 def test_digits_in_memory_are_kept_so_that_the_next_command_finds_them(

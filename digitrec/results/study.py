@@ -3,7 +3,7 @@
 import io
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import pandas as pd
@@ -35,7 +35,7 @@ class Winner:
     """Its hyperparameters, by their names."""
     val_accuracy: float
     """The share of the validation images that it recognises after its last epoch."""
-    directory: Folder
+    directory: Folder = field(repr=False)
     """Where its model is saved."""
     is_saved: bool
     """Whether the saved model is this trial's."""
@@ -109,10 +109,11 @@ class Study:
         )
 
     def report(self, path: str | os.PathLike[str]) -> None:
-        """Write the report to a file: Markdown if its name ends in .md, else one HTML page.
+        """Write the report to a file: Markdown if its name ends in .md, one page if in .html.
 
         Raises:
-            InputError: no such file can be written, or it lies in the study directory.
+            InputError: the name has another ending, no such file can be written, or it lies in the
+                study directory.
         """
         name, record = os.fspath(path), self._result.record
         target, directory = check_target(name), record.directory.path
@@ -121,6 +122,8 @@ class Study:
                 f"{name}: this lies in the study directory, whose files are the study's own; give "
                 "a name elsewhere"
             )
+        if not name.endswith((".md", ".html")):
+            raise InputError(f"{name}: a report is .html or .md; give a name that ends so")
         summary = summarise(record, self._result.findings)
         if name.endswith(".md"):
             text = make_markdown(summary)
@@ -169,6 +172,9 @@ class Figures(Mapping[str, Figure]):
         if chart is None:
             raise KeyError(f"there is no figure {name!r}; there are {', '.join(self)}")
         return chart.figure
+
+    def __repr__(self) -> str:
+        return f"<Figures {', '.join(self)}>"
 
     def __iter__(self) -> Iterator[str]:
         self._draw("")

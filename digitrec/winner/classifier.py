@@ -57,6 +57,12 @@ class Classifier:
     others: tuple["Classifier", ...] = ()
     """The models that it is averaged with; each of them predicts alone."""
 
+    def __repr__(self) -> str:
+        """Return the shape; a notebook would show every weight."""
+        sizes = [self.layers[0].weight.shape[1], *(len(layer.bias) for layer in self.layers)]
+        average = f", an average of {1 + len(self.others)} models" if self.others else ""
+        return f"<Classifier {'-'.join(map(str, sizes))}{average}>"
+
     @classmethod
     def from_parameters(cls, parameters: Parameters, scaler: Scaler) -> "Classifier":
         """Return the classifier of these parameters.
