@@ -420,16 +420,19 @@ def test_an_open_page_follows_the_study_and_says_when_it_ends(
             browser.get(server.url)
             assert now(browser) == "1 of 4"
             browser.execute_script("window.loadedOnce = true")
-            for width in (390, 1280):
+            for width in (1280, 390):
                 emulate(browser, "light", width)
                 page_width, window_width = browser.execute_script(
                     "return [document.documentElement.scrollWidth,"
                     " document.documentElement.clientWidth]"
                 )
                 assert page_width == window_width
+            browser.execute_script("document.querySelector('.picture').scrollTo(100, 0)")
             write_progress(directory, make_progress(line="2 of 4", beat=2))
             await_(lambda: now(browser) == "2 of 4")
             assert browser.execute_script("return loadedOnce")
+            place = browser.execute_script("return document.querySelector('.picture').scrollLeft")
+            assert place == 100
             assert not browser.find_element(By.ID, "lost").is_displayed()
             assert browser.get_log("browser") == []
         await_(lambda: browser.find_element(By.ID, "lost").is_displayed())

@@ -39,7 +39,7 @@ from digitrec.store.tables import TRIAL_COLUMNS
 from digitrec.store.timings import Timings
 from tests.browser import emulate, needs_chromium
 from tests.results.test_figures import KINDS
-from tests.studies import VAL_ROWS, make_record
+from tests.studies import LRS, VAL_ROWS, make_record
 
 TRIALS = pd.DataFrame(columns=TRIAL_COLUMNS)
 HEADINGS = {column.name: column.heading for column in choose_columns(TRIALS)}
@@ -120,6 +120,15 @@ def test_a_report_says_how_far_any_study_is(kind: str, tmp_path: Path) -> None:
     for text in (page.text, markdown):
         assert ("so there is no winner" in text) != has_winner
         assert ("Unfinished: " in text) != record.tables.complete
+
+
+def test_an_accuracy_is_shown_once_a_trial_has_one(tmp_path: Path) -> None:
+    untrained, trained = (
+        make_record(tmp_path / name, untrained=rates)
+        for name, rates in (("untrained", LRS), ("trained", LRS[1:]))
+    )
+    assert "validation accuracy" not in dict(summarise(untrained, []).facts)
+    assert "validation accuracy" in dict(summarise(trained, []).facts)
 
 
 def test_an_unfinished_study_says_what_is_missing(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def describe_winner(frame: pd.DataFrame, names: Sequence[str]) -> str:
     """Return the winner's values as a subtitle: `winner: learning rate 0.1, batch size 32`."""
     for row in frame[frame["winner"]].head(1).to_dict("records"):
         return f"winner: {', '.join(_labels(row, names))}"
-    return "no winner"
+    return "no winner so far"
 
 
 def _labels(values: Mapping[Any, Any], names: Sequence[str]) -> list[str]:

@@ -254,9 +254,9 @@ def _facts(evidence: Evidence) -> list[tuple[str, str]]:
     trials, spec = evidence.record.tables.trials, evidence.spec
     trained = int(trials["status"].isin(TRAINED).sum())
     configurations = len(trials.drop_duplicates(list(HYPERPARAMETERS)))
-    accuracy = percent(evidence.winner.accuracy) if evidence.compared else "none"
+    compared = evidence.compared
     return [
-        ("validation accuracy", accuracy),
+        *([("validation accuracy", percent(evidence.winner.accuracy))] if compared else []),
         *_average_fact(evidence.record),
         *_test_fact(evidence.record),
         ("trials trained", f"{trained:,} of {len(trials):,}"),

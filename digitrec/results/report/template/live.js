@@ -3,7 +3,12 @@
   const PAUSE = 2000; // milliseconds between two questions
   const lost = document.getElementById("lost");
 
-  const show = (page) => document.querySelector("main").replaceWith(page.querySelector("main"));
+  const show = (page) => {
+    const scrolled = [".picture", ".scroll"]; // sideways, on a narrow screen
+    const places = scrolled.map((name) => document.querySelector(name)?.scrollLeft ?? 0);
+    document.querySelector("main").replaceWith(page.querySelector("main"));
+    scrolled.forEach((name, i) => document.querySelector(name)?.scrollTo(places[i], 0));
+  };
 
   const ask = async () => {
     const since = encodeURIComponent(document.querySelector("main").dataset.version);
