@@ -140,8 +140,16 @@ def test_progress_is_live_on_a_terminal_and_a_log_elsewhere() -> None:
     text = Text("so far")
     assert isinstance(live_display(Console(force_terminal=True), lambda: text), Live)
     assert live_display(Console(force_terminal=False), lambda: text) is None
-    with busy(Console(force_jupyter=True), "Reading"):
-        pass  # rich would warn that ipywidgets is missing
+
+
+def test_a_notebook_says_what_a_wait_is_for_and_then_forgets_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output = Output()
+    monkeypatch.setattr("IPython.display.display", output.display)
+    with busy(Console(force_jupyter=True), "Starting Ray"):
+        assert "Starting Ray" in output.contents[-1]  # rich would warn of missing ipywidgets
+    assert output.contents[-1] == ""
 
 
 def test_what_rich_prints_becomes_html_with_its_characters_escaped() -> None:

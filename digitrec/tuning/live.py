@@ -2,8 +2,8 @@
 
 import io
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -28,11 +28,19 @@ def live_display(
 
 
 def busy(console: Console, what: str) -> AbstractContextManager[object]:
-    """Show on a terminal, for the length of a block, what it does.
+    """Show on a terminal or in a notebook, for the length of a block, what it does."""
+    return _busy_in_notebook(what) if console.is_jupyter else console.status(what)
 
-    In a notebook, rich would ask for ipywidgets.
-    """
-    return nullcontext() if console.is_jupyter else console.status(what)
+
+@contextmanager
+def _busy_in_notebook(what: str) -> Iterator[None]:
+    """Show a line without rich's spinner, which asks for ipywidgets."""
+    display = NotebookDisplay(lambda: what)
+    display.start()
+    try:
+        yield
+    finally:
+        display.stop()
 
 
 class NotebookDisplay:
