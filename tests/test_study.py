@@ -501,7 +501,7 @@ def test_a_study_that_is_cut_short_twice_goes_on_to_the_same_tables(tmp_path: Pa
     for stop in (signal.SIGINT, signal.SIGTERM):
         code, output, statuses = cut(study, stop)
         assert code == 1, output
-        assert "trains the rest" in output
+        assert "to train the rest" in output
         assert "stopped" in statuses
     assert run(study, CUT, epochs=4, stack_size=1).complete
     run(whole, CUT, epochs=4, stack_size=1)

@@ -26,7 +26,8 @@ def describe_plan(spec: StudySpec, tasks: Sequence[Task]) -> str:
     grown = f"; {going_on} of them continue from fewer epochs" if going_on else ""
     return (
         f"{data['train_rows']:,} digits to train on, {data['val_rows']:,} to validate on; "
-        f"{configurations} configurations in {len(tasks)} stacks, {spec.epochs} epochs each" + grown
+        f"{count(configurations, 'configuration')} in {count(len(tasks), 'stack')}, "
+        f"{count(spec.epochs, 'epoch')} each{grown}"
     )
 
 

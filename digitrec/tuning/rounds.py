@@ -382,7 +382,7 @@ class StudyRunner:
             )
         )
         if self.interruption.came:  # printed now: a cluster may kill a stopped job before it ends
-            self.console.print("Stopped. The same `digitrec tune` command trains the rest.")
+            self.console.print("Stopped. Run the same again to train the rest.")
 
     def _trials(self, spec: StudySpec) -> "pd.DataFrame":
         from digitrec.store.tables import make_tables
