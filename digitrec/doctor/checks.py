@@ -328,7 +328,8 @@ def judge_upload(files: Mapping[str, int], limit: int, absent: str | None) -> Di
             "for a job, name it by a path that the head node can read, or by s3://...",
         )
     total = sum(files.values())
-    message = f"a job from this directory uploads {len(files)} files, {format_bytes(total)}"
+    upload = f"{len(files)} files, {format_bytes(total)}"
+    message = f"`ray job submit` from this directory uploads {upload}"
     if total < LARGE_UPLOAD and len(files) < MOST_UPLOADED_FILES:
         return ok("upload", message)
     largest = max(files, key=files.__getitem__)
