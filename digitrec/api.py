@@ -1,7 +1,9 @@
 """The Python API: `tune` trains a study, `open_study` opens one; both return a `Study`."""
 
 import inspect
+import logging
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -95,8 +97,11 @@ def run(
 
     for one in cheap_checks(request):
         console.print(describe_diagnosis(one), highlight=False, soft_wrap=True)
-    from digitrec.study import run_study  # torch and Ray take seconds to import
-    from digitrec.tuning import session
+    with warnings.catch_warnings():  # in a notebook, Ray asks for ipywidgets, which it does without
+        warnings.filterwarnings("ignore", "IProgress not found")
+        logging.getLogger("ray.widgets.util").setLevel(logging.WARNING)
+        from digitrec.study import run_study  # torch and Ray take seconds to import
+        from digitrec.tuning import session
 
     return run_study(request, console, session.Session, given)
 

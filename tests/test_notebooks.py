@@ -49,6 +49,7 @@ def test_the_example_notebook_goes_from_digits_to_a_submission(tmp_path: Path) -
     assert "The winner is" in outputs[1][-1]["data"]["text/html"]
     assert "image/png" in shown[3][-1]
     assert not any(each.output_type == "stream" for each in outputs[1])  # nor a warning
+    assert any("4,000 digits to train on" in str(each) for each in outputs[1])  # Ray cleared none
 
 
 def test_the_example_notebook_has_no_outputs() -> None:

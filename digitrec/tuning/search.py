@@ -137,6 +137,7 @@ def make_tuner(
             storage_path=storage_path,
             failure_config=tune.FailureConfig(max_failures=assignment.request.max_failures),
             callbacks=[callback],
+            progress_reporter=tune.CLIReporter(),  # silent; the one for notebooks clears the cell
             verbose=0,
         ),
     )
