@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from digitrec.results.analysis.evidence import Evidence
+from digitrec.results.analysis.evidence import gather_evidence
 from digitrec.results.analysis.finding import Finding
 from digitrec.results.analysis.verdict import reach_verdict
 from digitrec.results.report.markdown import make_markdown
@@ -62,7 +62,7 @@ class StudyResult:
     @property
     def configurations(self) -> pd.DataFrame:
         """The configurations that are compared, best mean first; none where each has one seed."""
-        evidence = Evidence(self.record)
+        evidence = gather_evidence(self.record)
         several = (evidence.ranking["seeds"] > 1).any() or self.record.spec.confirmed
         return evidence.comparable if several else evidence.comparable.iloc[:0]
 

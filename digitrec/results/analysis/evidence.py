@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -330,3 +330,9 @@ class Evidence:
     def standard_error(self, accuracy: float) -> float:
         """Return the standard error of an accuracy measured on the validation images."""
         return math.sqrt(max(accuracy * (1 - accuracy), 1 / self.images) / self.images)
+
+
+@lru_cache(maxsize=1)  # the verdict, its terminal lines and the report all ask
+def gather_evidence(record: StudyRecord) -> Evidence:
+    """Return the evidence of a record, computed once."""
+    return Evidence(record)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from digitrec.results.analysis.evidence import Evidence
+from digitrec.results.analysis.evidence import Evidence, gather_evidence
 from digitrec.results.analysis.finding import Finding
 from digitrec.results.analysis.rules.average import judge_average
 from digitrec.results.analysis.rules.cooldown import judge_cooldown
@@ -67,7 +67,7 @@ RULES_WITHOUT_WINNER: Sequence[Rule] = (
 
 def reach_verdict(record: StudyRecord) -> list[Finding]:
     """Return what a study shows, the winner first; it need not be finished."""
-    evidence = Evidence(record)
+    evidence = gather_evidence(record)
     if not evidence.compared:
         rules = RULES_WITHOUT_WINNER
     elif evidence.at_chance:

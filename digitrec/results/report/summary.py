@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import pandas as pd
 
 from digitrec.errors import visible
-from digitrec.results.analysis.evidence import Evidence
+from digitrec.results.analysis.evidence import Evidence, gather_evidence
 from digitrec.results.analysis.finding import Finding
 from digitrec.results.analysis.naming import named_hyperparameters, spell, write_value
 from digitrec.results.analysis.next_command import tune_command
@@ -158,7 +158,7 @@ def _column_of(name: str) -> Column:
 def summarise(record: StudyRecord, findings: Sequence[Finding]) -> Summary:
     """Return what a report says about a study."""
     trials, spec = record.tables.trials, record.spec
-    evidence, columns = Evidence(record), choose_columns(trials)
+    evidence, columns = gather_evidence(record), choose_columns(trials)
     return Summary(
         name=visible(PurePath(str(spec.data["source"])).name),
         state=_state(trials, spec.search_space.unsuggested),
@@ -220,7 +220,7 @@ def describe_model(record: StudyRecord) -> str:
 def _describe_single(record: StudyRecord) -> str:
     saved = rank_trials(record).iloc[0]
     said = f"The saved model was trained with seed {saved['seed']}"
-    if Evidence(record).several_seeds:  # so the winner's accuracy is their mean
+    if gather_evidence(record).several_seeds:  # so the winner's accuracy is their mean
         said += f" and recognises {percent(saved['val_accuracy'])}"
     return said
 
