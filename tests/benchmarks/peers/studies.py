@@ -28,11 +28,19 @@ from tests.benchmarks.peers.points import (
 RUNGS = {  # variant -> rungs and halving
     "race": ((3, 9, 27), 3),
     "race in bfloat16": ((3, 9, 27), 3),
+    "race with TPE": ((3, 9, 27), 3),
+    "race with cooldown": ((3, 9, 20), 3),
     "race from 1 epoch": ((1, 3, 9, 27), 3),
     "race to 9 epochs": ((1, 3, 9), 3),
     "race without stacks": ((3, 9, 27), 3),
     "best after one epoch": ((1, 27), 9),
     "no race": ((27,), 3),
+}
+OPTIONS = {  # variant -> more options
+    "race in bfloat16": ["--precision", "bf16"],
+    "race with TPE": ["--sampler", "tpe"],
+    "race with cooldown": ["--cooldown", "7", "--average", "3"],
+    "race without stacks": ["--stack-size", "1"],
 }
 
 
@@ -91,8 +99,7 @@ def command_of(
         *tune_options(augmentation=augmentation),
         *("--points", str(points), "--search-seed", str(seed), "--epochs", str(rungs[-1])),
         *(race if len(rungs) > 1 else []),
-        *(["--stack-size", "1"] if variant.endswith("without stacks") else []),
-        *(["--precision", "bf16"] if variant.endswith("bfloat16") else []),
+        *OPTIONS.get(variant, []),
     ]
 
 
