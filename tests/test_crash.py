@@ -110,6 +110,7 @@ def test_a_full_disk_is_one_line_and_the_study_goes_on_on_a_larger_one(
     assert all(path.stat().st_mtime_ns == written for path, written in finished.items())
 
 
+@pytest.mark.cluster
 def test_a_read_only_disk_is_one_line_before_any_work(
     disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -112,6 +112,7 @@ def test_a_wrong_or_missing_token_is_said_at_once(
     assert len(error.splitlines()) == 1
 
 
+@pytest.mark.cluster
 def test_a_lost_head_ends_the_study_in_one_line_and_it_goes_on_elsewhere(
     expected: Path, tmp_path: Path
 ) -> None:

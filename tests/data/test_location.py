@@ -241,6 +241,7 @@ def free_port() -> int:
     return port
 
 
+@pytest.mark.slow
 def test_a_server_that_is_away_is_one_line(s3_server: S3Server) -> None:
     options = f"endpoint_override=127.0.0.1:{free_port()}&scheme=http"
     s3 = f"s3://digits/train.csv?{options}"

@@ -263,6 +263,7 @@ def test_many_momenta_stand_on_the_scale_on_which_they_are_drawn() -> None:
     assert many.norm()(0.8586) == pytest.approx(0.5, abs=0.001)
 
 
+@pytest.mark.slow
 def test_every_figure_of_many_points_is_drawn(tmp_path: Path) -> None:
     record = drawn(tmp_path, hill, 243)
     charts = {chart.name: chart for section in draw_sections(record) for chart in section.charts}

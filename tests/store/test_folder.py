@@ -207,6 +207,7 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
             return
 
 
+@pytest.mark.slow
 def test_a_store_that_is_away_for_some_seconds_is_waited_for(s3_server: S3Server) -> None:
     forwarder = Forwarder(s3_server.endpoint)
     through = S3Server(forwarder.endpoint, s3_server.bucket)
@@ -232,6 +233,7 @@ def test_a_store_that_is_away_for_some_seconds_is_waited_for(s3_server: S3Server
     assert Folder.at(s3_server.uri(key)).read("a") == b"patience"
 
 
+@pytest.mark.slow
 def test_a_store_that_is_away_at_the_start_is_not_waited_for(s3_server: S3Server) -> None:
     folder = BucketFolder(S3Server(Forwarder("x:0").endpoint, "digits").uri("a"))
     with pytest.raises(OSError, match=r"s3://digits/a.*: .+"):

@@ -57,6 +57,7 @@ def end(process: "subprocess.Popen[str]") -> None:
     process.communicate(timeout=30)
 
 
+@pytest.mark.slow
 def test_a_second_run_is_refused_and_told_of_the_first(
     study: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,12 +72,14 @@ def test_a_second_run_is_refused_and_told_of_the_first(
     assert re.search(f"is in use by {who}.*stop it, then run the command again", str(caught.value))
 
 
+@pytest.mark.slow
 def test_the_lock_of_a_process_that_was_killed_does_not_block(study: Folder) -> None:
     end(hold(study))
     with locked(study) as held:
         held.check()
 
 
+@pytest.mark.slow
 def test_a_lock_is_free_again_after_the_block(study: Folder) -> None:
     for _ in range(2):
         with locked(study) as held:
@@ -128,6 +131,7 @@ def holder_of(study: Folder) -> dict[str, object]:
     return values
 
 
+@pytest.mark.slow
 def test_a_lock_in_a_bucket_beats_while_it_is_held(
     s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +156,7 @@ def elsewhere(**values: object) -> bytes:
     return json.dumps(holder | values).encode()
 
 
+@pytest.mark.slow
 def test_a_lock_of_another_machine_is_taken_once_it_stands_still(
     s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

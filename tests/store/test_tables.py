@@ -307,6 +307,7 @@ def test_validation_labels_read_back_for_their_question_only(study: Folder) -> N
     assert read_labels(study, make_spec(val_fraction=0.5)) is None
 
 
+@pytest.mark.slow
 def test_results_need_neither_ray_nor_torch_and_scikit_learn_only_to_draw_importances() -> None:
     code = (
         "import sys, digitrec.results.outcome; "
