@@ -66,7 +66,7 @@ cluster-stop: $(READY) ## end the Ray cluster that 'make cluster' started
 test: $(READY) ## run the tests, three files at a time
 	@$(PYTEST) -n 3 $(ARGS)
 
-test-fast: $(READY) ## run the tests that need neither Ray nor a browser nor many seconds
+test-fast: $(READY) ## run the quick tests, which need neither Ray nor a browser; a minute
 	@$(PYTEST) -n 2 -m 'not (ray or cluster or browser or slow)' $(ARGS)
 
 # What clusters and browsers run is in processes of its own, where nothing is measured.

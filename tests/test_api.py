@@ -201,6 +201,7 @@ def test_a_directory_without_a_study_is_refused(tmp_path: Path) -> None:
         digitrec.open_study(tmp_path)
 
 
+@pytest.mark.slow
 def test_figures_are_drawn_when_they_are_asked_for(
     study: digitrec.Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:

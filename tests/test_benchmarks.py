@@ -238,6 +238,7 @@ def test_every_contender_is_given_the_same_question() -> None:
         assert "--data train.csv --out out --epochs 2 --lr 0.1,0.5 --batch-size 32" in asked
 
 
+@pytest.mark.slow
 def test_a_childs_memory_is_sampled() -> None:
     code = "import time; held = bytes([1]) * 2**26; time.sleep(1)"
     with machine.PeakMemory() as memory:
@@ -263,6 +264,7 @@ def test_the_gpu_program_says_in_a_line_that_there_is_no_gpu(
     assert len(said.err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_the_gpu_program_measures_on_a_cpu_what_needs_no_gpu(
     digits_csv: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -343,6 +345,7 @@ def test_the_parts_of_a_run_end_where_its_stacks_begin_and_end() -> None:
     assert parts[timeline.WORKERS].tolist() == [2, 4, 1, 3]
 
 
+@pytest.mark.slow
 def test_a_run_is_watched_with_the_processes_it_starts() -> None:
     work = "sum(i * i for i in range(10_000_000))"
     child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', '{work}'])"

@@ -151,6 +151,7 @@ def test_a_wider_grid_trains_only_its_new_trials(tmp_path: Path) -> None:
     assert names == ["bs512-seed0-lr0.1", "bs512-seed0-lr0.5"]
 
 
+@pytest.mark.slow
 def test_more_points_train_only_the_new_ones(tmp_path: Path) -> None:
     values = {"lr": (Range(0.05, 0.5),), "batch_size": (256, 512), "momentum": (Range(0, 0.9),)}
     run(tmp_path / "study", epochs=1)  # a grid grows to points, too

@@ -344,6 +344,7 @@ def test_bfloat16_products_train_float32_weights_to_nearly_the_same(
     assert losses[0] != losses[1]
 
 
+@pytest.mark.slow
 def test_the_engine_needs_no_ray() -> None:
     code = (
         "import sys, digitrec.engine.train; "

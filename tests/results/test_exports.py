@@ -48,6 +48,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("optuna")
 
 
+@pytest.mark.slow
 def test_optuna_has_every_ended_trial_with_its_state_and_its_epochs(storage: Path) -> None:
     record = make_record(storage / "grid", diverged=[1.0], untrained=[0.01])
     study = in_optuna(record, storage)

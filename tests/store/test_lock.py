@@ -168,6 +168,7 @@ def test_a_lock_of_another_machine_is_taken_once_it_stands_still(
         assert holder_of(study)["pid"] == os.getpid()
 
 
+@pytest.mark.slow
 def test_a_lock_that_cannot_be_read_is_no_lock(
     s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,6 +178,7 @@ def test_a_lock_that_cannot_be_read_is_no_lock(
         assert holder_of(study)["pid"] == os.getpid()
 
 
+@pytest.mark.slow
 def test_a_run_whose_lock_was_taken_learns_of_it_and_leaves_it_alone(
     s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,6 +198,7 @@ def test_a_run_whose_lock_was_taken_learns_of_it_and_leaves_it_alone(
     assert holder_of(study)["host"] == "elsewhere"
 
 
+@pytest.mark.slow
 def test_two_runs_that_begin_at_the_same_moment_do_not_both_hold(
     s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -216,6 +216,7 @@ def test_another_number_trains_only_the_missing_cooldowns_and_refits(
     assert len(about(more)["members"]) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", [2, 3])
 def test_an_average_that_is_cut_short_goes_on_to_the_same_end(
     call: int, recipe: StudyResult, parts: tuple[str, str], tmp_path: Path

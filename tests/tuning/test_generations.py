@@ -108,6 +108,7 @@ def test_written_points_are_trained_though_the_results_would_suggest_others(
     assert result.complete
 
 
+@pytest.mark.slow
 @ways
 def test_a_study_that_grows_gets_the_points_that_it_would_have_got_at_once(
     options: dict[str, Any], tmp_path: Path

@@ -34,6 +34,7 @@ def test_a_processor_is_known_by_its_flags(
     assert processor_has_bfloat16() == has
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cpuinfo", "chosen", "said"),
     [

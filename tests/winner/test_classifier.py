@@ -291,6 +291,7 @@ def test_a_file_of_another_format_is_refused_and_never_executed(tmp_path: Path) 
     assert not sprung.exists()
 
 
+@pytest.mark.slow
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), write=st.sampled_from([write_model, write_average]))
 def test_a_damaged_model_is_refused_in_one_line_or_still_a_whole_model(
