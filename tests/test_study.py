@@ -449,6 +449,7 @@ def test_a_study_is_kept_under_the_name_of_its_data() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["__enter__", "nodes", "train", "end"])
 def test_a_ctrl_c_at_any_moment_of_the_training_leaves_tables(
     moment: str, finished: StudyResult, tmp_path: Path

@@ -204,6 +204,7 @@ def imported_by(folder: str) -> set[str]:
     return {canonicalize_name(of_module[module][0]) for module in modules - ours}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [

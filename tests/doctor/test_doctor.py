@@ -536,12 +536,14 @@ def serving(status: int, body: str) -> Iterator[str]:
         thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["token", "disabled"])
 def test_a_dashboard_is_asked_whether_it_wants_a_token(mode: str) -> None:
     with serving(200, json.dumps({"authentication_mode": mode})) as url:
         assert asks_for_token(url) == (mode == "token")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("status", "body"), [(404, ""), (200, "<html>"), (200, "[]")])
 def test_what_is_not_a_dashboard_is_told_from_one(status: int, body: str) -> None:
     with serving(status, body) as url, pytest.raises(InputError, match="Ray dashboard"):

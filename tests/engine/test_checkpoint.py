@@ -127,6 +127,7 @@ def pauses(stack: Stack, data: TrainingData) -> int:
     return sum(1 for _ in go_on(training, stack, data, no_predictions(stack, data))) - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stack", [CALM, WILD, ALL_WILD, MOVING, ADAPTIVE])
 def test_going_on_from_any_pause_ends_with_the_same_bits(
     stack: Stack, data: TrainingData, tmp_path: Path

@@ -213,6 +213,7 @@ def test_progress_that_cannot_be_written_does_not_end_a_study(tmp_path: Path) ->
     remove_progress(Folder.at(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stopped", [False, True])
 def test_a_run_writes_the_curves_of_what_it_trains_until_it_ends(
     stopped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -110,6 +110,7 @@ def page(source: str) -> Page:
     return Page(source)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_report_says_how_far_any_study_is(kind: str, tmp_path: Path) -> None:
     record = make_record(tmp_path, **KINDS[kind])

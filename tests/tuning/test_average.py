@@ -85,6 +85,7 @@ def sizes_of(result: StudyResult) -> list[list[int]]:
     return [member.layer_sizes for member in best_of(result).members]
 
 
+@pytest.mark.slow
 def test_the_members_are_the_best_trials_the_winner_first(averaged: StudyResult) -> None:
     names = [member["trial"] for member in about(averaged)["members"]]
     assert names == averaged.ranked["trial"].tolist()[:3]
@@ -160,6 +161,7 @@ def test_a_next_command_with_fewer_trials_averages_all_of_them(averaged: StudyRe
     assert words[words.index("--average") + 1] == "2"
 
 
+@pytest.mark.slow
 def test_as_many_trials_cool_down_as_are_averaged(recipe: StudyResult) -> None:
     trials = recipe.tables.trials
     cooled = trials[trials["cooldown"] > 0]["trial"].tolist()
@@ -230,6 +232,7 @@ def test_an_average_that_is_cut_short_goes_on_to_the_same_end(
     assert about(again)["test"] == about(recipe)["test"]
 
 
+@pytest.mark.slow
 def test_a_diverged_trial_is_never_a_member(tmp_path: Path) -> None:
     space = Space.of(lr=(0.1, 1e20), batch_size=(512,), hidden_sizes=((16,),))
     result = run(tmp_path, space, 1, average=2)

@@ -58,6 +58,7 @@ def outcome(result: StudyResult) -> dict[str, Any]:
     return tables | {"space": written["space"], "race": written.get("race")}
 
 
+@pytest.mark.slow
 @ways
 def test_a_study_that_is_cut_anywhere_ends_with_the_same_points(
     options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -137,6 +138,7 @@ def test_the_same_command_again_trains_nothing(
     assert outcome(study(tmp_path / "study", 6, **RACE)) == before
 
 
+@pytest.mark.slow
 @ways
 def test_points_follow_though_stacks_fail_and_each_is_tried_once_a_run(
     options: dict[str, Any], tmp_path: Path
