@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,7 +28,7 @@ from safetensors.numpy import load_file
 from digitrec.cli import main as cli
 from digitrec.cli.display import describe, describe_verdict
 from digitrec.cli.options import make_parser, make_request
-from digitrec.data.digits import fit_scaler, read_digits, split_rows
+from digitrec.data.digits import Digits, fit_scaler, read_digits, split_rows
 from digitrec.errors import InputError
 from digitrec.request import Request
 from digitrec.results.outcome import StudyResult
@@ -37,12 +38,21 @@ from digitrec.store.folder import Folder
 from digitrec.store.spec import write_spec
 from digitrec.store.stacks import write_failure
 from digitrec.store.timings import Timings
+from digitrec.study import run_study
 from digitrec.tuning.address import check_address
 from digitrec.tuning.in_process import InProcess
 from digitrec.tuning.session import Session, count_workers, local_runtime_env
 from digitrec.winner.classifier import load_classifier
 from tests.head import ONE_CORE
-from tests.studies import folder, make_spec, run, untimed
+from tests.studies import (
+    SMALL,
+    folder,
+    leave_out_pictures,
+    make_spec,
+    read_once,
+    run,
+    untimed,
+)
 from tune_jobs import best_digits, mnist_grid
 
 
@@ -363,6 +373,42 @@ def test_the_recipe_is_a_study_that_arguments_can_change(
     request = make_request(make_parser().parse_args(asked[0]))
     assert (request.epochs, request.refit) == (2, True)
     assert {trial.configuration.of_role("images") for trial in request.space.trials()} == {"affine"}
+
+
+@pytest.fixture
+def starts(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set when a runner starts; no figures are drawn."""
+    leave_out_pictures(monkeypatch)
+    started = threading.Event()
+    enter = InProcess.__enter__
+
+    def note(self: InProcess) -> InProcess:
+        started.set()
+        return enter(self)
+
+    monkeypatch.setattr(InProcess, "__enter__", note)
+    return started
+
+
+def test_workers_start_while_the_data_of_a_new_study_is_read(
+    starts: threading.Event, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_slowly(source: str) -> Digits:
+        assert starts.wait(timeout=60)
+        return read_once(source)
+
+    monkeypatch.setattr("digitrec.study.read_digits", read_slowly)
+    request = Request(space=SMALL, epochs=1, out=str(tmp_path / "study"))
+    assert run_study(request, Console(file=io.StringIO()), InProcess).complete
+
+
+def test_no_worker_starts_for_data_that_is_not_there(
+    starts: threading.Event, tmp_path: Path
+) -> None:
+    request = Request(data=str(tmp_path / "none.csv"), out=str(tmp_path / "study"))
+    with pytest.raises(InputError, match="No such file"):
+        run_study(request, Console(file=io.StringIO()), InProcess)
+    assert not starts.is_set()
 
 
 def test_another_study_in_the_directory_is_refused_by_its_differences(
