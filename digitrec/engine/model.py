@@ -35,9 +35,16 @@ class StackedMLP:
         """The type of the weights."""
         return self.weights[0].dtype
 
+    def linear(self, layer: int, x: Tensor, products: Products) -> Tensor:
+        """Return the outputs (K, O, B) of a layer, without ReLU.
+
+        Its input x may lack the last inputs, if they are 0 on every image.
+        """
+        return products.linear(of_inputs(self.weights[layer], x), self.biases[layer], x)
+
     def activations(self, layer: int, x: Tensor, products: Products) -> Tensor:
         """Return the activations (K, O, B) of a hidden layer whose input is x."""
-        return products.linear(self.weights[layer], self.biases[layer], x).relu_()
+        return self.linear(layer, x, products).relu_()
 
     def layer_inputs(self, images: Tensor, products: Products) -> list[Tensor]:
         """Return the input of every layer: the images (B, D), then activations (K, O, B)."""
@@ -48,7 +55,7 @@ class StackedMLP:
 
     def logits(self, last_input: Tensor, products: Products) -> Tensor:
         """Return the logits (K, C, B) of the last layer's input."""
-        return products.linear(self.weights[-1], self.biases[-1], last_input)
+        return self.linear(len(self.weights) - 1, last_input, products)
 
     def of_pixels(self, pixels: Tensor) -> "StackedMLP":
         """Return the MLPs reduced to these input pixels, int64 (P,).
@@ -77,6 +84,11 @@ class StackedMLP:
             named[f"{2 * layer}.weight"] = weight[k]
             named[f"{2 * layer}.bias"] = bias[k]
         return named
+
+
+def of_inputs(weight: Tensor, x: Tensor) -> Tensor:
+    """Return the part (K, O, I) of a layer's weight for the inputs that x has; it is a view."""
+    return weight[:, :, : x.shape[1]]
 
 
 def init_mlp(

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from digitrec.engine.model import StackedMLP
+from digitrec.engine.model import StackedMLP, of_inputs
 from digitrec.engine.products import Products
 from digitrec.space.hyperparameters import NO_AUGMENTATION
 from digitrec.space.shape import CLASSES
@@ -67,7 +67,7 @@ class Step(ABC):
         """Make one step of all K trials on a batch, in place.
 
         Args:
-            images: (B, P).
+            images: (B, P), or fewer pixels if all behind them are 0.
             target: the labels as one-hot, (C, B).
             place: gives the rate and, with the seed, what dropout drops.
 
@@ -135,7 +135,7 @@ class SGD(Step):
             remaining = 1 - self.lr * self.weight_decay
             weight.mul_(remaining)
             bias.mul_(remaining.squeeze(2))
-        self.products.descend(weight, grad, x)
+        self.products.descend(of_inputs(weight, x), grad, x)
         bias.sub_(grad.sum(2))
 
 
@@ -144,7 +144,7 @@ class StatefulStep(Step):
 
     def _descend(self, layer: int, grad: Tensor, x: Tensor) -> None:
         def subtract_weight(target: Tensor) -> None:
-            self.products.descend(target, grad, x)
+            self.products.descend(of_inputs(target, x), grad, x)
 
         def subtract_bias(target: Tensor) -> None:
             target.sub_(grad.sum(2, keepdim=True))

@@ -35,6 +35,7 @@ class TrainingData:
     """
 
     train_images: Tensor  # (N, P); all other pixels of the training images are 0
+    widths: Tensor | None = None  # int64 (N,); the pixels of a training image behind these are 0
     train_labels: Tensor  # int64 (N,)
     pixels: Tensor  # int64 (P,), numbers of these pixels among the D pixels
     val_images: Tensor  # (N', D)
@@ -313,6 +314,8 @@ def batches_of(
 ) -> Iterator[Tensor]:
     """Yield the training images (B, P) of an epoch's batches, augmented if the data ask for it.
 
+    Last pixels that are 0 on a whole batch are left out where the widths of the images are known.
+
     Args:
         data: the training images.
         order: row numbers, int64 (N,).
@@ -321,6 +324,10 @@ def batches_of(
         epoch: from 1.
     """
     images = data.train_images
+    if data.widths is not None:
+        for rows in torch.split(order, size):
+            yield images[:, : int(data.widths[rows].max())].index_select(0, rows)
+        return
     if data.augmentation == NO_AUGMENTATION:
         yield from (images.index_select(0, rows) for rows in torch.split(order, size))
         return

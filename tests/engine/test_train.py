@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,8 +24,8 @@ from digitrec.engine.products import (
     choose_products,
     onednn_is_faster,
 )
-from digitrec.engine.resident import prepare
-from digitrec.engine.train import TrainingData, epochs, shuffled
+from digitrec.engine.resident import ink_first, prepare
+from digitrec.engine.train import TrainingData, batches_of, epochs, shuffled
 from digitrec.space.hyperparameters import Configuration, Trial
 from digitrec.space.records import EpochRecord
 from digitrec.space.shape import layer_sizes
@@ -169,6 +170,68 @@ def test_pixels_that_training_never_sees_change_nothing_but_their_own_part(
     for ours, theirs in zip(records, all_records, strict=True):
         for mine, wide in zip(ours, theirs, strict=True):
             assert mine[:-1] == pytest.approx(wide[:-1], rel=1e-10)
+
+
+def rare_ink(images: int, pixels: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return images whose later pixels rarely have ink; the last image has none at all."""
+    random = np.random.default_rng(0)
+    inked = random.random((images, pixels)) < np.geomspace(0.9, 0.003, pixels)
+    inked[-1] = False
+    return inked * random.integers(1, 256, (images, pixels), dtype=np.uint8)
+
+
+def test_pixels_with_ink_come_first_and_hold_all_ink_of_an_image() -> None:
+    images = rare_ink(100, 72)[:, ::-1]
+    order, needed = ink_first(images, np.zeros(72, np.float32))
+    assert sorted(order) == list(range(72))
+    shares = (images[:, order] > 0).mean(axis=0)
+    assert (np.diff(shares) <= 0).all()
+    assert set(needed) <= {16, 32, 48, 64, 72}
+    assert needed[-1] == 16
+    for image, width in zip(images[:, order], needed, strict=True):
+        assert not image[width:].any()
+        assert width in (16, 72) or image[width - 16 : width].any()
+
+
+@pytest.mark.parametrize("make", [TorchProducts, lambda: onednn_or_skip()])
+@pytest.mark.parametrize(
+    "used",
+    [
+        {},
+        {"weight_decay": 0.01, "dropout": 0.2},
+        {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
+        {"optimizer": "adamw", "weight_decay": 0.01, "lr": 0.01},
+    ],
+    ids=str,
+)
+def test_pixels_without_ink_on_a_batch_may_be_left_out_of_it(
+    used: dict[str, Any], make: Callable[[], Products]
+) -> None:
+    images = rare_ink(30, 48)
+    order, needed = ink_first(images, np.zeros(48, np.float32))
+    images = images[:, order]
+    whole = TrainingData(
+        train_images=torch.from_numpy(images / 255).float(),
+        train_labels=torch.arange(30) % 10,
+        pixels=torch.arange(48),
+        val_images=torch.from_numpy(images / 255).float(),
+        val_labels=torch.arange(30) % 10,
+    )
+    narrow = dataclasses.replace(whole, widths=torch.from_numpy(needed))
+    batches = batches_of(narrow, torch.arange(30), 2, seed=0, epoch=1)
+    assert len({batch.shape[1] for batch in batches}) > 1
+    rates = [{"lr": 0.1, **used}, {**used, "lr": 0.02}]
+    two = Stack(tuple(Trial(Configuration(batch_size=2, **each), seed=0) for each in rates))
+    trained = []
+    for data in (whole, narrow):
+        model = init_mlp(layer_sizes(48), seed=0, members=2)
+        history = list(epochs(model, two, data, epochs=1, products=make()))
+        trained.append((model, history[-1]))
+    (one, expected), (other, found) = trained
+    for w, v in zip(one.weights + one.biases, other.weights + other.biases, strict=True):
+        torch.testing.assert_close(w, v, rtol=1e-3, atol=1e-5)
+    for mine, theirs in zip(found, expected, strict=True):
+        assert mine[:-1] == pytest.approx(theirs[:-1], rel=1e-4)
 
 
 @pytest.mark.parametrize("pixels", [1, 2, 40])
