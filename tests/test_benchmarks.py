@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import Tensor
 
 from digitrec.cli.options import make_parser, make_request
 from digitrec.engine.model import StackedMLP, init_mlp
@@ -36,7 +37,7 @@ from tests.benchmarks.peers.events import (
 )
 from tests.benchmarks.peers.points import Point
 from tests.benchmarks.peers.scores import Score
-from tests.benchmarks.peers.training import load, val_accuracies
+from tests.benchmarks.peers.training import load, train_one, val_accuracies
 from tests.head import ONE_CORE
 
 PIXELS = 784
@@ -393,7 +394,7 @@ def made_events() -> list[Event]:
 def test_a_race_searches_the_space_that_the_peers_search(augmentation: bool) -> None:
     options = ["tune", *points.tune_options(augmentation=augmentation), "--points", "300"]
     space = make_request(make_parser().parse_args(options)).space
-    drawn = [studies.point_of(each) for each in space.configurations()]
+    drawn = [studies.point_of(Trial(each, 0)) for each in space.configurations()]
     assert {each.batch_size for each in drawn} == {*points.BATCH_SIZES}
     assert {each.hidden_sizes for each in drawn} == {*points.HIDDEN}
     assert len({each.augmentation for each in drawn}) == 1 + augmentation
@@ -449,8 +450,8 @@ def test_the_race_table_shows_each_search_at_each_time() -> None:
     page = table.markdown(runs, {point(0.2): Score(0.96, 0.955)}, [60, 120])
     assert "| race (120 s) | 94.00" not in page
     assert "| race (60 s) | 95.00 | 95.00 |  |" in page
-    assert "| race (120 s) | 30 | 5 | 0.05 | 110 | 40 |" in page
-    assert "| peer (120 s) | 1 | 1 | 0.01 | 121 | never |" in page
+    assert "| race (120 s) | 30 | 5 | 0.05 | 110 | 40 |  |" in page
+    assert "| peer (120 s) | 1 | 1 | 0.01 | 121 | never |  |" in page
     assert "| race | 96.00 / 95.50 | 96.00 / 95.50 |" in page
 
 
@@ -464,6 +465,17 @@ def test_the_peers_training_learns(digits_csv: Path, augmentation: str) -> None:
     found = point(lr=0.03, augmentation=augmentation, batch_size=16)
     *_, last = val_accuracies(found, load(digits_csv), epochs=6)
     assert last > 0.5
+
+
+def test_the_peers_training_cools_down_in_its_last_epochs(digits_csv: Path) -> None:
+    def weights_after_each_epoch(**values: Any) -> list[Tensor]:
+        models = train_one(point(lr=0.03, batch_size=16, **values), load(digits_csv), epochs=2)
+        return [next(model.parameters()).detach().clone() for model in models]
+
+    plain, cooling = weights_after_each_epoch(), weights_after_each_epoch(cooldown=1)
+    assert torch.equal(plain[0], cooling[0])
+    moved, moved_less = ((last - first).norm() for first, last in (plain, cooling))
+    assert 0.2 * moved < moved_less < 0.9 * moved
 
 
 @pytest.mark.ray

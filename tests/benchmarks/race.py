@@ -140,7 +140,8 @@ def make(search: Search, options: argparse.Namespace, files: Files, folder: Path
     events = read(folder, begun)
     if not events:
         raise RuntimeError(f"{search.name} found nothing; see {log_of(folder)}")
-    return Run(search.contender, search.seed, search.limit, wall, points, events)
+    saved = studies.delivered(folder, files.unseen) if (folder / "best").exists() else None
+    return Run(search.contender, search.seed, search.limit, wall, points, events, saved)
 
 
 def points_of(search: Search, options: argparse.Namespace) -> int | None:
@@ -280,7 +281,7 @@ def as_json(run: Run) -> dict[str, object]:
     events = [[*event[:2], event.point.to_json(), *event[3:]] for event in run.events]
     return {
         **{"contender": run.contender, "seed": run.seed, "limit": run.limit, "wall": run.wall},
-        **{"points": run.points, "events": events},
+        **{"points": run.points, "events": events, "delivered": run.delivered},
     }
 
 

@@ -26,6 +26,7 @@ class Point:
     batch_size: int
     hidden_sizes: str  # 256-128
     augmentation: str = "none"
+    cooldown: int = 0  # the last of the epochs, in which the rate falls linearly to 0
 
     @classmethod
     def of(cls, drawn: Mapping[str, Any]) -> "Point":
@@ -39,6 +40,7 @@ class Point:
             batch_size=int(values["batch_size"]),
             hidden_sizes=str(values["hidden_sizes"]),
             augmentation=str(values.get("augmentation", "none")),
+            cooldown=int(values.get("cooldown", 0)),
         )
 
     @property
@@ -47,13 +49,14 @@ class Point:
         return tuple(int(part) for part in self.hidden_sizes.split("-"))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the point as plain values."""
-        return asdict(self)
+        """Return the point as plain values; those of a point without cooldown do not name it."""
+        return {name: value for name, value in asdict(self).items() if value or name != "cooldown"}
 
     def __str__(self) -> str:
         words = f"lr {self.lr:.3g}, momentum {self.momentum:.3g}, decay {self.weight_decay:.1e}"
         words += f", dropout {self.dropout:.2f}, batch {self.batch_size}, {self.hidden_sizes}"
-        return words + ("" if self.augmentation == "none" else f", {self.augmentation}")
+        words += "" if self.augmentation == "none" else f", {self.augmentation}"
+        return words + (f", cooldown of {self.cooldown}" if self.cooldown else "")
 
 
 def tune_options(*, augmentation: bool) -> list[str]:

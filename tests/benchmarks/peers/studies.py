@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from digitrec.space.hyperparameters import HYPERPARAMETERS, Configuration
+from digitrec.data.digits import read_digits
+from digitrec.space.hyperparameters import HYPERPARAMETERS, Trial
 from digitrec.store.folder import Folder
 from digitrec.store.spec import read_spec
 from digitrec.store.stacks import read_stacks
+from digitrec.winner.classifier import load_classifier
 from tests.benchmarks.peers.events import Event
 from tests.benchmarks.peers.points import (
     AUGMENTATIONS,
@@ -30,6 +32,7 @@ RUNGS = {  # variant -> rungs and halving
     "race in bfloat16": ((3, 9, 27), 3),
     "race with TPE": ((3, 9, 27), 3),
     "race with cooldown": ((3, 9, 20), 3),
+    "race with cooldown in bfloat16": ((3, 9, 20), 3),
     "race from 1 epoch": ((1, 3, 9, 27), 3),
     "race to 9 epochs": ((1, 3, 9), 3),
     "race without stacks": ((3, 9, 27), 3),
@@ -40,6 +43,7 @@ OPTIONS = {  # variant -> more options
     "race in bfloat16": ["--precision", "bf16"],
     "race with TPE": ["--sampler", "tpe"],
     "race with cooldown": ["--cooldown", "7", "--average", "3"],
+    "race with cooldown in bfloat16": ["--cooldown", "7", "--average", "3", "--precision", "bf16"],
     "race without stacks": ["--stack-size", "1"],
 }
 
@@ -110,8 +114,8 @@ def read_study(out: Path, begun: float) -> list[Event]:
     events = [
         Event(
             result.run.ended - begun,
-            member.name,
-            point_of(member.configuration),
+            member.before_cooldown.name,
+            point_of(member),
             len(result.epochs),
             0.0 if math.isnan(record.val_accuracy) else record.val_accuracy,
         )
@@ -121,7 +125,15 @@ def read_study(out: Path, begun: float) -> list[Event]:
     return sorted(events, key=lambda event: event.seconds)
 
 
-def point_of(configuration: Configuration) -> Point:
-    """Return a configuration as a point of the shared space."""
+def point_of(trial: Trial) -> Point:
+    """Return a trial's configuration and cooldown as a point of the shared space."""
+    configuration = trial.configuration
     values = {name: getattr(configuration, name) for name in HYPERPARAMETERS}
-    return Point.of(values | {"hidden_sizes": "-".join(map(str, configuration.hidden_sizes))})
+    hidden = "-".join(map(str, configuration.hidden_sizes))
+    return Point.of(values | {"hidden_sizes": hidden, "cooldown": trial.cooldown})
+
+
+def delivered(out: Path, unseen: Path) -> float:
+    """Return the accuracy of the model, or average of models, that a study saved, on other rows."""
+    digits = read_digits(str(unseen))
+    return float(load_classifier(out / "best").score(digits.images, digits.labels))

@@ -25,6 +25,7 @@ class Run:
     wall: float  # seconds until its command had ended
     points: int | None  # of a race; peers draw as many as fit
     events: Sequence[Event]
+    delivered: float | None = None  # the saved model's accuracy on the unseen rows
 
     def found(self, seconds: float) -> Event | None:
         """Return the incumbent at a time."""
@@ -56,6 +57,7 @@ def markdown(runs: Sequence[Run], scores: Mapping[Point, Score], limits: Sequenc
 SPEED_HEADINGS = [
     *("search", "points or trials", "epochs", "epochs/s"),
     *("ended after, s", f"within {100 * NEAR:.1f} points of it after, s"),
+    "saved model, unseen rows, %",
 ]
 
 
@@ -104,6 +106,7 @@ def speed(group: Sequence[Run], near: float) -> list[str]:
         f"{statistics.fmean(run.epochs_per_second() for run in group):.2f}",
         spread(run.wall for run in group),
         ", ".join("never" if after is None else f"{after:.0f}" for after in near_after),
+        ", ".join(percent(run.delivered) for run in group if run.delivered is not None),
     ]
 
 

@@ -19,6 +19,7 @@ from torch.nn.functional import cross_entropy
 
 from digitrec.data.digits import read_digits, split_rows
 from digitrec.engine.augment import draw_transformations, transform
+from digitrec.engine.train import Cooldown
 from tests.benchmarks.peers.points import Point
 
 AT_ONCE = 1024  # images of a step of an evaluation, and of augmentation
@@ -62,7 +63,10 @@ def mlp(point: Point) -> nn.Sequential:
 
 
 def train_one(point: Point, tensors: Tensors, *, epochs: int, seed: int = 0) -> Iterator[nn.Module]:
-    """Train a point and yield its model after each epoch, in evaluation mode."""
+    """Train a point and yield its model after each epoch, in evaluation mode.
+
+    A cooldown is the last of the epochs.
+    """
     torch.manual_seed(seed)
     model = mlp(point)
     sgd = torch.optim.SGD(
@@ -72,9 +76,13 @@ def train_one(point: Point, tensors: Tensors, *, epochs: int, seed: int = 0) -> 
         weight_decay=point.weight_decay,
         fused=True,  # never slower than foreach or a loop over the parameters
     )
+    per_epoch = math.ceil(len(tensors.train_labels) / point.batch_size)
+    cooldown = Cooldown((epochs - point.cooldown) * per_epoch, point.cooldown * per_epoch)
     for epoch in range(1, epochs + 1):
         model.train()
-        for images, labels in batches(point, tensors, seed, epoch):
+        first = (epoch - 1) * per_epoch
+        for update, (images, labels) in enumerate(batches(point, tensors, seed, epoch), first):
+            sgd.param_groups[0]["lr"] = point.lr * cooldown.rate(update)
             sgd.zero_grad(set_to_none=True)
             cross_entropy(model(images), labels).backward()
             sgd.step()
