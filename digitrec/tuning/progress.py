@@ -23,6 +23,7 @@ from digitrec.store.spec import StudySpec
 from digitrec.tuning.bulletin import Bulletin
 from digitrec.tuning.live import NotebookDisplay, live_display
 from digitrec.tuning.metrics import PUBLISH_INTERVAL, Metrics
+from digitrec.tuning.ray_internals import forget_statistics
 from digitrec.tuning.runner import Round
 from digitrec.tuning.trainable import STORAGE_ERROR, describe_failure, stack_of
 
@@ -324,6 +325,7 @@ class ProgressCallback(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Note that a trial has ended without an error."""
         self.display.complete(stack_of(trial.config))
+        forget_statistics(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Show that a trial has failed for good."""

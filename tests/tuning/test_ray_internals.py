@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from ray.tune.experiment import Trial
 
 from digitrec.doctor.examine import examine_upload
 from digitrec.tuning import address, ray_internals
@@ -82,6 +83,19 @@ def test_without_rays_names_an_upload_is_not_judged(tmp_path: Path) -> None:
     found = examine_upload(tmp_path, "sample")
     assert (found.level, "does not say" in found.message) == ("ok", True)
     assert ray_internals.most_uploaded_bytes() == ray_internals.MOST_UPLOADED_BYTES
+
+
+def test_of_a_trial_that_has_ended_ray_tune_keeps_no_statistics() -> None:
+    trial = Trial("trainable", stub=True)
+    trial.update_last_result({f"val_loss/lr{k}": 0.1 for k in range(16)})
+    statistics = [trial.run_metadata.metric_analysis, trial.run_metadata.metric_n_steps]
+    assert all(len(each) >= 16 for each in statistics)
+    ray_internals.forget_statistics(trial)
+    assert statistics == [{}, {}]
+
+
+def test_a_trial_without_such_statistics_is_left_alone() -> None:
+    ray_internals.forget_statistics(object())
 
 
 def test_the_limit_of_an_upload_is_that_of_this_ray() -> None:
