@@ -24,7 +24,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -200,9 +200,14 @@ def finish(process: subprocess.Popen[bytes], seconds: float) -> None:
         process.send_signal(signal.SIGINT)
         process.wait(GRACE)
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        kill(process)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a search and all that it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def read(folder: Path, begun: float) -> list[Event]:
@@ -220,60 +225,48 @@ def sameness(options: argparse.Namespace, files: Files) -> str:
     lines = ["| search | runs | distinct winners |", "| --- | --- | ---: |"]
     for contender in options.contenders:
         search = Search(contender, options.search_seeds[0], math.inf)
-        whole = [run_whole(search, options, files, n) for n in range(max(1, options.repeat))]
+        runs = range(max(1, options.repeat))
+        whole = [run_counted(search, options, files, f"{n}", kills=0)[0] for n in runs]
         lines.append(f"| {contender} | {len(whole)} with one seed | {len({*whole})} |")
         if options.kills:
-            killed = run_killed(search, options, files)
-            same = "the same winner" if killed == whole[0] else "another winner"
-            lines.append(f"| {contender} | killed {options.kills} times | {same} |")
+            winner, kills = run_counted(search, options, files, "killed", options.kills)
+            same = "the same winner" if winner == whole[0] else "another winner"
+            lines.append(f"| {contender} | killed {kills} times | {same} |")
     return "\n".join(lines)
 
 
-def run_whole(
-    search: Search, options: argparse.Namespace, files: Files, number: int
-) -> Point | None:
-    """Return the winner of an undisturbed run of a fixed number of trials."""
-    return run_counted(search, options, files, f"{search.name}-{number}", lambda process: False)
-
-
-def run_killed(search: Search, options: argparse.Namespace, files: Files) -> Point | None:
-    """Return the winner of a run that is killed some times, with its command given again."""
-    left = [options.kill_after] * options.kills
-
-    def kill(process: subprocess.Popen[bytes]) -> bool:
-        if not left:
-            return False
-        try:
-            process.wait(left.pop())
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            return True
-        return False
-
-    return run_counted(search, options, files, f"{search.name}-killed", kill)
-
-
 def run_counted(
-    search: Search,
-    options: argparse.Namespace,
-    files: Files,
-    name: str,
-    kill: Callable[[subprocess.Popen[bytes]], bool],
-) -> Point | None:
-    """Return the winner of a run of a fixed number of trials; start it again while it is killed."""
-    folder = files.out / name
+    search: Search, options: argparse.Namespace, files: Files, name: str, kills: int
+) -> tuple[Point, int]:
+    """Run a search of a fixed number of trials, kill it some times and give its command again.
+
+    Returns:
+        The winner, and how often the search was killed before it ended.
+    """
+    folder = files.out / f"{search.name}-{name}"
     shutil.rmtree(folder, ignore_errors=True)
     begun = time.time()
     points = options.trials if search.contender not in PEERS else None
+    killed = 0
     while True:
         process = start(search, options, files.search, folder, begun, points, options.trials)
-        if not kill(process):
-            process.wait()
+        try:
+            process.wait(options.kill_after if killed < kills else None)
             break
-    found = Run(search.contender, search.seed, math.inf, 0.0, points, read(folder, begun))
-    event = found.found(math.inf)
-    return event.point if event else None
+        except subprocess.TimeoutExpired:
+            killed += 1
+        finally:
+            kill(process)
+    events = read(folder, begun)
+    if process.returncode or not events:
+        raise RuntimeError(f"{folder.name} did not end well; see {log_of(folder)}")
+    # Equal accuracies are told apart by the point, since when a trial ended depends on the machine.
+    best = max(events, key=lambda event: (event.accuracy, str(event.point)))
+    print(
+        f"{folder.name}: {time.time() - begun:.0f} s, {best.accuracy:.2%} with {best.point}",
+        file=sys.stderr,
+    )
+    return best.point, killed
 
 
 def as_json(run: Run) -> dict[str, object]:
