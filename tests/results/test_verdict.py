@@ -601,7 +601,7 @@ def test_an_unfinished_study_is_provisional_and_goes_on() -> None:
 def test_a_study_without_any_result_says_only_that() -> None:
     (finding,) = reach_verdict(study(dict.fromkeys(PLAIN, STOPPED)))
     assert finding.rule == "unfinished"
-    assert "No trial has been trained yet" in finding.sentence
+    assert "No trial is finished yet" in finding.sentence
 
 
 def test_a_finished_study_is_neither_unfinished_nor_failed() -> None:

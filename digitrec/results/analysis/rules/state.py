@@ -27,7 +27,7 @@ def judge_unfinished(evidence: Evidence) -> Finding | None:
 def _say_missing(missing: int, trials: int, unsuggested: int) -> str:
     """Say how many trials are missing, or points that the sampler has not suggested yet."""
     if missing == trials:
-        return "No trial has been trained yet"
+        return "No trial is finished yet"
     verb = "is" if (missing or unsuggested) == 1 else "are"
     what = (
         f"{missing} of {count(trials, 'trial')} {verb} not trained yet"
