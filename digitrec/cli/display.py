@@ -30,11 +30,12 @@ def print_result(result: "StudyResult", console: Console) -> None:
     means = result.configurations.head(MOST_RANKED).to_dict("records")
     if means:
         console.print(f"\n{_describe_means(result.record.spec, means)}")
-        console.print(_rank_means(means, named), soft_wrap=True)
+        headings, rows = _rank_means(means, named)
+        console.print(_table(headings, rows), soft_wrap=True)
     leaders = result.ranked.head(MOST_RANKED).to_dict("records")
     if leaders:
         console.print(f"\nThe best {len(leaders)} of {len(result.tables.trials)} trials")
-        console.print(_rank_trials(leaders, named), soft_wrap=True)
+        console.print(_fit(*_rank_trials(leaders, named), console), soft_wrap=True)
     print_lines(describe_verdict(result.findings) + describe(result), console)
 
 
@@ -52,7 +53,9 @@ def print_lines(lines: Iterable[str], console: Console) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _rank_trials(leaders: Sequence[dict[Hashable, Any]], named: Sequence[str]) -> Table:
+def _rank_trials(
+    leaders: Sequence[dict[Hashable, Any]], named: Sequence[str]
+) -> tuple[list[str], list[list[str]]]:
     identity = ["cooldown", "seed"] if "cooldown" in leaders[0] else ["seed"]
     if any(row["status"] == "dropped" for row in leaders):
         identity.append("epochs")
@@ -68,11 +71,12 @@ def _rank_trials(leaders: Sequence[dict[Hashable, Any]], named: Sequence[str]) -
         for place, row in enumerate(leaders, start=1)
     ]
     measured = ["val accuracy", "val loss", "updates"]
-    headings = ["rank", *_headings(named), *identity, *measured]
-    return _table(headings, rows)
+    return ["rank", *_headings(named), *identity, *measured], rows
 
 
-def _rank_means(means: Sequence[dict[Hashable, Any]], named: Sequence[str]) -> Table:
+def _rank_means(
+    means: Sequence[dict[Hashable, Any]], named: Sequence[str]
+) -> tuple[list[str], list[list[str]]]:
     rows = [
         [
             *_spell(row, named),
@@ -81,7 +85,7 @@ def _rank_means(means: Sequence[dict[Hashable, Any]], named: Sequence[str]) -> T
         ]
         for row in means
     ]
-    return _table([*_headings(named), "seeds", "mean val accuracy", "lowest", "highest"], rows)
+    return [*_headings(named), "seeds", "mean val accuracy", "lowest", "highest"], rows
 
 
 def _headings(named: Sequence[str]) -> list[str]:
@@ -94,6 +98,18 @@ def _spell(row: dict[Hashable, Any], named: Sequence[str]) -> list[str]:
     from digitrec.results.analysis.naming import write_value
 
     return [write_value(name, row[name]) for name in named]
+
+
+def _fit(headings: list[str], rows: list[list[str]], console: Console) -> Table:
+    """Return a table; one too wide for the console goes without columns that tell the least."""
+    for heading in ("updates", "val loss"):
+        words = [max(map(len, each.split())) for each in headings]
+        cells = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        if sum(map(max, words, cells)) + 2 * len(headings) <= console.width:
+            break
+        place = headings.index(heading)
+        headings, *rows = ([*row[:place], *row[place + 1 :]] for row in (headings, *rows))
+    return _table(headings, rows)
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

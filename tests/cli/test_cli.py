@@ -376,7 +376,7 @@ def test_input_errors_are_value_errors() -> None:
     assert issubclass(InputError, ValueError)
 
 
-def test_the_values_of_a_wide_ranking_are_not_cut_on_80_columns() -> None:
+def test_a_wide_ranking_leaves_a_column_out_instead_of_cutting_words_on_80_columns() -> None:
     row: dict[Hashable, Any] = {
         "lr": 0.0842, "batch_size": 32, "momentum": 0.9364, "weight_decay": 9.54e-06,
         "dropout": 0.311, "seed": 0, "val_accuracy": 0.923, "val_loss": 0.296, "updates": 96,
@@ -384,7 +384,12 @@ def test_the_values_of_a_wide_ranking_are_not_cut_on_80_columns() -> None:
     }  # fmt: skip
     named = ["lr", "batch_size", "momentum", "weight_decay", "dropout"]
     console = Console(width=80, file=io.StringIO())
-    console.print(display._rank_trials([row], named), soft_wrap=True)
+    table = display._fit(*display._rank_trials([row], named), console)
+    console.print(table, soft_wrap=True)
     assert isinstance(console.file, io.StringIO)
-    last = console.file.getvalue().rstrip().splitlines()[-1]
-    assert " ".join(last.split()) == "1 0.0842 32 0.9364 9.54e-06 0.311 0 92.30% 0.2960 96"
+    lines = console.file.getvalue().rstrip().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert " ".join(lines[-1].split()) == "1 0.0842 32 0.9364 9.54e-06 0.311 0 92.30% 0.2960"
+    words = {word for line in lines[:-2] for word in line.split()}
+    assert words >= {"momentum", "dropout", "accuracy", "loss"}
+    assert "updates" not in words
