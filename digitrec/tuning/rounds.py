@@ -179,9 +179,10 @@ class StudyRunner:
             self._remove_weights_before(race, goals, results)
             if race.decided:
                 return
+            entered = len(alive) - len(race.audited)
             race = course.decide(self._standings(goals, results))
             write_spec(directory, course.spec)
-            decision = describe_cut(race, len(alive))
+            decision = describe_cut(race, entered)
 
     def _round(
         self,

@@ -122,6 +122,9 @@ def test_diverged_trials_of_a_race_have_crosses(tmp_path: Path) -> None:
     assert diverged
     assert len(crosses.get_offsets()) == diverged  # type: ignore[arg-type]
     assert f"{diverged} diverged." in chart.says
+    (legend,) = chart.figure.legends
+    counts = [int(text.get_text().split()[0]) for text in legend.get_texts()[1:]]
+    assert sum(counts) == len(record.tables.trials)
 
 
 def test_a_study_without_a_race_has_no_figure_of_one(tmp_path: Path, record: StudyRecord) -> None:
@@ -283,6 +286,15 @@ def test_a_dropped_trial_that_wins_is_a_caution(tmp_path: Path) -> None:
     one = verdict(make_raced_record(tmp_path, crossing, race=Race((1, 3, 9), halve=2, audit=1)))[1]
     assert one.sentence.startswith("The dropped trial that the audit trained to the end")
     assert "--halve" not in one.sentence
+
+
+def test_a_dropped_trial_as_good_as_the_winner_is_not_called_better(tmp_path: Path) -> None:
+    record = make_raced_record(tmp_path, lambda *each: 0.8 + 0.001 * steady(*each))
+    _, audit = verdict(record)
+    assert audit.level == "note"
+    assert " less than the winner, but cannot be told apart from it. So the race may have " in (
+        audit.sentence
+    )
 
 
 def test_of_many_configurations_with_long_names_two_are_named(tmp_path: Path) -> None:

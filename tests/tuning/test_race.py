@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,14 @@ def test_a_race_goes_on_where_all_nodes_are_lost_between_two_rungs(tmp_path: Pat
 
     space = Space.of(lr=(0.01, 0.1, 0.5), batch_size=(512,))
     assert race(tmp_path / "study", space, runner=Lost).complete
+
+
+def test_the_trials_of_the_audit_are_not_among_those_that_can_go_on(tmp_path: Path) -> None:
+    said = io.StringIO()
+    race(tmp_path / "study", console=Console(file=said, width=200))
+    first, second = re.findall(r"(\d+) of (\d+) trials go on", said.getvalue())
+    assert first[1] == str(len(SPACE))
+    assert second[1] == first[0]
 
 
 def test_a_race_of_one_rung_says_that_it_drops_nothing(tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ def _draw_lines(axes: Axes, frame: pd.DataFrame, look: Look, decided: bool) -> A
         x, y = np.transpose(alone)
         axes.scatter(x, y, 9, look.colour, linewidths=0, clip_on=False)
     who = "finalists" if decided and look is LOOKS["racing"] else look.label
-    label = f"{frame['trial'].nunique():,} {who}"
+    label = f"{frame.loc[frame['status'] != 'diverged', 'trial'].nunique():,} {who}"
     return Line2D([], [], color=look.colour, linestyle=look.style, label=label)
 
 

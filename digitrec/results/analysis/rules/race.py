@@ -125,20 +125,27 @@ def judge_audit(evidence: Evidence) -> Finding | None:
     who = f"{'The ' if n == 1 else 'The best of '}{_dropped_trials(n)} {audited}"
     alike = {trial for each in evidence.alike for trial in each.trials}
     reached = f"{percent(best['val_accuracy'])} with {evidence.spell_beside_winner(best.to_dict())}"
-    if best["trial"] in {*evidence.winner.trials, *alike}:
-        own = best["trial"] in evidence.winner.trials
+    behind = points(evidence.winner.accuracy - best["val_accuracy"])
+    safer = "later rungs (--rungs)" + (" or more survivors (--halve 2)" if race.halve > 2 else "")
+    if best["trial"] in evidence.winner.trials:
         return _audit(
             "caution",
-            f"{who} {'is the winner' if own else 'cannot be told apart from the winner'}. So the "
-            "race dropped it too early, and may have dropped others like it; later rungs "
-            f"(--rungs){' or more survivors (--halve 2)' if race.halve > 2 else ''} are safer.",
+            f"{who} is the winner. So the race dropped it too early, and may have dropped others "
+            f"like it; {safer} are safer.",
+            reached,
+        )
+    if best["trial"] in alike:
+        return _audit(
+            "note",
+            f"{who} reached {percent(best['val_accuracy'])}, {behind} less than the winner, but "
+            "cannot be told apart from it. So the race may have dropped trials as good as the "
+            f"winner; {safer} are safer.",
             reached,
         )
     share = 1 - ERROR_RATE ** (1 / n)
     return _audit(
         "good",
-        f"{who} reached {percent(best['val_accuracy'])}, "
-        f"{points(evidence.winner.accuracy - best['val_accuracy'])} less than the winner. So with "
+        f"{who} reached {percent(best['val_accuracy'])}, {behind} less than the winner. So with "
         f"95% confidence, fewer than {percent(share, 0)} of the dropped trials would have beaten "
         "the winner; a larger --audit narrows this.",
         reached,
