@@ -366,12 +366,14 @@ def make_progress(spec: StudySpec, each: Round) -> Progress:
 
 
 def render(progress: Progress) -> Table:
-    """Return the live display: a bar, the line of `Progress.describe`, the running stacks."""
+    """Return the live display: a bar, the line of `Progress.describe`, a line per running stack."""
     running = Table.grid(padding=(0, 2))
+    running.add_column(no_wrap=True)
+    running.add_column(no_wrap=True)
     for stack, epoch in list(progress.running.values())[:MOST_STACKS_SHOWN]:
         epochs = f"epoch {epoch}/{progress.epochs}"
         shared, own = stack.describe(divides=True), stack.describe(divides=False)
-        running.add_row(f"  {shared}", epochs, own)
+        running.add_row(f"  {shared}", epochs, Text(own, no_wrap=True, overflow="ellipsis"))
     hidden = len(progress.running) - MOST_STACKS_SHOWN
     if hidden > 0:
         running.add_row(f"  and {hidden} more")

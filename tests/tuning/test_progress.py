@@ -192,6 +192,23 @@ def test_the_live_display_shows_what_is_running() -> None:
     assert "lr 0.1, 0.5" in output.getvalue()
 
 
+def test_a_stack_takes_one_line_of_a_narrow_terminal() -> None:
+    output = io.StringIO()
+    study = progress(Clock())
+    space = Space.of(
+        lr=(0.1, 0.5),
+        batch_size=(64,),
+        momentum=(0.0, 0.9),
+        dropout=(0.1, 0.2, 0.3, 0.4),
+        hidden_sizes=((512, 256),),
+    )
+    study.start(Stack(space.trials()))
+    Console(file=output, width=80).print(render(study))
+    *_, last = output.getvalue().rstrip().splitlines()
+    assert last.startswith("  batch size 64; hidden sizes 512-256  epoch 0/2  lr 0.1")
+    assert last.endswith("…")
+
+
 def failed_trial(directory: Path, error: Exception) -> SimpleNamespace:
     """A trial as Ray Tune hands it to a callback."""
     file = directory / "error.pkl"
