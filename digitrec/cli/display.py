@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from digitrec.winner.predict import Score
 
 MOST_RANKED = 5  # rows of the table at the end
+ITEM = "- "  # before a sentence of the verdict
 
 
 def print_result(result: "StudyResult", console: Console) -> None:
@@ -48,9 +49,10 @@ def _describe_means(spec: "StudySpec", means: Sequence[dict[Hashable, Any]]) -> 
 
 
 def print_lines(lines: Iterable[str], console: Console) -> None:
-    """Print lines as they are."""
+    """Print lines as they are, but wrap sentences of the verdict at words in a terminal."""
     for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        wraps = console.is_terminal and line.startswith(ITEM)
+        console.print(line, highlight=False, markup=False, soft_wrap=not wraps)
 
 
 def _rank_trials(
@@ -130,7 +132,7 @@ def describe_verdict(findings: "Sequence[Finding]") -> list[str]:
     for finding in findings:
         command = None if finding.command is None else as_typed_here(finding.command)
         shown = make_visible(replace(finding, command=command))
-        lines.append(f"- {shown.sentence}")
+        lines.append(f"{ITEM}{shown.sentence}")
         if shown.command is not None:
             lines.append(f"    {shown.command}")
     return [*lines, ""] if lines else []

@@ -376,6 +376,15 @@ def test_input_errors_are_value_errors() -> None:
     assert issubclass(InputError, ValueError)
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_wraps_sentences_at_words_but_leaves_commands_whole(terminal: bool) -> None:
+    file = io.StringIO()
+    lines = ["- Of 243 trials, 87 went on.", "    digitrec tune --race --out study"]
+    display.print_lines(lines, Console(width=20, file=file, force_terminal=terminal))
+    wrapped = ["- Of 243 trials, 87 ", "went on.", lines[1]]
+    assert file.getvalue().splitlines() == (wrapped if terminal else lines)
+
+
 def test_a_wide_ranking_leaves_a_column_out_instead_of_cutting_words_on_80_columns() -> None:
     row: dict[Hashable, Any] = {
         "lr": 0.0842, "batch_size": 32, "momentum": 0.9364, "weight_decay": 9.54e-06,
