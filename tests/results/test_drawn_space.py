@@ -32,6 +32,7 @@ from digitrec.results.figures.points import (
 )
 from digitrec.results.figures.scales import ValueScale
 from digitrec.results.figures.sweep import make_sweep
+from digitrec.results.figures.updates import make_updates
 from digitrec.results.report.sections import draw_sections
 from digitrec.results.report.summary import summarise, winning_trial
 from digitrec.space.hyperparameters import Configuration
@@ -235,6 +236,14 @@ def test_the_best_of_many_points_are_in_colour_and_the_others_grey(tmp_path: Pat
         "The best 10 configurations are in colour, all others in grey."
     )
     assert describe_leaders(inputs(drawn(tmp_path, hill, 40)).curves) == ""
+
+
+def test_after_one_epoch_the_others_are_grey_dots(tmp_path: Path) -> None:
+    space = Space(WIDE.values, points=100)
+    chart = make_updates(inputs(make_drawn_record(tmp_path, hill, space, epochs=1)))
+    marks = chart.figure.axes[0].collections
+    (dots,) = [each for each in marks if each.get_label() == "single points"]
+    assert len(dots.get_offsets()) == 100 - MOST_LEADERS  # type: ignore[arg-type]
 
 
 def test_slices_join_the_highest_points_of_lists_alone(tmp_path: Path) -> None:

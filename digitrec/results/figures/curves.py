@@ -247,11 +247,14 @@ def _draw_bands(axes: Axes, lines: Sequence[Line], encoding: Encoding) -> None:
 
 
 def _draw_others(axes: Axes, lines: Sequence[Line]) -> None:
-    """Draw the lines that do not lead thin and grey, behind the others."""
+    """Draw the lines that do not lead thin and grey, behind the others; single points as dots."""
     points = [np.column_stack([line.x, line.mean]) for line in lines]
     collection = LineCollection(points, colors=OTHERS_GREY, linewidths=0.6, zorder=1.2)
     collection.set_label("others")
     axes.add_collection(collection, autolim=False)
+    if alone := [own[0] for own in points if len(own) == 1]:
+        x, y = np.transpose(alone)
+        axes.scatter(x, y, 4, OTHERS_GREY, linewidths=0, zorder=1.2, label="single points")
 
 
 def _draw_lines(axes: Axes, lines: Sequence[Line], encoding: Encoding) -> None:
