@@ -35,7 +35,7 @@ def print_result(result: "StudyResult", console: Console) -> None:
         console.print(_table(headings, rows), soft_wrap=True)
     leaders = result.ranked.head(MOST_RANKED).to_dict("records")
     if leaders:
-        console.print(f"\nThe best {len(leaders)} of {len(result.tables.trials)} trials")
+        console.print(f"\nThe best {len(leaders)} of {len(result.tables.trials):,} trials")
         console.print(_fit(*_rank_trials(leaders, named), console), soft_wrap=True)
     print_lines(describe_verdict(result.findings) + describe(result), console)
 

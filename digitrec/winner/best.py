@@ -169,8 +169,8 @@ def weights_of(
         DamagedError: the file that holds them is missing or damaged.
     """
     found = results_of(spec.epochs_of(), results)
-    keys = {trial.name: result.key for trial, result, _ in found}
-    (state,) = read_weights(directory, spec.key, keys[name], [name])
+    (key,) = (result.key for trial, result, _ in found if trial.name == name)
+    (state,) = read_weights(directory, spec.key, key, [name])
     return {each: values for each, values in state.items() if each[:1].isdecimal()}
 
 

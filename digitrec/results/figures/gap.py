@@ -64,7 +64,7 @@ def describe_gap(frame: pd.DataFrame) -> str:
     )
     (widest,) = last.sort_values("mean").tail(1).to_dict("records")
     said = [
-        f"After their last finite epoch, {int((last['mean'] > 0).sum())} of "
+        f"After their last finite epoch, {int((last['mean'] > 0).sum()):,} of "
         f"{count(len(last), 'configuration')} are above 0. The widest gap is "
         f"{_points(widest['mean'])}, at {describe_values(widest, named_hyperparameters(frame))}."
     ]

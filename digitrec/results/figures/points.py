@@ -199,7 +199,7 @@ def describe_points(frame: pd.DataFrame, pair: Pair) -> str:
     best = found.tail(max(FEWEST_BEST, round(SHARE_OF_BEST * len(found))))
     if len(best) < len(found):
         ranges = [_describe_range(name, best[name]) for name in pair]
-        said += f" The best {len(best)} have {join_words(ranges)}."
+        said += f" The best {len(best):,} have {join_words(ranges)}."
     return said
 
 

@@ -82,7 +82,7 @@ def judge_optimism(evidence: Evidence) -> Finding | None:
         f"this accuracy about {points(optimism)} too high: expect "
         f"{percent(evidence.winner.accuracy - optimism)} on new images. The option --test-data "
         "scores the winner on labelled digits that had no part in the choice.",
-        evidence=f"best of {len(chosen_from)} on {count(evidence.images, 'image')}; the "
+        evidence=f"best of {len(chosen_from):,} on {count(evidence.images, 'image')}; the "
         "choice was repeated on resampled images and scored on the images left out",
     )
 

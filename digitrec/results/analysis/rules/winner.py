@@ -64,7 +64,7 @@ def _say_alike(evidence: Evidence) -> list[str]:
             "compared with the others."
         ]
     if not alike:
-        every = f"each of the other {others} configurations"
+        every = f"each of the other {others:,} configurations"
         if others == 1:
             every = "the only other configuration"
         return [f"On these images it is better than {every}."]
@@ -84,8 +84,8 @@ def _count_alike(alike: int, others: int) -> str:
     if others == 1:
         return "The only other configuration cannot"
     if alike == others:
-        return f"None of the other {others} can"
-    return f"{alike} of the other {others} cannot"
+        return f"None of the other {others:,} can"
+    return f"{alike:,} of the other {others:,} cannot"
 
 
 def _say_confirmation(evidence: Evidence) -> list[str]:
