@@ -369,10 +369,12 @@ def test_the_recipe_is_a_study_that_arguments_can_change(
         return 0
 
     monkeypatch.setattr(best_digits, "digitrec", remember)
-    assert best_digits.main(["--out", str(tmp_path), "--epochs", "2"]) == 0
+    assert best_digits.main(["--out", str(tmp_path), "--rungs", "1,2", "--points", "8"]) == 0
     request = make_request(make_parser().parse_args(asked[0]))
     assert (request.epochs, request.refit) == (2, True)
-    assert {trial.configuration.of_role("images") for trial in request.space.trials()} == {"affine"}
+    assert len(request.space.trials()) == 8
+    images = {trial.configuration.of_role("images") for trial in request.space.trials()}
+    assert images == {"affine", "shift2"}
 
 
 @pytest.fixture
