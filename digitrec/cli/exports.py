@@ -43,6 +43,16 @@ def _export_tensorboard(directory: Folder, logs: str) -> str:
     return f"logs     {logs}, {count(runs, 'run')}"
 
 
+def _export_mlflow(directory: Folder, uri: str) -> str:
+    from digitrec.results.exports.mlflow import export_mlflow
+    from digitrec.results.text import count
+    from digitrec.store.record import read_record
+
+    name, trials = export_mlflow(read_record(directory), uri)
+    runs = f"one of the study, with one in it for each of {count(trials, 'trial')}"
+    return f"runs     {runs}, in the experiment {name} of {uri}"
+
+
 EXPORTS = {
     "onnx": Export(
         "FILE",
@@ -61,6 +71,12 @@ EXPORTS = {
         "LOGDIR",
         "write a TensorBoard run per trial, with its curves and hyperparameters",
         _export_tensorboard,
+    ),
+    "mlflow": Export(
+        "URI",
+        "add a run of the study, with one for each trial, the model and the report, to MLflow: a "
+        "server, or a database such as sqlite:///mlflow.db (needs digitrec[mlflow])",
+        _export_mlflow,
     ),
 }
 """Option -> format."""

@@ -208,7 +208,7 @@ def imported_by(folder: str) -> set[str]:
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("digitrec", ["onnx", "notebook", "search", "completion"]),
+        ("digitrec", ["onnx", "notebook", "search", "completion", "mlflow"]),
         ("tune_jobs", []),
         ("cluster", []),
         ("tests", ["dev"]),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from mlflow import MlflowClient
 from optuna.distributions import (
     CategoricalDistribution,
     FloatDistribution,
@@ -22,6 +23,7 @@ from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_g
 
 from digitrec.cli import main as cli
 from digitrec.errors import InputError
+from digitrec.results.exports.mlflow import export_mlflow
 from digitrec.results.exports.optuna import export_optuna
 from digitrec.results.exports.tensorboard import export_tensorboard
 from digitrec.space.hyperparameters import Configuration
@@ -29,6 +31,7 @@ from digitrec.store.record import StudyRecord
 from tests.studies import RACED, WIDE, make_drawn_record, make_raced_record, make_record
 
 FEW = replace(WIDE, points=10)
+of_mlflow = pytest.mark.filterwarnings("ignore:The ``noload``:sqlalchemy.exc.SADeprecationWarning")
 
 
 def better_with_rate(configuration: Configuration, epoch: int = 3) -> float:
@@ -126,7 +129,7 @@ def test_a_storage_that_optuna_cannot_use_is_refused_in_a_line(url: str, tmp_pat
 
 def test_a_study_without_an_ended_trial_is_not_exported(tmp_path: Path) -> None:
     record = make_record(tmp_path / "study", untrained=[0.01, 0.1, 1.0])
-    for export in (export_optuna, export_tensorboard):
+    for export in (export_optuna, export_tensorboard, export_mlflow):
         with pytest.raises(InputError, match="no trial has ended yet"):
             export(record, str(tmp_path / "there"))
     assert list(tmp_path.iterdir()) == []
@@ -142,7 +145,7 @@ def test_without_optuna_the_export_names_the_extra(
 
 def test_export_needs_a_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["export", str(tmp_path)]) == 2
-    assert "needs one of --onnx, --optuna, --tensorboard" in capsys.readouterr().err
+    assert "needs one of --onnx, --optuna, --tensorboard, --mlflow" in capsys.readouterr().err
 
 
 def in_tensorboard(logs: Path) -> tuple[EventMultiplexer, dict[str, Any]]:
@@ -193,3 +196,99 @@ def test_logs_are_written_to_an_empty_directory_only(tmp_path: Path) -> None:
     for place in (str(tmp_path / "logs"), "s3://bucket/logs"):
         with pytest.raises(InputError, match="give a new or empty directory"):
             export_tensorboard(record, place)
+
+
+@pytest.fixture(scope="module")
+def tracking(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An MLflow store, which takes seconds to make."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+
+
+def in_mlflow(record: StudyRecord, tracking: str) -> tuple[MlflowClient, Any, dict[str, Any]]:
+    """MLflow's client, and the runs of the study and of its trials that it reads."""
+    name, trials = export_mlflow(record, tracking)
+    client = MlflowClient(tracking)
+    experiment = client.get_experiment_by_name(name)
+    assert experiment is not None
+    (study,) = client.search_runs(
+        [experiment.experiment_id], f"attributes.run_name = '{record.directory.name}'"
+    )
+    nested = client.search_runs(
+        [experiment.experiment_id], f"tags.mlflow.parentRunId = '{study.info.run_id}'"
+    )
+    assert len(nested) == trials
+    return client, study, {run.info.run_name: run for run in nested}
+
+
+@of_mlflow
+@pytest.mark.slow
+def test_mlflow_has_a_run_per_trial_nested_in_that_of_the_study(
+    tmp_path: Path, tracking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where MLflow keeps the artifacts of a database
+    record = make_record(tmp_path / "grid", diverged=[1.0], failed=[0.01])
+    record.directory.write("report.md", b"a report")
+    (record.directory / "best").prepare()
+    (record.directory / "best").write("model.json", b"a model")
+    client, study, runs = in_mlflow(record, tracking)
+    trials = record.tables.trials
+    assert set(runs) == set(trials["trial"])
+    for row in trials.to_dict("records"):
+        run = runs[row["trial"]]
+        completed = row["status"] == "completed"
+        assert run.info.status == ("FINISHED" if completed else "FAILED")
+        assert run.data.tags["status"] == row["status"]
+        assert float(run.data.params["lr"]) == row["lr"]
+        assert run.data.params["batch_size"] == str(row["batch_size"])
+        assert run.data.params["hidden_sizes"] == "256-128"
+        own = record.tables.epochs[record.tables.epochs["trial"] == row["trial"]].dropna()
+        history = client.get_metric_history(run.info.run_id, "val_accuracy") if len(own) else []
+        assert [each.step for each in history] == own["epoch"].tolist()
+        assert [each.value for each in history] == pytest.approx(own["val_accuracy"].tolist())
+    assert runs["lr0.01-bs32-seed0"].data.tags["error"] == "RuntimeError: no room"
+    stack = record.results[0]
+    trained = runs[stack.stack.members[0].name]
+    assert trained.info.start_time == round(stack.run.started * 1000)
+    assert trained.info.end_time == round(stack.run.ended * 1000)
+    best = trials.nlargest(1, "val_accuracy").iloc[0]
+    assert float(study.data.params["best_lr"]) == best["lr"]
+    assert study.data.metrics["best_val_accuracy"] == pytest.approx(best["val_accuracy"])
+    artifacts = {each.path for each in client.list_artifacts(study.info.run_id)}
+    assert {"report.md", "best"} <= artifacts
+    (model,) = client.list_artifacts(study.info.run_id, "best")
+    assert model.path == "best/model.json"
+    (record.directory / "best").write("model.safetensors", b"cut short")
+    with pytest.raises(InputError, match=r"^.*best/model.safetensors: it is cut short"):
+        export_mlflow(record, tracking)
+
+
+@of_mlflow
+@pytest.mark.slow
+def test_in_mlflow_a_dropped_trial_is_killed_and_has_its_epochs(
+    tmp_path: Path, tracking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    record = make_raced_record(tmp_path / "race", better_with_rate)
+    _, _, runs = in_mlflow(record, tracking)
+    status = record.tables.trials.set_index("trial")["status"]
+    assert set(status) == {"completed", "dropped"}
+    for name, run in runs.items():
+        assert run.info.status == ("KILLED" if status[name] == "dropped" else "FINISHED")
+
+
+@pytest.mark.parametrize("uri", ["mlruns", "nosql:///x", "http://127.0.0.1:1"])
+def test_a_store_that_mlflow_cannot_use_is_refused_in_a_line(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(InputError, match=f"^--mlflow {uri}: [^\n]*address of a server$"):
+        export_mlflow(make_record(tmp_path / "study"), uri)
+
+
+def test_without_mlflow_the_export_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(InputError, match=r"needs mlflow.*pip install 'digitrec\[mlflow\]'"):
+        export_mlflow(make_record(tmp_path), "sqlite:///mlflow.db")

@@ -1,1 +1,1 @@
-"""A study in the formats of other tools: Optuna and TensorBoard."""
+"""A study in the formats of other tools: Optuna, TensorBoard and MLflow."""
