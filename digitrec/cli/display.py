@@ -1,6 +1,6 @@
 """What the commands print: rankings, verdict, closing lines, scores and diagnoses."""
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from digitrec.winner.predict import Score
 
 MOST_RANKED = 5  # rows of the table at the end
+LEAST_TELLING = ("updates", "val loss")  # columns that a narrow terminal does not show
+BETWEEN_COLUMNS = "  "
 ITEM = "- "  # before a sentence of the verdict
 
 
@@ -31,12 +33,11 @@ def print_result(result: "StudyResult", console: Console) -> None:
     means = result.configurations.head(MOST_RANKED).to_dict("records")
     if means:
         console.print(f"\n{_describe_means(result.record.spec, means)}")
-        headings, rows = _rank_means(means, named)
-        console.print(_table(headings, rows), soft_wrap=True)
+        console.print(_table(*_rank_means(means, named), console), soft_wrap=True)
     leaders = result.ranked.head(MOST_RANKED).to_dict("records")
     if leaders:
         console.print(f"\nThe best {len(leaders)} of {len(result.tables.trials):,} trials")
-        console.print(_fit(*_rank_trials(leaders, named), console), soft_wrap=True)
+        console.print(_table(*_rank_trials(leaders, named), console), soft_wrap=True)
     print_lines(describe_verdict(result.findings) + describe(result), console)
 
 
@@ -102,26 +103,39 @@ def _spell(row: dict[Hashable, Any], named: Sequence[str]) -> list[str]:
     return [write_value(name, row[name]) for name in named]
 
 
-def _fit(headings: list[str], rows: list[list[str]], console: Console) -> Table:
-    """Return a table; one too wide for the console goes without columns that tell the least."""
-    for heading in ("updates", "val loss"):
-        words = [max(map(len, each.split())) for each in headings]
-        cells = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        if sum(map(max, words, cells)) + 2 * len(headings) <= console.width:
-            break
-        place = headings.index(heading)
-        headings, *rows = ([*row[:place], *row[place + 1 :]] for row in (headings, *rows))
-    return _table(headings, rows)
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], console: Console) -> Table:
+    """Return a table whose headings are broken between words only.
 
-
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """Return a table; where it is too wide for a terminal, headings are broken, not values."""
+    Where it is too wide for the console, columns with one value are left out and named below it,
+    and then those that tell the least.
+    """
+    columns = dict(zip(headings, zip(*rows, strict=True), strict=True))
+    shared: dict[str, str] = {}
+    if len(rows) > 1 and sum(_widths(columns)) > console.width:
+        shared = {name: cells[0] for name, cells in columns.items() if len({*cells}) == 1}
+    columns = {name: cells for name, cells in columns.items() if name not in shared}
+    for heading in LEAST_TELLING:
+        if sum(_widths(columns)) > console.width:
+            columns.pop(heading, None)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for heading, cells in zip(headings, zip(*rows, strict=True), strict=True):
-        table.add_column(heading, justify="right", overflow="fold", min_width=max(map(len, cells)))
-    for row in rows:
+    for heading, width in zip(columns, _widths(columns), strict=True):
+        least = width - len(BETWEEN_COLUMNS)
+        table.add_column(heading, justify="right", overflow="fold", min_width=least)
+    for row in zip(*columns.values(), strict=True):
         table.add_row(*row)
+    if shared:
+        said = ", ".join(f"{heading} {value}" for heading, value in shared.items())
+        table.caption, table.caption_justify = f"{said} in all", "left"
+        table.show_edge = False
     return table
+
+
+def _widths(columns: Mapping[str, Sequence[str]]) -> list[int]:
+    """Return the least width of each column, in which no word is broken."""
+    return [
+        max(map(len, [*heading.split(), *cells])) + len(BETWEEN_COLUMNS)
+        for heading, cells in columns.items()
+    ]
 
 
 def describe_verdict(findings: "Sequence[Finding]") -> list[str]:

@@ -393,7 +393,7 @@ def test_a_wide_ranking_leaves_a_column_out_instead_of_cutting_words_on_80_colum
     }  # fmt: skip
     named = ["lr", "batch_size", "momentum", "weight_decay", "dropout"]
     console = Console(width=80, file=io.StringIO())
-    table = display._fit(*display._rank_trials([row], named), console)
+    table = display._table(*display._rank_trials([row], named), console)
     console.print(table, soft_wrap=True)
     assert isinstance(console.file, io.StringIO)
     lines = console.file.getvalue().rstrip().splitlines()
@@ -402,3 +402,23 @@ def test_a_wide_ranking_leaves_a_column_out_instead_of_cutting_words_on_80_colum
     words = {word for line in lines[:-2] for word in line.split()}
     assert words >= {"momentum", "dropout", "accuracy", "loss"}
     assert "updates" not in words
+
+
+def test_a_wide_ranking_names_below_it_what_all_rows_share() -> None:
+    row: dict[Hashable, Any] = {
+        "lr": 0.0842, "batch_size": 32, "momentum": 0.9364, "weight_decay": 9.54e-06,
+        "dropout": 0.311, "optimizer": "sgd", "seed": 0, "val_accuracy": 0.923, "val_loss": 0.296,
+        "updates": 1125, "status": "completed",
+    }  # fmt: skip
+    other = {"lr": 0.1, "batch_size": 64, "dropout": 0.2, "momentum": 0.9, "val_accuracy": 0.9}
+    rows = [row, row | other | {"val_loss": 0.3, "updates": 48}]
+    named = ["lr", "batch_size", "momentum", "weight_decay", "dropout", "optimizer"]
+    console = Console(width=80, file=io.StringIO())
+    console.print(display._table(*display._rank_trials(rows, named), console), soft_wrap=True)
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().rstrip().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert {"momentum", "dropout", "accuracy"} <= {word for line in lines for word in line.split()}
+    (first,) = (line for line in lines if "0.0842" in line)
+    assert first.split() == [*("1", "0.0842", "32", "0.9364", "0.311", "92.30%", "0.2960", "1,125")]
+    assert lines[-1] == "weight decay 9.54e-06, optimizer sgd, seed 0 in all"
