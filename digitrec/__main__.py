@@ -1,6 +1,7 @@
 """`python -m digitrec`, and the command `digitrec`."""
 
 import gc
+import os
 import sys
 from collections.abc import Sequence
 
@@ -14,7 +15,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
         leave_out_working_directory()
         from digitrec.cli.main import main
 
-        code = main(arguments)
+        try:
+            code = main(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # nobody reads the output any more: `digitrec ... | head`
+        # Else Python fails once more when it writes the rest; see "Note on SIGPIPE" of its signals.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         print(STOPPED, file=sys.stderr)
         return 1

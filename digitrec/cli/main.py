@@ -1,6 +1,7 @@
 """The command line: arguments in, messages out; nothing else."""
 
 import argparse
+import select
 import sys
 from collections.abc import Sequence
 
@@ -30,8 +31,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"digitrec: {error}", file=sys.stderr)
         return WRONG_INPUT
     except (OSError, KeyboardInterrupt) as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            raise
         print(_describe_end(error, options), file=sys.stderr)
         return UNFINISHED
+
+
+def _nobody_reads() -> bool:
+    """Return whether the output goes to a pipe whose other end is closed."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _describe_end(error: OSError | KeyboardInterrupt, options: argparse.Namespace) -> str:

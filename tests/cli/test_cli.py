@@ -422,3 +422,12 @@ def test_a_wide_ranking_names_below_it_what_all_rows_share() -> None:
     (first,) = (line for line in lines if "0.0842" in line)
     assert first.split() == [*("1", "0.0842", "32", "0.9364", "0.311", "92.30%", "0.2960", "1,125")]
     assert lines[-1] == "weight decay 9.54e-06, optimizer sgd, seed 0 in all"
+
+
+def test_output_that_nobody_reads_ends_a_command_quietly() -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    command = [sys.executable, "-m", "digitrec", "completion", "bash"]
+    with os.fdopen(writes, "w") as output:
+        ended = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, check=False)
+    assert (ended.returncode, ended.stderr) == (1, b"")
