@@ -1,5 +1,6 @@
 """Notebooks: progress while a study trains, a study as HTML, and the example from start to end."""
 
+import io
 import os
 import re
 from dataclasses import dataclass, field
@@ -151,6 +152,17 @@ def test_a_notebook_says_what_a_wait_is_for_and_then_forgets_it(
     with busy(Console(force_jupyter=True), "Starting Ray"):
         assert "Starting Ray" in output.contents[-1]  # rich would warn of missing ipywidgets
     assert output.contents[-1] == ""
+
+
+def test_a_log_says_what_a_wait_is_for_and_a_terminal_keeps_no_line_of_it() -> None:
+    for is_terminal in (False, True):
+        console = Console(file=io.StringIO(), force_terminal=is_terminal)
+        with busy(console, "Starting Ray", logged=True), busy(console, "Reading sample"):
+            pass
+        assert isinstance(console.file, io.StringIO)
+        lines = console.file.getvalue().splitlines()
+        assert ("Starting Ray" in lines) is not is_terminal
+        assert "Reading sample" not in lines
 
 
 def test_what_rich_prints_becomes_html_with_its_characters_escaped() -> None:

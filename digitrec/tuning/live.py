@@ -27,8 +27,16 @@ def live_display(
     return None
 
 
-def busy(console: Console, what: str) -> AbstractContextManager[object]:
-    """Show on a terminal or in a notebook, for the length of a block, what it does."""
+def busy(console: Console, what: str, *, logged: bool = False) -> AbstractContextManager[object]:
+    """Show on a terminal or in a notebook, for the length of a block, what it does.
+
+    Args:
+        console: where to.
+        what: the words for it.
+        logged: whether a log, too, has a line of it.
+    """
+    if logged and not (console.is_terminal or console.is_jupyter):
+        console.print(what, highlight=False)
     return _busy_in_notebook(what) if console.is_jupyter else console.status(what)
 
 

@@ -151,7 +151,8 @@ class Session:
             target=importlib.import_module, args=("digitrec.tuning.search",), daemon=True
         )
         imports.start()
-        with self.timings.part("start Ray"), busy(self.console, "Starting Ray"):
+        said = busy(self.console, "Starting Ray", logged=True)
+        with self.timings.part("start Ray"), said:
             self._start()
         imports.join()
 
