@@ -63,8 +63,9 @@ def examine(request: Request, console: Console) -> Iterator[Diagnosis]:
     yield checks.judge_data(
         request.data, readable=os.access(os.path.expanduser(request.data), os.R_OK)
     )
-    with console.status("Looking at what a job would upload"):
-        yield examine_upload(Path.cwd(), request.data)
+    if address is not None:  # else a study runs on this machine, and nothing is uploaded
+        with console.status("Looking at what a job would upload"):
+            yield examine_upload(Path.cwd(), request.data)
     with left_as_found(request.directory.path):
         writable = examine_storage(request.directory)
         yield writable

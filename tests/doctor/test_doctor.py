@@ -511,6 +511,7 @@ def test_an_open_token_is_a_problem_with_and_without_a_cluster(
         request = Request(out=str(tmp_path / "study"), address=address)
         found = {one.name: one for one in doctor.examine(request, Console(quiet=True))}
         assert found["token"].level == level
+        assert ("upload" in found) is (address is not None)  # a study here uploads nothing
     token.unlink()
     assert doctor.examine_token() == []
 
