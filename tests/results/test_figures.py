@@ -30,7 +30,7 @@ from digitrec.results.figures import (
 )
 from digitrec.results.figures.chart import Chart, FigureInputs, Omission
 from digitrec.results.figures.comparison import draw_comparison
-from digitrec.results.figures.configurations import searched
+from digitrec.results.figures.configurations import describe_winner, searched
 from digitrec.results.figures.curves import summarise_curves
 from digitrec.results.figures.encoding import Encoding, describe_encoding
 from digitrec.results.figures.heatmap import (
@@ -749,3 +749,9 @@ def test_many_values_of_any_scale_get_a_colour_bar(
     assert len({tuple(colour) for colour in encoding.colours(encoding.first.values)}) == 20
     *_, bar = draw_comparison(frame).axes
     assert bar.get_title("left") == encoding.first.label
+
+
+def test_a_figure_without_a_winner_says_why(tmp_path: Path) -> None:
+    trials = make_record(tmp_path, diverged=[0.01, 0.1, 1.0]).tables.trials
+    said = describe_winner(trials.assign(winner=False), ["lr"])
+    assert said == "no trial has completed, so there is no winner"

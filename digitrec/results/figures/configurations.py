@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from digitrec.results.analysis.naming import write_value
-from digitrec.results.text import join_words
+from digitrec.results.text import NO_WINNER, join_words
 from digitrec.space.hyperparameters import HYPERPARAMETERS
 
 MANY_VALUES = 12  # of a hyperparameter; above, values are not told apart one by one
@@ -86,7 +86,7 @@ def describe_winner(frame: pd.DataFrame, names: Sequence[str]) -> str:
     """Return the winner's values as a subtitle: `winner: learning rate 0.1, batch size 32`."""
     for row in frame[frame["winner"]].head(1).to_dict("records"):
         return f"winner: {', '.join(_labels(row, names))}"
-    return "no winner so far"
+    return NO_WINNER
 
 
 def _labels(values: Mapping[Any, Any], names: Sequence[str]) -> list[str]:
