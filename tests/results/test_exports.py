@@ -251,7 +251,7 @@ def test_mlflow_has_a_run_per_trial_nested_in_that_of_the_study(
     assert trained.info.start_time == round(stack.run.started * 1000)
     assert trained.info.end_time == round(stack.run.ended * 1000)
     best = trials.nlargest(1, "val_accuracy").iloc[0]
-    assert float(study.data.params["best_lr"]) == best["lr"]
+    assert study.data.params["best_trial"] == best["trial"]
     assert study.data.metrics["best_val_accuracy"] == pytest.approx(best["val_accuracy"])
     artifacts = {each.path for each in client.list_artifacts(study.info.run_id)}
     assert {"report.md", "best"} <= artifacts

@@ -6,8 +6,8 @@
     diverged, failed    FAILED; the metrics end before the trial diverged
 
 The experiment has the name of the study directory. A trial's parameters are all hyperparameters
-that have an effect in it. The run of the study has those of the winner, as best_NAME, and the
-artifacts. Trials that are not trained yet are left out.
+that have an effect in it. The run of the study names the winner and has the artifacts. Trials that
+are not trained yet are left out.
 """
 
 import logging
@@ -131,10 +131,9 @@ def _describe_study(
     }
     metrics = []
     for best in (each for each in trials if each.trial.name == winning_trial(record)):
-        about |= {f"best_{name}": value for name, value in _parameters(best.trial).items()}
-        last = best.epochs[-1]
+        about["best_trial"] = best.trial.name
         stamp = _milliseconds(best.run.ended if best.run else time.time())
-        metrics = [Metric(f"best_{each}", getattr(last, each), stamp, 0) for each in METRICS]
+        metrics = [Metric("best_val_accuracy", best.epochs[-1].val_accuracy, stamp, 0)]
     client.log_batch(run, metrics, [Param(name, str(value)) for name, value in about.items()])
 
 
