@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 WORDY = ("ray.tune.execution.tune_controller", "ray.tune.tune")
 CLUSTER_QUESTION = "/ray.rpc.NodeInfoGcsService/GetClusterId"  # Ray's own first request to a head
 MOST_UPLOADED_BYTES = 512 * 1024**2  # of a job's files, if Ray does not name its limit
+IDLE_AGENT = Path(__file__).with_name("idle_agent.py")
+KNOWN_AGENTS = "2.60."  # the versions of Ray whose agents these are, and the ports they tell
+AGENTS = {
+    "dashboard_agent": "metrics_agent_port,metrics_export_port,dashboard_agent_listen_port",
+    "runtime_env_agent": "runtime_env_agent_port",
+}
 
 
 def module(name: str) -> ModuleType | None:
@@ -78,19 +84,24 @@ class _WithoutDirectory(list[str]):
 
 
 @contextmanager
-def bare_start(preload: Sequence[str], *, dashboard: bool = False) -> Iterator[None]:
+def bare_start(
+    preload: Sequence[str], job: "JobConfig | None" = None, *, dashboard: bool = False
+) -> Iterator[None]:
     """Have Ray start only what a study on this machine needs, on the loopback interface alone.
 
     Ray starts no autoscaler, since no nodes are added, and no log monitor, since no logs are shown:
     this saves a second at the start and another at the end. It starts no dashboard process, as if
     only ray[tune] were installed: with include_dashboard=False, Ray would still start and wait for
     a process that sends usage statistics, which are off here, and load the dashboard's agent
-    modules. Its address is 127.0.0.1, so all its processes listen there only, out of reach of the
-    network; `ray.init(_node_ip_address="127.0.0.1")` does not achieve this, since Ray replaces it
-    with an address of the network. If this version of Ray lacks these names, it starts normally.
+    modules. In the place of agents without work it starts `idle_agent.py`: Ray starts no worker
+    before its agents have imported Ray, which takes both cores a second. Its address is 127.0.0.1,
+    so all its processes listen there only, out of reach of the network;
+    `ray.init(_node_ip_address="127.0.0.1")` does not achieve this, since Ray replaces it with an
+    address of the network. If this version of Ray lacks these names, it starts normally.
 
     Args:
         preload: modules that Ray's idle workers import while the rest of Ray starts.
+        job: the configuration of the job; without it, the agent for runtime environments starts.
         dashboard: whether to start the dashboard all the same.
     """
     parameter = module("ray._private.parameter")
@@ -105,6 +116,11 @@ def bare_start(preload: Sequence[str], *, dashboard: bool = False) -> Iterator[N
         fewer = {"no_monitor": True, "include_log_monitor": False}
         fewer = {name: value for name, value in fewer.items() if name in known}
         changes.append((vars(parameter), "RayParams", functools.partial(parameters, **fewer)))
+    build = getattr(services, "_build_python_executable_command_memory_profileable", None)
+    version = getattr(module("ray"), "__version__", "")
+    if build and version.startswith(KNOWN_AGENTS) and not dashboard:
+        command = functools.partial(_agent_command, build, job)
+        changes.append((vars(services), build.__name__, command))
     if hasattr(services, "start_api_server") and not dashboard:
         changes.append((vars(services), "start_api_server", lambda *_, **__: (None, None)))
     if hasattr(constants, "ENABLE_RAY_CLUSTER"):
@@ -113,6 +129,23 @@ def bare_start(preload: Sequence[str], *, dashboard: bool = False) -> Iterator[N
         for mapping, name, value in changes:
             restored.enter_context(_changed(mapping, name, value))
         yield
+
+
+def _agent_command(
+    build: Callable[..., list[str]], job: "JobConfig | None", process: str, *arguments: Any
+) -> list[str]:
+    """Return the beginning of the command of a process of Ray: of an idle agent if it has no work.
+
+    Args:
+        build: Ray's function for it.
+        job: if it has a runtime environment, the agent that makes it has work.
+        process: Ray's name for it.
+        arguments: further arguments of Ray's function.
+    """
+    needed = process == "runtime_env_agent" and (job is None or job.runtime_env)
+    if process not in AGENTS or needed:
+        return build(process, *arguments)
+    return [sys.executable, "-I", "-S", str(IDLE_AGENT), AGENTS[process]]
 
 
 @contextmanager
@@ -133,16 +166,15 @@ def keep_environment() -> None:
     """Keep Ray Tune from passing environment variables to its workers.
 
     Ray would write the driver's AWS keys in clear text into the logs of every node, which its
-    dashboard shows; nodes have their own roles or keys. With PL_DISABLE_FORK, which only PyTorch
-    Lightning uses, trials would not run in the workers that Ray starts with itself, but in new
-    ones that take a second or two to start. Without Ray's names for these variables, the keys are
-    in the logs, and trials start later.
+    dashboard shows; nodes have their own roles or keys. With any variable, such as PL_DISABLE_FORK,
+    which only PyTorch Lightning uses, trials would not run in the workers that Ray starts with
+    itself, but in new ones that take a second or two to start, and that an idle agent could not
+    make (see `bare_start`). Without Ray's names for these variables, the keys are in the logs, and
+    trials start later.
     """
     cache = module("ray.tune.execution.class_cache")
-    getattr(cache, "DEFAULT_ENV_VARS", {}).pop("PL_DISABLE_FORK", None)
-    propagated: set[str] = getattr(cache, "ENV_VARS_TO_PROPAGATE", set())
-    for name in [name for name in propagated if name.startswith("AWS_")]:
-        propagated.remove(name)
+    getattr(cache, "DEFAULT_ENV_VARS", {}).clear()
+    getattr(cache, "ENV_VARS_TO_PROPAGATE", set()).clear()
 
 
 @contextmanager

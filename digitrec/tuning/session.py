@@ -166,13 +166,14 @@ class Session:
         if said := secure_token(make=local and with_token):
             print(f"digitrec: {said}", file=sys.stderr)
         preload = OF_A_TRIAL if self.preload else []
-        start = ray_internals.bare_start(preload, dashboard=self.dashboard)
+        job = ray_internals.job_config()
+        start = ray_internals.bare_start(preload, job, dashboard=self.dashboard)
         try:
             with start if local else nullcontext():
                 context = ray.init(
                     self.address,
                     **(self._dashboard_options() if local else {}),
-                    job_config=ray_internals.job_config(),  # type: ignore[arg-type]
+                    job_config=job,  # type: ignore[arg-type]
                     runtime_env=local_runtime_env() if local else None,
                     log_to_driver=False,
                     logging_level=logging.ERROR,

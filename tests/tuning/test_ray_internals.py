@@ -4,10 +4,12 @@ import ast
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from ray.job_config import JobConfig
 from ray.tune.experiment import Trial
 
 from digitrec.doctor.examine import examine_upload
@@ -100,3 +102,31 @@ def test_a_trial_without_such_statistics_is_left_alone() -> None:
 
 def test_the_limit_of_an_upload_is_that_of_this_ray() -> None:
     assert ray_internals.most_uploaded_bytes() == ray_internals.MOST_UPLOADED_BYTES
+
+
+def test_an_idle_agent_tells_that_it_has_no_ports_and_ends_with_its_raylet(tmp_path: Path) -> None:
+    command = [sys.executable, str(ray_internals.IDLE_AGENT), "one,other"]
+    options = [f"--session-dir={tmp_path}", "--node-id=7", "--minimal"]
+    with subprocess.Popen([*command, *options], stdin=subprocess.PIPE) as agent:
+        while agent.poll() is None and not (tmp_path / "other_7").exists():
+            time.sleep(0.01)
+        ports = {path.name: path.read_text() for path in tmp_path.iterdir()}
+        assert agent.poll() is None
+    assert ports == {"one_7": "-1", "other_7": "-1"}
+    assert agent.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("environment", "idle"), [({}, True), ({"env_vars": {"A": "1"}}, False), (None, False)]
+)
+def test_the_agent_for_runtime_environments_is_idle_for_a_job_without_one(
+    environment: dict[str, object] | None, idle: bool
+) -> None:
+    services = ray_internals.module("ray._private.services")
+    assert services
+    job = None if environment is None else JobConfig(runtime_env=environment)
+    with ray_internals.bare_start([], job):
+        command = services._build_python_executable_command_memory_profileable(
+            "runtime_env_agent", "session"
+        )
+    assert (str(ray_internals.IDLE_AGENT) in command) == idle
