@@ -1,6 +1,6 @@
 """How much faster is an epoch of a stack than the plain PyTorch loops that it replaces?
 
-The stack has the recipe of `make best`: 512-256, Nesterov momentum, dropout, affine augmentation. A
+The stack has a recipe for train.csv: 512-256, Nesterov momentum, dropout, affine augmentation. A
 plain loop trains one configuration alone, as one writes it with `torch.nn`: the scaled images are
 in memory, each batch is augmented by `affine_grid` and `grid_sample`, `torch.optim.SGD` makes the
 step, and an epoch ends with a validation. The bare matrix products of the stack show what the
