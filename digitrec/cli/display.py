@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from digitrec.cli.invocation import as_typed_here, shortest
 from digitrec.errors import visible
@@ -125,7 +126,7 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], console: Cons
         table.add_row(*row)
     if shared:
         said = ", ".join(f"{heading} {value}" for heading, value in shared.items())
-        table.caption, table.caption_justify = f"{said} in all", "left"
+        table.caption = Text(f"the same in all rows: {said}", justify="left", no_wrap=False)
         table.show_edge = False
     return table
 

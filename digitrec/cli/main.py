@@ -40,7 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _nobody_reads() -> bool:
     """Return whether the output goes to a pipe whose other end is closed."""
     poll = select.poll()
-    poll.register(sys.stdout, 0)
+    try:
+        poll.register(sys.stdout, 0)
+    except (TypeError, ValueError):  # it is no file
+        return False
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 

@@ -222,8 +222,9 @@ def _add_doctor(commands: Commands) -> None:
         help="examine the machine and the cluster before a study",
         description=(
             "Examine what a study needs: versions, cores and threads, memory, GPUs, disks, the "
-            "data, the study directory and what a job would upload; on a cluster also its nodes, "
-            "its token and its dashboard. Says what is wrong and what to do. Trains nothing."
+            "data and the study directory; with the address of a cluster also its nodes, its "
+            "token, its dashboard and what a job would upload. Says what is wrong and what to do. "
+            "Trains nothing."
         ),
         epilog="Exit codes: 0 no problem (there may be warnings); 1 problems; 2 wrong command.",
     )

@@ -52,7 +52,7 @@ def cheap_checks(request: Request) -> list[Diagnosis]:
 
 
 def examine(request: Request, console: Console) -> Iterator[Diagnosis]:
-    """Yield the diagnoses of this machine, the study, the upload and the cluster as they come."""
+    """Yield the diagnoses of this machine, the study and the cluster, if any, as they come."""
     machine = inspect_machine()
     yield checks.judge_versions(machine, version_floors())
     yield from examine_token()

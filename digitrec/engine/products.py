@@ -151,7 +151,8 @@ def onednn_is_faster() -> bool:
 def narrow_batches_pay(device: torch.device) -> bool:
     """Return whether it saves time to leave out the last pixels of a batch that has no ink there.
 
-    oneDNN would copy the weights of the others, and a GPU would wait for the width of each batch.
+    oneDNN would copy the weights of the remaining pixels, and a GPU would wait until the CPU knows
+    how many there are.
     """
     return device.type == "cpu" and not onednn_is_faster()
 

@@ -63,22 +63,22 @@ def prepare(
 def ink_first(
     images: NDArray[np.uint8], lowest: NDArray[np.float32]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the pixels, int64 (P,), those with ink on most images first, and how many each needs.
+    """Return the pixels in the order of how often they have ink, and the width of each image.
 
     In that order, a batch has no ink on its last pixels: a fifth of them where it has 32 images of
     MNIST, a tenth of them where it has 128.
 
     Args:
         images: (N, P).
-        lowest: the value of each pixel that has no ink, (P,).
+        lowest: the value that each pixel has without ink, (P,).
 
     Returns:
-        Beside the order, for each image, int64 (N,), how many of the first pixels hold all its
-        ink: a multiple of PIXELS_AT_ONCE, at most P.
+        The pixels, int64 (P,), and the widths, int64 (N,): how many of the first pixels hold all
+        ink of an image, as a multiple of PIXELS_AT_ONCE, at most P.
     """
-    background = lowest.astype(np.uint8)
-    order = np.argsort(-np.count_nonzero(images != background, axis=0), kind="stable")
-    inked = np.take(images, order, axis=1) != background[order]
+    inked = images != lowest.astype(np.uint8)
+    order = np.argsort(-np.count_nonzero(inked, axis=0), kind="stable")
+    inked = np.take(inked, order, axis=1)
     pixels = len(order)
     last = np.where(inked.any(axis=1), pixels - 1 - inked[:, ::-1].argmax(axis=1), 0)
     return order, np.minimum((last // PIXELS_AT_ONCE + 1) * PIXELS_AT_ONCE, pixels)

@@ -35,7 +35,7 @@ class TrainingData:
     """
 
     train_images: Tensor  # (N, P); all other pixels of the training images are 0
-    widths: Tensor | None = None  # int64 (N,); the pixels of a training image behind these are 0
+    widths: Tensor | None = None  # int64 (N,); each image is 0 behind; not with augmentation
     train_labels: Tensor  # int64 (N,)
     pixels: Tensor  # int64 (P,), numbers of these pixels among the D pixels
     val_images: Tensor  # (N', D)
@@ -324,12 +324,10 @@ def batches_of(
         epoch: from 1.
     """
     images = data.train_images
-    if data.widths is not None:
-        for rows in torch.split(order, size):
-            yield images[:, : int(data.widths[rows].max())].index_select(0, rows)
-        return
     if data.augmentation == NO_AUGMENTATION:
-        yield from (images.index_select(0, rows) for rows in torch.split(order, size))
+        for rows in torch.split(order, size):
+            width = None if data.widths is None else int(data.widths[rows].max())
+            yield images[:, :width].index_select(0, rows)
         return
     side = math.isqrt(images.shape[1])
     drawn = draw_transformations(
@@ -356,6 +354,8 @@ def evaluate(
         products: how to multiply.
         predictions: uint8 (K, N), overwritten with the predicted labels.
     """
+    if images.shape[1] != model.weights[0].shape[2]:  # else `linear` takes the rest to be 0
+        raise ValueError(f"images of {images.shape[1]} pixels do not fit the model")
     totals = Totals(model)
     with torch.inference_mode():
         for start in range(0, len(labels), IMAGES_AT_ONCE):

@@ -71,7 +71,12 @@ def describe_rung(race: Race, alive: int, points: int) -> str:
 
 
 def describe_cut(race: Race, entered: int) -> str:
-    """Return one line about the last decision of a race, which so many trials could pass."""
+    """Return one line about the last decision of a race.
+
+    Args:
+        race: with that decision.
+        entered: how many trials competed, without those of the audit.
+    """
     cut, epochs = race.cuts[-1], race.rungs[len(race.cuts) - 1]
     verb = "goes" if len(cut.kept) == 1 else "go"
     audit = f", {len(race.audited):,} more for the audit" if race.audited else ""

@@ -2,8 +2,8 @@
 
     python idle_agent.py NAME,NAME --session-dir=DIRECTORY --node-id=ID [further options of Ray]
 
-Ray waits until an agent has told its ports. This program tells at once that it has none of these
-names, and ends with the raylet that started it.
+Ray waits until each agent has written its ports. This program writes at once, under each of these
+names, that there is no port, and ends with the raylet that started it.
 """
 
 import os

@@ -330,6 +330,7 @@ class ProgressCallback(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Show that a trial has failed for good."""
         self.display.fail(stack_of(trial.config), error_of(trial))
+        forget_statistics(trial)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Show that a trial has failed and is retried."""

@@ -94,8 +94,9 @@ def bare_start(
     only ray[tune] were installed: with include_dashboard=False, Ray would still start and wait for
     a process that sends usage statistics, which are off here, and load the dashboard's agent
     modules. In the place of agents without work it starts `idle_agent.py`: Ray starts no worker
-    before its agents have imported Ray, which takes both cores a second. Its address is 127.0.0.1,
-    so all its processes listen there only, out of reach of the network;
+    before its agents have imported Ray, half a second of a core each. Another program that connects
+    to this Ray and brings a runtime environment would ask such an agent in vain. The address is
+    127.0.0.1, so all processes listen there only, out of reach of the network;
     `ray.init(_node_ip_address="127.0.0.1")` does not achieve this, since Ray replaces it with an
     address of the network. If this version of Ray lacks these names, it starts normally.
 
@@ -162,19 +163,27 @@ def _changed(mapping: MutableMapping[str, Any], name: str, value: Any) -> Iterat
             mapping.pop(name, None)
 
 
-def keep_environment() -> None:
+@contextmanager
+def nothing_passed_on() -> Iterator[None]:
     """Keep Ray Tune from passing environment variables to its workers.
 
     Ray would write the driver's AWS keys in clear text into the logs of every node, which its
     dashboard shows; nodes have their own roles or keys. With any variable, such as PL_DISABLE_FORK,
     which only PyTorch Lightning uses, trials would not run in the workers that Ray starts with
     itself, but in new ones that take a second or two to start, and that an idle agent could not
-    make (see `bare_start`). Without Ray's names for these variables, the keys are in the logs, and
-    trials start later.
+    make (see `bare_start`). Without Ray's names for these variables, the keys are in the logs.
     """
     cache = module("ray.tune.execution.class_cache")
-    getattr(cache, "DEFAULT_ENV_VARS", {}).clear()
-    getattr(cache, "ENV_VARS_TO_PROPAGATE", set()).clear()
+    values: dict[str, str] = getattr(cache, "DEFAULT_ENV_VARS", {})
+    names: set[str] = getattr(cache, "ENV_VARS_TO_PROPAGATE", set())
+    own_values, own_names = dict(values), set(names)
+    values.clear()
+    names.clear()
+    try:
+        yield
+    finally:
+        values.update(own_values)
+        names.update(own_names)
 
 
 @contextmanager

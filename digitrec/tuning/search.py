@@ -34,7 +34,6 @@ def search(assignment: Assignment) -> None:
     Raises:
         OSError: the study directory can no longer be used.
     """
-    ray_internals.keep_environment()
     for name in ray_internals.WORDY:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     # Ray Tune's own handler would stay active after the search and swallow a Ctrl-C.
@@ -51,6 +50,7 @@ def search(assignment: Assignment) -> None:
             import_ahead()
 
     with (
+        ray_internals.nothing_passed_on(),
         ray_internals.losses_counted_once(),
         tune_storage(assignment.directory) as storage_path,
         ProgressDisplay(

@@ -36,7 +36,7 @@ LOOK_SECONDS = 2.0  # between two checks whether the head of the cluster answers
 LOOPBACK = "127.0.0.1"  # of the dashboard: whoever reaches it and has the token can run code
 SILENCE_SECONDS = 50.0  # without an answer until the study ends; after 60, Ray ends it silently
 UNFINISHED = 1  # exit code
-# Modules that Ray's idle workers import while Ray still starts. `ray_internals.keep_environment`
+# Modules that Ray's idle workers import while Ray still starts. `ray_internals.nothing_passed_on`
 # makes the trials run in these workers.
 OF_A_TRIAL = [
     "torch",

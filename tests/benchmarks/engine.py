@@ -120,7 +120,10 @@ def measure(
 
 
 def made_digits(images: int) -> TrainingData:
-    """Return random images with as much background as digits have, and random labels."""
+    """Return random images with as much background as digits have, and random labels.
+
+    Ink is everywhere, so no pixels are left out of a batch, as they are of one of real digits.
+    """
     generator = torch.Generator().manual_seed(0)
     grey = torch.rand(images, SIZES[0], generator=generator)
     ink = torch.rand(images, SIZES[0], generator=generator) < INK

@@ -102,6 +102,8 @@ def split_off(data: str, out: Path, unseen_rows: int) -> Files:
     files = Files(out.resolve() / "search.csv", out.resolve() / "unseen.csv", out.resolve())
     if not (files.search.exists() and files.unseen.exists()):
         rows = pd.read_csv(csv_of(data, out))
+        if unseen_rows >= len(rows):
+            raise SystemExit(f"--unseen-rows {unseen_rows} leaves none of the {len(rows)} rows")
         rows[:-unseen_rows].to_csv(files.search, index=False)
         rows[-unseen_rows:].to_csv(files.unseen, index=False)
     return files

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from digitrec.data.digits import SharedData, fit_scaler, split_rows
 from digitrec.engine import products as products_module
+from digitrec.engine import resident
 from digitrec.engine import train as train_module
 from digitrec.engine.model import StackedMLP, init_mlp
 from digitrec.engine.products import (
@@ -25,8 +26,8 @@ from digitrec.engine.products import (
     onednn_is_faster,
 )
 from digitrec.engine.resident import ink_first, prepare
-from digitrec.engine.train import TrainingData, batches_of, epochs, shuffled
-from digitrec.space.hyperparameters import Configuration, Trial
+from digitrec.engine.train import TrainingData, batches_of, epochs, evaluate, shuffled
+from digitrec.space.hyperparameters import Configuration, Precision, Trial
 from digitrec.space.records import EpochRecord
 from digitrec.space.shape import layer_sizes
 from digitrec.space.stacks import Stack
@@ -180,9 +181,11 @@ def rare_ink(images: int, pixels: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return inked * random.integers(1, 256, (images, pixels), dtype=np.uint8)
 
 
-def test_pixels_with_ink_come_first_and_hold_all_ink_of_an_image() -> None:
+@pytest.mark.parametrize("paper", [0, 3])
+def test_pixels_with_ink_come_first_and_hold_all_ink_of_an_image(paper: int) -> None:
     images = rare_ink(100, 72)[:, ::-1]
-    order, needed = ink_first(images, np.zeros(72, np.float32))
+    order, needed = ink_first(np.maximum(images, paper), np.full(72, paper, np.float32))
+    images = np.where(images <= paper, 0, images)
     assert sorted(order) == list(range(72))
     shares = (images[:, order] > 0).mean(axis=0)
     assert (np.diff(shares) <= 0).all()
@@ -191,6 +194,28 @@ def test_pixels_with_ink_come_first_and_hold_all_ink_of_an_image() -> None:
     for image, width in zip(images[:, order], needed, strict=True):
         assert not image[width:].any()
         assert width in (16, 72) or image[width - 16 : width].any()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("decays", [0.0, 0.01])
+def test_the_data_that_are_prepared_are_the_scaled_images_with_their_ink_first(
+    decays: float, precision: Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resident, "narrow_batches_pay", lambda device: True)
+    images = np.maximum(rare_ink(100, 72)[:, ::-1], 3)
+    labels = (np.arange(100) % 10).astype(np.uint8)
+    split = split_rows(labels, 0.2, 42)
+    scaler = fit_scaler(images[split.train])
+    shared = SharedData(key="made", images=images, labels=labels, split=split, scaler=scaler)
+    one = Stack((Trial(Configuration(lr=0.1, batch_size=4, weight_decay=decays), seed=0),))
+    data = prepare(shared, torch.device("cpu"), precision, one)
+    expected = torch.from_numpy(scaler.scale(images[split.train])).to(data.train_images.dtype)
+    assert torch.equal(data.train_images, expected[:, data.pixels])
+    assert not torch.equal(data.pixels, data.pixels.sort()[0])
+    assert data.widths is not None
+    assert data.widths.min() < data.train_images.shape[1]
+    for image, width in zip(data.train_images, data.widths, strict=True):
+        assert not image[int(width) :].any()
 
 
 @pytest.mark.parametrize("make", [TorchProducts, lambda: onednn_or_skip()])
@@ -232,6 +257,13 @@ def test_pixels_without_ink_on_a_batch_may_be_left_out_of_it(
         torch.testing.assert_close(w, v, rtol=1e-3, atol=1e-5)
     for mine, theirs in zip(found, expected, strict=True):
         assert mine[:-1] == pytest.approx(theirs[:-1], rel=1e-4)
+
+
+@pytest.mark.parametrize("pixels", [1, 2, 40])
+def test_images_of_another_size_are_refused(pixels: int, small_data: TrainingData) -> None:
+    model = init_mlp(layer_sizes(pixels + 12), seed=0, dtype=torch.float64)
+    with pytest.raises(ValueError, match="12 pixels do not fit"):
+        evaluate(model, small_data.val_images, small_data.val_labels, TorchProducts())
 
 
 @pytest.mark.parametrize("pixels", [1, 2, 40])

@@ -292,9 +292,7 @@ def test_a_dropped_trial_as_good_as_the_winner_is_not_called_better(tmp_path: Pa
     record = make_raced_record(tmp_path, lambda *each: 0.8 + 0.001 * steady(*each))
     _, audit = verdict(record)
     assert audit.level == "note"
-    assert " less than the winner, but cannot be told apart from it. So the race may have " in (
-        audit.sentence
-    )
+    assert " and cannot be told apart from the winner. So the race may have " in audit.sentence
 
 
 def test_of_many_configurations_with_long_names_two_are_named(tmp_path: Path) -> None:

@@ -105,15 +105,26 @@ def test_the_limit_of_an_upload_is_that_of_this_ray() -> None:
 
 
 def test_an_idle_agent_tells_that_it_has_no_ports_and_ends_with_its_raylet(tmp_path: Path) -> None:
-    command = [sys.executable, str(ray_internals.IDLE_AGENT), "one,other"]
+    command = command_of("dashboard_agent", None)
     options = [f"--session-dir={tmp_path}", "--node-id=7", "--minimal"]
     with subprocess.Popen([*command, *options], stdin=subprocess.PIPE) as agent:
-        while agent.poll() is None and not (tmp_path / "other_7").exists():
+        last = f"{ray_internals.AGENTS['dashboard_agent'].split(',')[-1]}_7"
+        while agent.poll() is None and not (tmp_path / last).exists():
             time.sleep(0.01)
         ports = {path.name: path.read_text() for path in tmp_path.iterdir()}
         assert agent.poll() is None
-    assert ports == {"one_7": "-1", "other_7": "-1"}
+    assert len(ports) == 3
+    assert set(ports.values()) == {"-1"}
     assert agent.returncode == 0
+
+
+def command_of(process: str, job: JobConfig | None, *, dashboard: bool = False) -> list[str]:
+    """Return how a bare Ray would start one of its processes."""
+    services = ray_internals.module("ray._private.services")
+    assert services
+    with ray_internals.bare_start([], job, dashboard=dashboard):
+        build = services._build_python_executable_command_memory_profileable
+        return [*build(process, "session")]
 
 
 @pytest.mark.parametrize(
@@ -122,11 +133,28 @@ def test_an_idle_agent_tells_that_it_has_no_ports_and_ends_with_its_raylet(tmp_p
 def test_the_agent_for_runtime_environments_is_idle_for_a_job_without_one(
     environment: dict[str, object] | None, idle: bool
 ) -> None:
-    services = ray_internals.module("ray._private.services")
-    assert services
     job = None if environment is None else JobConfig(runtime_env=environment)
-    with ray_internals.bare_start([], job):
-        command = services._build_python_executable_command_memory_profileable(
-            "runtime_env_agent", "session"
-        )
+    command = command_of("runtime_env_agent", job)
     assert (str(ray_internals.IDLE_AGENT) in command) == idle
+
+
+@pytest.mark.parametrize(("version", "idle"), [("2.60.3", True), ("2.61.0", False)])
+def test_only_agents_that_are_known_are_idle(
+    version: str, idle: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray.__version__", version)
+    assert (str(ray_internals.IDLE_AGENT) in command_of("dashboard_agent", None)) == idle
+    assert str(ray_internals.IDLE_AGENT) not in command_of("dashboard_agent", None, dashboard=True)
+    assert str(ray_internals.IDLE_AGENT) not in command_of("log_monitor", JobConfig())
+
+
+def test_what_ray_tune_passes_to_workers_is_as_before_after_a_search() -> None:
+    cache = ray_internals.module("ray.tune.execution.class_cache")
+    assert cache
+    values, names = cache.DEFAULT_ENV_VARS, cache.ENV_VARS_TO_PROPAGATE
+    before = dict(values), set(names)
+    assert all(before)
+    with ray_internals.nothing_passed_on():
+        assert not values
+        assert not names
+    assert (values, names) == before

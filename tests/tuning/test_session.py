@@ -28,7 +28,7 @@ from rich.console import Console
 
 from digitrec.store.timings import Timings
 from digitrec.tuning.dashboard import asks_for_token
-from digitrec.tuning.ray_internals import keep_environment
+from digitrec.tuning.ray_internals import nothing_passed_on
 from digitrec.tuning.session import Session
 
 
@@ -42,8 +42,8 @@ chosen = {name: name == sys.argv[1] for name in ("preload", "dashboard")}
 with Session(None, Console(file=said, width=200), Timings(), **chosen) as session:
     if chosen["dashboard"]:
         assert asks_for_token(session.dashboard_url)
-    keep_environment()
-    trial = _ActorClassCache().get(Trial).options(num_cpus=1).remote()
+    with nothing_passed_on():
+        trial = _ActorClassCache().get(Trial).options(num_cpus=1).remote()
     imported = ray.get(trial.look.remote())
     children = psutil.Process().children(recursive=True)
     addresses = set()
@@ -80,6 +80,7 @@ def test_a_local_ray_is_bare_on_loopback_alone_and_its_own_workers_run_the_trial
     assert any("raylet" in command for command in commands)
     for needless in ("monitor.py", "log_monitor.py"):
         assert not any(needless in command for command in commands), needless
+    assert any("idle_agent.py" in command for command in commands) == (chosen == "preload")
     has_dashboard = any("dashboard/dashboard.py" in command for command in commands)
     assert has_dashboard == ("dashboard  http://127.0.0.1:" in said) == (chosen == "dashboard")
     assert left == 0

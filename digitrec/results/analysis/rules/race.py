@@ -125,7 +125,6 @@ def judge_audit(evidence: Evidence) -> Finding | None:
     who = f"{'The ' if n == 1 else 'The best of '}{_dropped_trials(n)} {audited}"
     alike = {trial for each in evidence.alike for trial in each.trials}
     reached = f"{percent(best['val_accuracy'])} with {evidence.spell_beside_winner(best.to_dict())}"
-    behind = points(evidence.winner.accuracy - best["val_accuracy"])
     safer = "later rungs (--rungs)" + (" or more survivors (--halve 2)" if race.halve > 2 else "")
     if best["trial"] in evidence.winner.trials:
         return _audit(
@@ -137,15 +136,15 @@ def judge_audit(evidence: Evidence) -> Finding | None:
     if best["trial"] in alike:
         return _audit(
             "note",
-            f"{who} reached {percent(best['val_accuracy'])}, {behind} less than the winner, but "
-            "cannot be told apart from it. So the race may have dropped trials as good as the "
-            f"winner; {safer} are safer.",
+            f"{who} reached {percent(best['val_accuracy'])} and cannot be told apart from the "
+            f"winner. So the race may have dropped trials as good as it; {safer} are safer.",
             reached,
         )
     share = 1 - ERROR_RATE ** (1 / n)
     return _audit(
         "good",
-        f"{who} reached {percent(best['val_accuracy'])}, {behind} less than the winner. So with "
+        f"{who} reached {percent(best['val_accuracy'])}, "
+        f"{points(evidence.winner.accuracy - best['val_accuracy'])} less than the winner. So with "
         f"95% confidence, fewer than {percent(share, 0)} of the dropped trials would have beaten "
         "the winner; a larger --audit narrows this.",
         reached,
