@@ -8,6 +8,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -49,6 +50,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the process that hands out tests need
 
 for meddling in [name for name in os.environ if name.startswith(MEDDLING)]:
     del os.environ[meddling]  # before any fixture of a module or session
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # before any test imports mlflow
 
 
 @pytest.fixture(autouse=True)
@@ -101,18 +103,26 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
     All tests of a session share the bucket: let each use keys of its own.
     """
-    log = tmp_path_factory.mktemp("s3") / "log"
-    command = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", "0"]
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-    try:
-        server = S3Server(endpoint=_await_endpoint(process, log), bucket="digits", pid=process.pid)
+    command = ["moto.server", "--host", "127.0.0.1", "--port", "0"]
+    with serving(command, tmp_path_factory.mktemp("s3") / "log") as (endpoint, pid):
+        server = S3Server(endpoint=endpoint, bucket="digits", pid=pid)
         create = urllib.request.Request(f"http://{server.endpoint}/{server.bucket}", method="PUT")
         urllib.request.urlopen(create, timeout=30).close()
         with pytest.MonkeyPatch.context() as environment:
             for name, value in KEYS_OF_S3_SERVER.items():
                 environment.setenv(name, value)
             yield server
+
+
+@contextmanager
+def serving(command: list[str], log: Path) -> Iterator[tuple[str, int]]:
+    """The 127.0.0.1:PORT of a server, `python -m COMMAND`, and the identifier of its process."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command], stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        yield _await_endpoint(process, log), process.pid
     finally:
         process.terminate()
         process.wait(timeout=30)
@@ -122,10 +132,10 @@ def _await_endpoint(process: "subprocess.Popen[bytes]", log: Path) -> str:
     """Return the server's 127.0.0.1:PORT once it has said it."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
-        if found := re.search(r"Running on http://(127\.0\.0\.1:[0-9]+)", log.read_text()):
+        if found := re.search(r"[Rr]unning on http://(127\.0\.0\.1:[0-9]+)", log.read_text()):
             return found[1]
         time.sleep(0.05)
-    raise RuntimeError(f"the S3 server did not start:\n{log.read_text()}")
+    raise RuntimeError(f"the server did not start:\n{log.read_text()}")
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,17 @@
 import math
+import os
+import sqlite3
 import sys
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
 import pytest
-from mlflow import MlflowClient
 from optuna.distributions import (
     CategoricalDistribution,
     FloatDistribution,
@@ -28,7 +31,12 @@ from digitrec.results.exports.optuna import export_optuna
 from digitrec.results.exports.tensorboard import export_tensorboard
 from digitrec.space.hyperparameters import Configuration
 from digitrec.store.record import StudyRecord
+from digitrec.store.tables import METRICS
+from tests.conftest import serving
 from tests.studies import RACED, WIDE, make_drawn_record, make_raced_record, make_record
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 FEW = replace(WIDE, points=10)
 of_mlflow = pytest.mark.filterwarnings("ignore:The ``noload``:sqlalchemy.exc.SADeprecationWarning")
@@ -127,6 +135,26 @@ def test_a_storage_that_optuna_cannot_use_is_refused_in_a_line(url: str, tmp_pat
         export_optuna(make_record(tmp_path), url)
 
 
+@pytest.mark.parametrize(
+    ("export", "table"), [(export_optuna, "experiments"), (export_mlflow, "studies")]
+)
+def test_a_database_of_another_program_is_refused_and_left_alone(
+    export: Callable[[StudyRecord, str], object], table: str, tmp_path: Path
+) -> None:
+    make_database(tmp_path / "other.db", f"CREATE TABLE {table} (id)")
+    before = (tmp_path / "other.db").read_bytes()
+    with pytest.raises(InputError, match=r"other.db: its tables are another program's: [^\n]*$"):
+        export(make_record(tmp_path / "study"), f"sqlite:///{tmp_path / 'other.db'}")
+    assert (tmp_path / "other.db").read_bytes() == before
+
+
+def make_database(path: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(path)) as database:
+        for statement in statements:
+            database.execute(statement)
+        database.commit()
+
+
 def test_a_study_without_an_ended_trial_is_not_exported(tmp_path: Path) -> None:
     record = make_record(tmp_path / "study", untrained=[0.01, 0.1, 1.0])
     for export in (export_optuna, export_tensorboard, export_mlflow):
@@ -204,20 +232,27 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
 
 
-def in_mlflow(record: StudyRecord, tracking: str) -> tuple[MlflowClient, Any, dict[str, Any]]:
+def in_mlflow(record: StudyRecord, tracking: str) -> tuple["MlflowClient", Any, dict[str, Any]]:
     """MLflow's client, and the runs of the study and of its trials that it reads."""
+    environment = dict(os.environ)
     name, trials = export_mlflow(record, tracking)
+    assert dict(os.environ) == environment
+    client, study, runs = runs_of(name, tracking)
+    assert len(runs) == trials
+    return client, study, runs
+
+
+def runs_of(name: str, tracking: str) -> tuple["MlflowClient", Any, dict[str, Any]]:
+    from mlflow import MlflowClient  # imported at the top, it would take a second of every test run
+
     client = MlflowClient(tracking)
     experiment = client.get_experiment_by_name(name)
     assert experiment is not None
-    (study,) = client.search_runs(
-        [experiment.experiment_id], f"attributes.run_name = '{record.directory.name}'"
-    )
-    nested = client.search_runs(
-        [experiment.experiment_id], f"tags.mlflow.parentRunId = '{study.info.run_id}'"
-    )
-    assert len(nested) == trials
-    return client, study, {run.info.run_name: run for run in nested}
+    runs = client.search_runs([experiment.experiment_id])
+    (study,) = (run for run in runs if run.info.run_name == name)
+    nested = {run.info.run_name: run for run in runs if run is not study}
+    assert {run.data.tags["mlflow.parentRunId"] for run in nested.values()} <= {study.info.run_id}
+    return client, study, nested
 
 
 @of_mlflow
@@ -226,7 +261,7 @@ def test_mlflow_has_a_run_per_trial_nested_in_that_of_the_study(
     tmp_path: Path, tracking: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # where MLflow keeps the artifacts of a database
-    record = make_record(tmp_path / "grid", diverged=[1.0], failed=[0.01])
+    record = make_record(tmp_path / "grid", diverged=[1.0], failed=[0.01], best={})
     record.directory.write("report.md", b"a report")
     (record.directory / "best").prepare()
     (record.directory / "best").write("model.json", b"a model")
@@ -269,18 +304,128 @@ def test_in_mlflow_a_dropped_trial_is_killed_and_has_its_epochs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     record = make_raced_record(tmp_path / "race", better_with_rate)
-    _, _, runs = in_mlflow(record, tracking)
+    monkeypatch.setattr("digitrec.results.exports.mlflow.MOST_AT_ONCE", 5)
+    client, _, runs = in_mlflow(record, tracking)
     status = record.tables.trials.set_index("trial")["status"]
     assert set(status) == {"completed", "dropped"}
+    epochs = record.tables.epochs.set_index("trial")
     for name, run in runs.items():
         assert run.info.status == ("KILLED" if status[name] == "dropped" else "FINISHED")
+        for metric in METRICS:
+            history = client.get_metric_history(run.info.run_id, metric)
+            assert [each.step for each in history] == epochs.loc[[name], "epoch"].tolist()
 
 
-@pytest.mark.parametrize("uri", ["mlruns", "nosql:///x", "http://127.0.0.1:1"])
+@of_mlflow
+@pytest.mark.slow
+def test_mlflow_gets_no_model_but_the_winners(
+    tmp_path: Path, tracking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    record = make_record(tmp_path / "unfinished", untrained=[1.0], best={"trial": "another"})
+    (record.directory / "best").prepare()
+    (record.directory / "best").write("model.json", b"a model")
+    client, study, _ = in_mlflow(record, tracking)
+    assert study.data.params["best_trial"] == "lr0.1-bs32-seed0"
+    assert client.list_artifacts(study.info.run_id) == []
+
+
+@of_mlflow
+@pytest.mark.slow
+def test_a_stopped_export_leaves_no_run_running(
+    tmp_path: Path, tracking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    def log_batch(self: "MlflowClient", run: str, *values: Any) -> None:
+        if self.get_run(run).info.run_name == "lr0.1-bs32-seed0":
+            raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(MlflowClient, "log_batch", log_batch)
+    record = make_record(tmp_path / "stopped", lrs=(0.01, 0.1, 1.0), batch_sizes=(32,))
+    with pytest.raises(KeyboardInterrupt):
+        export_mlflow(record, tracking)
+    _, study, runs = runs_of("stopped", tracking)
+    statuses = {name: run.info.status for name, run in runs.items()}
+    assert statuses == {"lr0.01-bs32-seed0": "FINISHED", "lr0.1-bs32-seed0": "FAILED"}
+    assert study.info.status == "FAILED"
+
+
+@of_mlflow
+@pytest.mark.slow
+def test_files_that_mlflow_cannot_store_are_told_of_in_a_line(
+    tmp_path: Path, tracking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    def log_artifacts(*_: object) -> None:
+        raise RuntimeError("no such bucket\nand more")  # as libraries of object stores do
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(MlflowClient, "log_artifacts", log_artifacts)
+    with pytest.raises(InputError, match=r"the model cannot be stored: no such bucket$"):
+        export_mlflow(make_record(tmp_path / "full", lrs=(0.1,)), tracking)
+    _, study, _ = runs_of("full", tracking)
+    assert study.info.status == "FAILED"
+
+
+@of_mlflow
+@pytest.mark.slow
+def test_an_experiment_that_was_deleted_is_to_be_restored(
+    tmp_path: Path, tracking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    record = make_record(tmp_path / "deleted", lrs=(0.1,))
+    client, study, _ = in_mlflow(record, tracking)
+    client.delete_experiment(study.info.experiment_id)
+    restore = f"mlflow experiments restore --experiment-id {study.info.experiment_id}"
+    with pytest.raises(InputError, match=f"deleted was deleted there[^\n]*{restore}"):
+        export_mlflow(record, tracking)
+
+
+@of_mlflow
+@pytest.mark.slow
+def test_a_server_gets_the_runs_and_the_files_and_nothing_is_printed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    record = make_record(tmp_path / "served", lrs=(0.1,), best={})
+    (record.directory / "best").prepare()
+    (record.directory / "best").write("model.json", b"a model")
+    database, files = f"sqlite:///{tmp_path / 'mlflow.db'}", str(tmp_path / "files")
+    stores = ["--backend-store-uri", database, "--artifacts-destination", files]
+    command = ["mlflow", "server", "--port", "0", "--workers", "1", *stores]
+    with serving(command, tmp_path / "log") as (endpoint, _):
+        client, study, runs = in_mlflow(record, f"http://{endpoint}")
+        assert {run.info.status for run in (study, *runs.values())} == {"FINISHED"}
+        assert set(runs) == set(record.tables.trials["trial"])
+        (model,) = client.list_artifacts(study.info.run_id, "best")
+    assert model.path == "best/model.json"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_database_of_another_version_of_mlflow_is_refused_and_left_alone(tmp_path: Path) -> None:
+    make_database(
+        tmp_path / "old.db",
+        "CREATE TABLE experiments (id)",
+        "CREATE TABLE alembic_version (version_num)",
+        "INSERT INTO alembic_version VALUES ('451aebb31d03')",
+    )
+    before = (tmp_path / "old.db").read_bytes()
+    with pytest.raises(InputError, match=r"another version of MLflow.*mlflow db upgrade"):
+        export_mlflow(make_record(tmp_path / "study"), f"sqlite:///{tmp_path / 'old.db'}")
+    assert (tmp_path / "old.db").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "uri", ["mlruns", "nosql:///x", "sqlite:///folder", "sqlite:///text", "http://127.0.0.1:1"]
+)
 def test_a_store_that_mlflow_cannot_use_is_refused_in_a_line(
     uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "text").write_text("no database" * 100)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(InputError, match=f"^--mlflow {uri}: [^\n]*address of a server$"):
         export_mlflow(make_record(tmp_path / "study"), uri)

@@ -26,7 +26,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from digitrec.errors import InputError
-from digitrec.results.exports.trials import EndedTrial, ended_trials, searched, written
+from digitrec.results.exports.trials import (
+    EndedTrial,
+    ended_trials,
+    first_line,
+    searched,
+    written,
+)
 from digitrec.space.hyperparameters import HYPERPARAMETERS, Hyperparameter
 from digitrec.space.ranges import Range
 from digitrec.store.record import StudyRecord
@@ -54,6 +60,8 @@ def export_optuna(record: StudyRecord, storage: str) -> str:
     try:
         import optuna
         from sqlalchemy.exc import SQLAlchemyError
+
+        from digitrec.results.exports.databases import read_revision
     except ImportError as error:
         raise InputError(
             f"--optuna needs {error.name}, which is not installed: pip install 'digitrec[search]'"
@@ -62,6 +70,7 @@ def export_optuna(record: StudyRecord, storage: str) -> str:
     verbosity, name = optuna.logging.get_verbosity(), record.directory.name
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
+        read_revision(storage, "studies")  # or Optuna adds its tables to those of another program
         study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # since 3.2
@@ -74,10 +83,9 @@ def export_optuna(record: StudyRecord, storage: str) -> str:
             f"{storage} has a study of the name {name} already; give another storage, or delete it "
             f"there: optuna delete-study --study-name {name} --storage {storage}"
         ) from error
-    except (SQLAlchemyError, ImportError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    except (SQLAlchemyError, ImportError, RuntimeError, ValueError) as error:
         raise InputError(
-            f"--optuna {storage}: {reason}. Give a storage such as sqlite:///study.db"
+            f"--optuna {storage}: {first_line(error).rstrip('.')}. Give a storage such as sqlite:///study.db"
         ) from error
     finally:
         optuna.logging.set_verbosity(verbosity)

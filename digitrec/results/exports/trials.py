@@ -67,3 +67,8 @@ def written(trial: Trial, name: str) -> float | int | bool | str:
     """Return a trial's value of a hyperparameter as a number, a truth value or text."""
     value = getattr(trial.configuration, name)
     return HYPERPARAMETERS[name].write(value) if isinstance(value, tuple) else value
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says; if it says nothing, its name."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
