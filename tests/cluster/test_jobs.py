@@ -103,7 +103,8 @@ def cluster() -> Iterator[Cluster]:
     started = Cluster(address=f"http://127.0.0.1:{port}", env=inherited | ours)
     ray = ["--num-cpus", "1", "--temp-dir", str(folder / "r"), "--object-store-memory", "100000000"]
     said = started.run("digitrec", "cluster", "start", "--dashboard-port", str(port), *ray)
-    assert (said.returncode, said.stderr) == (0, "")
+    assert said.returncode == 0, said.stderr
+    assert said.stderr == ""
     connected = subprocess.run(
         [sys.executable, "-c", PLAIN_CLIENT, str(folder / "r")],
         env=started.env | {"RAY_AUTH_MODE": "token"},

@@ -923,5 +923,5 @@ def test_every_study_gets_a_verdict_of_plain_lines(record: StudyRecord) -> None:
 def test_a_verdict_on_two_thousand_trials_names_few_and_counts_all() -> None:
     fates = {(round(0.001 * k, 3), 32, 0): flat(0.9 + k / 1e5) for k in range(1, 2001)}
     winner = found(study(fates))["winner"]
-    assert "of the other 1999" in winner.sentence
+    assert "of the other 1,999" in winner.sentence
     assert len(winner.sentence) < 700
