@@ -211,16 +211,19 @@ def _addresses(port: int) -> list[str]:
         f"--dashboard-port={port}",
         "--port=0",  # any free one
         "--dashboard-agent-listen-port=0",
-        f"--ray-client-server-port={_free_port()}",  # takes no 0
+        f"--ray-client-server-port={_free_port(other_than=port)}",  # takes no 0
         "--min-worker-port=0",  # otherwise 10002 to 19999, and no other port may be in that range
         "--max-worker-port=0",
     ]
 
 
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind((HOST, 0))
-        return int(free.getsockname()[1])
+def _free_port(other_than: int) -> int:
+    while True:
+        with socket.socket() as free:
+            free.bind((HOST, 0))
+            port = int(free.getsockname()[1])
+        if port != other_than:
+            return port
 
 
 def _environment() -> dict[str, str]:
