@@ -85,7 +85,8 @@ def export_optuna(record: StudyRecord, storage: str) -> str:
         ) from error
     except (SQLAlchemyError, ImportError, RuntimeError, ValueError) as error:
         raise InputError(
-            f"--optuna {storage}: {first_line(error).rstrip('.')}. Give a storage such as sqlite:///study.db"
+            f"--optuna {storage}: {first_line(error).rstrip('.')}. Give a storage such as "
+            "sqlite:///study.db"
         ) from error
     finally:
         optuna.logging.set_verbosity(verbosity)

@@ -65,7 +65,7 @@ def mlp(point: Point) -> nn.Sequential:
 def train_one(point: Point, tensors: Tensors, *, epochs: int, seed: int = 0) -> Iterator[nn.Module]:
     """Train a point and yield its model after each epoch, in evaluation mode.
 
-    A cooldown is the last of the epochs.
+    If the point has a cooldown, the last of these epochs are it.
     """
     torch.manual_seed(seed)
     model = mlp(point)
