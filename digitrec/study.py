@@ -48,7 +48,7 @@ from digitrec.tuning.rounds import StudyRunner
 from digitrec.tuning.runner import MakeRunner
 from digitrec.tuning.session import Session
 from digitrec.tuning.workers import Workers
-from digitrec.winner.inputs import Refit, WinnerInputs
+from digitrec.winner.inputs import WinnerInputs
 
 if TYPE_CHECKING:
     from digitrec.results.outcome import StudyResult
@@ -105,7 +105,8 @@ def run_study(
             for name, digits in (given or {}).items():
                 directory.write(name, to_parquet(digits))
             write_labels(directory, spec, shared.labels[shared.split.val], shared.split.val)
-            refitted = _train(rounds, request, spec)
+            spec = rounds.train(spec)
+            refitted = rounds.refit(spec) if request.refit else None
             workers.end()
             from digitrec.results.outcome import conclude
 
@@ -142,19 +143,6 @@ def _in_background(work: Callable[[], T]) -> "Future[T]":
 
     threading.Thread(target=run, daemon=True).start()
     return future
-
-
-def _train(rounds: StudyRunner, request: Request, spec: StudySpec) -> Refit | None:
-    """Train what is missing; return the winner trained on all rows if that is asked for."""
-    if spec.race or spec.search_space.generations:
-        spec = rounds.train_in_rounds(spec)
-    else:
-        rounds.train(spec, spec.trials())
-    if request.confirm:
-        spec = rounds.confirm(spec)
-    if request.cooldown:
-        spec = rounds.cool(spec)
-    return rounds.refit(spec) if request.refit else None
 
 
 def share(digits: Digits, split: Split, spec: StudySpec) -> SharedData:

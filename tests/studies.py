@@ -33,7 +33,7 @@ from digitrec.store.validation import WinnerValidation
 from digitrec.study import run_study
 from digitrec.tuning import in_process
 from digitrec.tuning.in_process import InProcess
-from digitrec.tuning.runner import MakeRunner
+from digitrec.tuning.runner import Assignment, MakeRunner, Round
 
 LRS, BATCH_SIZES = (0.01, 0.1, 1.0), (32, 128)
 TRAIN_ROWS, VAL_ROWS, PIXELS = 400, 100, 16
@@ -115,17 +115,21 @@ def split_sample(place: Path) -> tuple[str, str]:
     return str(place / "train.parquet"), str(place / "test.parquet")
 
 
-def interrupting(call: int, calls: list[int]) -> type[InProcess]:
-    """A runner whose training number `call`, from 1, begins with a Ctrl-C; it adds to `calls`."""
+def interrupting(number: int, begun: list[Round]) -> type[InProcess]:
+    """A runner whose round `number`, from 1, begins with a Ctrl-C; it adds each to `begun`."""
 
-    def interrupted(self: InProcess, *arguments: Any) -> Any:
-        calls.append(len(calls))
-        if len(calls) == call:
-            signal.raise_signal(signal.SIGINT)
-        return InProcess.train(self, *arguments)
+    def counted(rounds: Iterator[Round]) -> Iterator[Round]:
+        for each in rounds:
+            begun.append(each)
+            if len(begun) == number:
+                signal.raise_signal(signal.SIGINT)
+            yield each
 
-    made: type[InProcess] = type("Interrupting", (InProcess,), {"train": interrupted})
-    return made
+    class Interrupting(InProcess):
+        def train(self, assignment: Assignment) -> None:
+            super().train(replace(assignment, rounds=counted(assignment.rounds)))
+
+    return Interrupting
 
 
 def folder(result: StudyResult) -> Path:

@@ -15,9 +15,9 @@ from ray.util.metrics import Gauge
 PUBLISH_INTERVAL = 5.0  # seconds; Ray exports every 10 and drops gauges not set in between
 PREFIX = "digitrec_"
 DESCRIPTIONS = {
-    "configurations": "Configurations of the study",
-    "configurations_done": "Configurations that are trained, in earlier runs or in this one",
-    "epochs_done": "Epochs of the configurations that this run trains, kept ones included",
+    "configurations": "Trials of the current round: the search, a rung, fresh seeds or a cooldown",
+    "configurations_done": "Trials of it that are trained, in earlier runs or in this one",
+    "epochs_done": "Epochs of those that this run trains, kept ones included",
     "best_val_accuracy": "Highest last validation accuracy of this run, a fraction",
     "images_per_second": "Images trained on, once for each configuration, over the last epochs",
     "failures": "Stacks of this run that ended with an error, those trained again included",

@@ -13,21 +13,27 @@ from digitrec.tuning.session import count_workers
 
 
 def describe_plan(spec: StudySpec, tasks: Sequence[Task]) -> str:
-    """Return one line: the data, and the number of configurations, stacks and epochs."""
-    data = spec.data
-    configurations = sum(len(task.stack.members) for task in tasks)
-    cooldown = tasks[0].stack.cooldown
+    """Return one line: what is trained, in how many stacks, for how many epochs."""
+    data, members = spec.data, [member for task in tasks for member in task.stack.members]
+    stacks, cooldown = count(len(tasks), "stack"), members[0].cooldown
     if cooldown:
         return (
-            f"Cooldown of {count(configurations, 'trial')} in {count(len(tasks), 'stack')}, to "
+            f"Cooldown of {count(len(members), 'trial')} in {stacks}, to "
             f"epoch {spec.epochs + cooldown}, while the {with_role('step size').label} falls to 0"
+        )
+    each = f"{count(spec.epochs, 'epoch')} each"
+    if members[0].name in spec.confirmed_trials:
+        leaders = len({member.configuration for member in members})
+        seeds = len({member.seed for member in members})
+        return (
+            f"{count(leaders, 'leader')} again with {count(seeds, 'fresh seed')}: "
+            f"{count(len(members), 'trial')} in {stacks}, {each}"
         )
     going_on = sum(len(task.stack.members) for task in tasks if task.continues)
     grown = f"; {going_on} of them continue from fewer epochs" if going_on else ""
     return (
         f"{data['train_rows']:,} digits to train on, {data['val_rows']:,} to validate on; "
-        f"{count(configurations, 'configuration')} in {count(len(tasks), 'stack')}, "
-        f"{count(spec.epochs, 'epoch')} each{grown}"
+        f"{count(len(members), 'configuration')} in {stacks}, {each}{grown}"
     )
 
 

@@ -36,21 +36,21 @@ SLOW_PRECISION = "this machine has no bfloat16 in hardware; --precision float32 
 
 @dataclass(slots=True)
 class Progress:
-    """The progress of a study."""
+    """The progress of a round of a study."""
 
-    configurations: int  # of the study, including those of earlier runs
+    configurations: int  # of the round, including those of earlier runs
     configurations_done: int  # so far, including those of earlier runs
     epochs_wanted: int  # of all configurations of this run
     epochs: int  # per configuration
     images_per_epoch: int  # training images of a configuration
     work: dict[str, float]  # stack key -> its share of this run's training time
-    heading: str = ""  # which rung of a race
+    heading: str = ""  # of a rung, fresh seeds or a cooldown
     clock: Callable[[], float] = time.monotonic
     epochs_done: int = 0  # of all configurations of this run
     accuracies: dict[str, float] = field(default_factory=dict)  # trial -> last validation accuracy
     running: dict[str, tuple[Stack, int]] = field(default_factory=dict)  # key -> epochs done
     reported: dict[str, int] = field(default_factory=dict)  # key -> last counted epoch
-    failures: int = 0  # stacks that ended with an error, including retried ones
+    failures: int = 0  # stacks of this run that ended with an error, including retried ones
     work_done: float = 0.0
     started: float = field(init=False)
     first_report: tuple[float, float] | None = None  # seconds elapsed and work done at that time
@@ -209,12 +209,13 @@ class ProgressDisplay:
     def begin(self, each: Round, progress: Progress) -> None:
         """Show the progress of the next round instead, and the decision that led to it.
 
-        The best so far stays until a trial of that round does better.
+        The best so far stays until a trial of that round does better, and failures still count.
         """
         self._end()
         if each.decision:
             self.console.print(each.decision, highlight=False, soft_wrap=True)
         progress.accuracies |= self.progress.accuracies
+        progress.failures = self.progress.failures
         self.progress = progress
         self._last_check = self._last_line = self._last_published = -math.inf
 

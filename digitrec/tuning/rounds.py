@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 
 NO_CUT = "this race has one rung, so it drops no trial; more --epochs or --rungs make more rungs"
+FRESH_SEEDS, COOLDOWN = "fresh seeds", "cooldown"  # headings of their progress
 
 
 class StudyRunner:
@@ -74,59 +75,70 @@ class StudyRunner:
         self._checked = False  # whether all nodes see the study directory
         self._known_nodes: Sequence[Node] = ()  # those that a round was planned for last
 
-    def train(self, spec: StudySpec, trials: Sequence[Trial]) -> None:
-        """Train the trials whose results the study directory lacks.
+    def train(self, spec: StudySpec) -> StudySpec:
+        """Train the trials whose results the study directory lacks, and those that follow them.
 
-        Raises:
-            InputError: no node can train a stack, or not all nodes share the study directory.
-        """
-        directory = self.request.directory
-        results, _ = read_stacks(directory, spec.key)
-        missing = missing_trials(spec, results).intersection(trials)
-        if not missing:
-            write_spec(directory, spec)
-            return
-        runner = self._start(len(missing))
-        kept = with_weights(directory, results)
-        tasks = plan(self.request, runner.nodes(), spec, trials, missing, kept, epochs=spec.epochs)
-        self.console.print(describe_plan(spec, tasks), highlight=False, soft_wrap=True)
-        clear_failures(directory, {trial.name for trial in missing})
-        write_spec(directory, spec)
-        rounds = iter([Round(tasks, len(spec.trials()))])
-        with self.timings.part("train"):
-            self._search(runner, directory, spec, self.shared, rounds, self.console)
-
-    def train_in_rounds(self, spec: StudySpec) -> StudySpec:
-        """Train a study whose points are suggested from results, that drops most of them, or both.
+        The search, its leaders with fresh seeds and the cooldown of its finalists are rounds of one
+        training, so that the workers keep torch and the data.
 
         Returns:
-            The spec with suggestions and decisions, each written before it is acted on.
+            The spec with suggestions, decisions, confirming and cooling trials, as far as the
+            training came; each was written before it was acted on.
 
         Raises:
             InputError: no node can train a stack, or not all nodes share the study directory.
         """
-        course = self._course(spec)
-        write_spec(self.request.directory, course.spec)
-        if course.race and course.race.decided:
-            self.console.print("[yellow]note[/yellow] " + NO_CUT, highlight=False, soft_wrap=True)
-        following = self._rounds(course)
+        self._spec = spec
+        following = self._rounds()
         first = next(following, None)
         if first is not None:
+            if first.decision:
+                self.console.print(first.decision, highlight=False, soft_wrap=True)
             rounds = itertools.chain([first], following)
-            runner = self._start(first.trials)
+            runner, directory = self._start(first.trials), self.request.directory
             with self.timings.part("train"):
-                self._search(
-                    runner, self.request.directory, spec, self.shared, rounds, self.console
-                )
-        return course.spec
+                self._search(runner, directory, spec, self.shared, rounds, self.console)
+        return self._spec
 
-    def _rounds(self, course: Course) -> Iterator[Round]:
-        """Yield what is to be trained, and suggest and decide in between."""
+    def _rounds(self) -> Iterator[Round]:
+        """Yield what is to be trained, and decide in between what follows."""
+        spec = self._spec
+        if spec.race or spec.search_space.generations:
+            yield from self._rounds_of(self._course(spec))
+        else:
+            yield from self._round_of(spec.trials())
+        if self.request.confirm and self._is_searched():
+            yield from self._confirm()
+        if self.request.cooldown and self._is_searched():
+            yield from self._cool()
+
+    def _round_of(self, trials: Sequence[Trial], heading: str = "") -> Iterator[Round]:
+        """Yield the missing ones of these trials of the study, if there are any."""
+        spec = self._spec
+        results, _ = read_stacks(self.request.directory, spec.key)
+        missing = missing_trials(spec, results).intersection(trials)
+        if missing:
+            each = self._round(spec, trials, missing, results, spec.epochs, heading)
+            each = replace(each, decision=describe_plan(spec, each.tasks))
+        self._write(spec)
+        if missing:
+            yield each
+
+    def _rounds_of(self, course: Course) -> Iterator[Round]:
+        """Yield the rounds of a search whose points are suggested, that drops most, or both."""
+        self._write(course.spec)
+        if course.race and course.race.decided:
+            self.console.print("[yellow]note[/yellow] " + NO_CUT, highlight=False, soft_wrap=True)
         tried: set[Trial] = set()
         for each in self._generations(course):
             tried.update(member for task in each.tasks for member in task.stack.members)
             yield each
         yield from self._rungs(course, tried)
+
+    def _write(self, spec: StudySpec) -> None:
+        """Write a decision, before it is acted on."""
+        self._spec = spec
+        write_spec(self.request.directory, spec)
 
     def _generations(self, course: Course) -> Iterator[Round]:
         """Yield what is to be trained, generation by generation, and suggest the next from results.
@@ -144,7 +156,7 @@ class StudyRunner:
             if there < points.stop:
                 goals = dict.fromkeys(course.spec.points(), epochs)
                 course.suggest(place, last_accuracies(goals, results))
-                write_spec(directory, course.spec)
+                self._write(course.spec)
                 decision = describe_suggestion(points.stop - there, points.start)
             generation = course.spec.points()[points.start * seeds : points.stop * seeds]
             missing = _missing(generation, epochs, results)
@@ -181,7 +193,7 @@ class StudyRunner:
                 return
             entered = len(alive) - len(race.audited)
             race = course.decide(self._standings(goals, results))
-            write_spec(directory, course.spec)
+            self._write(course.spec)
             decision = describe_cut(race, entered)
 
     def _round(
@@ -192,7 +204,7 @@ class StudyRunner:
         results: Sequence[StackResult],
         epochs: int,
         heading: str,
-        decision: str,
+        decision: str = "",
     ) -> Round:
         """Return the stacks that train the missing ones of these trials."""
         directory = self.request.directory
@@ -264,46 +276,36 @@ class StudyRunner:
         same = race and race.same_question(spec.raced) and race.fits(spec.points())
         return Course(spec, race.cuts if race and same else ())
 
-    def confirm(self, spec: StudySpec) -> StudySpec:
-        """Train the leaders of a study again with fresh seeds, the same for all leaders.
+    def _is_searched(self) -> bool:
+        """Return whether the training so far has ended, if only with failures."""
+        return not (self._trials(self._spec)["status"] == "stopped").any()
 
-        Returns:
-            The spec with the confirming trials; unchanged if the search was stopped.
-        """
-        trials = self._trials(spec)
-        if self.interruption.came or (trials["status"] == "stopped").any():
-            return spec
+    def _confirm(self) -> Iterator[Round]:
+        """Yield the leaders of the search with fresh seeds, the same for all leaders."""
         from digitrec.results.analysis.ranking import rank_configurations
 
-        ranked = rank_configurations(trials)
+        spec = self._spec
+        ranked = rank_configurations(self._trials(spec))
         leaders = ranked[ranked["compared"]].head(self.request.confirm)
         best = {trial.name: trial.configuration for trial in spec.trials()}
         seeds = fresh_seeds(self.request.space.seeds, self.request.confirm_seeds)
         confirmed = [Trial(best[names[0]], seed) for names in leaders["trials"] for seed in seeds]
-        spec = replace(spec, confirmed=[trial.values() for trial in confirmed])
-        self.train(spec, confirmed)
-        return spec
+        self._spec = replace(spec, confirmed=[trial.values() for trial in confirmed])
+        yield from self._round_of(confirmed, FRESH_SEEDS)
 
-    def cool(self, spec: StudySpec) -> StudySpec:
-        """Train the finalists of a study on, while their learning rates fall to 0.
-
-        Returns:
-            The spec with the trials that cool down; unchanged if there are no finalists yet.
-        """
-        trials = self._trials(spec)
-        if self.interruption.came or (trials["status"] == "stopped").any():
-            return spec
+    def _cool(self) -> Iterator[Round]:
+        """Yield the finalists, whose learning rates fall to 0."""
         from digitrec.results.analysis.ranking import find_finalists
 
-        finalists = find_finalists(trials, spec.confirmed_trials, spec.average)
+        spec = self._spec
+        finalists = find_finalists(self._trials(spec), spec.confirmed_trials, spec.average)
         cooled = [
             replace(trial, cooldown=self.request.cooldown)
             for trial in spec.trials()
             if trial.name in finalists
         ]
-        spec = replace(spec, cooled=[trial.values() for trial in cooled])
-        self.train(spec, cooled)
-        return spec
+        self._spec = replace(spec, cooled=[trial.values() for trial in cooled])
+        yield from self._round_of(cooled, COOLDOWN)
 
     def refit(self, spec: StudySpec) -> Refit | None:
         """Train the winner, and the trials that it is averaged with, on all rows.

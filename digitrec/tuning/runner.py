@@ -24,8 +24,8 @@ class Round:
 
     tasks: Sequence[Task]  # in this order, as workers become free
     trials: int  # how many take part, those included that need no training
-    heading: str = ""  # of the progress: which rung of a race
-    decision: str = ""  # that led to this round, in a line
+    heading: str = ""  # of the progress: which rung of a race, fresh seeds or a cooldown
+    decision: str = ""  # that led to this round, or what it trains, in a line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

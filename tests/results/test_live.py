@@ -226,8 +226,9 @@ def test_a_run_writes_the_curves_of_what_it_trains_until_it_ends(
 
     monkeypatch.setattr(bulletin, "write_progress", keep)
     monkeypatch.setattr(bulletin, "WRITE_INTERVAL", 0.0)
-    runner = {"runner": interrupting(2, [])} if stopped else {}
-    result = run(tmp_path, SMALL, epochs=2, **runner)  # type: ignore[arg-type]
+    options = {"confirm": 1, "runner": interrupting(2, [])} if stopped else {}
+    result = run(tmp_path, SMALL, epochs=2, **options)  # type: ignore[arg-type]
+    assert result.interrupted == stopped
     assert not (tmp_path / NAME).exists()
     assert [progress.beat for progress in written] == list(range(1, len(written) + 1))
     assert {len(progress.stacks) for progress in written} <= {0, 1}

@@ -219,12 +219,12 @@ def test_another_number_trains_only_the_missing_cooldowns_and_refits(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("call", [2, 3])
+@pytest.mark.parametrize("number", [2, 3])
 def test_an_average_that_is_cut_short_goes_on_to_the_same_end(
-    call: int, recipe: StudyResult, parts: tuple[str, str], tmp_path: Path
+    number: int, recipe: StudyResult, parts: tuple[str, str], tmp_path: Path
 ) -> None:
     """The second round is the cooldown, the third the refit."""
-    cut = run(tmp_path, SPACE, 1, runner=interrupting(call, []), **whole_recipe(parts))
+    cut = run(tmp_path, SPACE, 1, runner=interrupting(number, []), **whole_recipe(parts))
     assert "refit" not in about(cut)
     again = run(tmp_path, SPACE, 1, **whole_recipe(parts))
     model = (tmp_path / "best" / "model.safetensors").read_bytes()

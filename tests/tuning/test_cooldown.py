@@ -21,6 +21,7 @@ from digitrec.space.hyperparameters import Configuration, Trial
 from digitrec.space.points import Space
 from digitrec.store.spec import read_spec
 from digitrec.tuning.in_process import InProcess
+from digitrec.tuning.runner import Round
 from tests.studies import folder, interrupting, make_spec, run, untimed
 
 SPACE = Space.of(lr=(0.1, 0.5), batch_size=(256,), momentum=(0.5,), hidden_sizes=((32,),))
@@ -144,15 +145,15 @@ def test_a_cooldown_without_the_finished_weights_trains_them_again(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("call", [1, 2, 3, 4])
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
 def test_a_study_that_is_cut_short_in_any_round_goes_on_to_the_same_end(
-    call: int, finalists: StudyResult, tmp_path: Path
+    number: int, finalists: StudyResult, tmp_path: Path
 ) -> None:
     """The rounds are the search, the fresh seeds, the cooldown and the refit."""
-    calls: list[int] = []
+    begun: list[Round] = []
     options = {"cooldown": 1, "refit": True, **CONFIRMED}
-    run(tmp_path, SPACE, 1, runner=interrupting(call, calls), **options)
-    assert len(calls) == call
+    run(tmp_path, SPACE, 1, runner=interrupting(number, begun), **options)
+    assert len(begun) == number
     assert read_spec(run(tmp_path, SPACE, 1, **options).directory).cooldown == 1
     assert_same_end(tmp_path, folder(finalists))
 

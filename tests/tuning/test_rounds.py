@@ -1,4 +1,6 @@
+import io
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -6,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from digitrec.data.digits import fit_scaler, read_digits, split_rows
 from digitrec.errors import InputError
@@ -16,7 +19,9 @@ from digitrec.results.analysis.ranking import rank, rank_configurations
 from digitrec.results.outcome import StudyResult
 from digitrec.space.hyperparameters import Configuration, Trial
 from digitrec.space.points import Space
+from digitrec.tuning.in_process import InProcess
 from digitrec.tuning.rounds import fresh_seeds, spec_of_refit
+from digitrec.tuning.runner import Assignment
 from digitrec.winner.classifier import load_classifier
 from tests.studies import DEFAULTS, folder, make_spec, run, split_sample
 
@@ -60,6 +65,39 @@ def test_the_leaders_are_trained_again_with_the_same_fresh_seeds(confirmed: Stud
     assert [sorted(cell["seed"]) for _, cell in fresh.groupby("lr")] == [[1, 2], [1, 2]]
     assert len(trials) == 3 + 4
     assert confirmed.tables.complete
+
+
+def test_search_fresh_seeds_and_cooldown_are_one_training(tmp_path: Path) -> None:
+    trainings: list[Assignment] = []
+
+    class Counting(InProcess):
+        def train(self, assignment: Assignment) -> None:
+            trainings.append(assignment)
+            super().train(assignment)
+
+    said = io.StringIO()
+    run(
+        tmp_path,
+        LEADERS,
+        1,
+        confirm=2,
+        confirm_seeds=2,
+        cooldown=1,
+        runner=Counting,
+        console=Console(file=said, width=200),
+    )
+    assert len(trainings) == 1
+    expected = [
+        "4,000 digits to train on, 1,000 to validate on; "
+        "3 configurations in 2 stacks, 1 epoch each",
+        "3/3 configurations | 3/3 epochs",
+        "2 leaders again with 2 fresh seeds: 4 trials in 2 stacks, 1 epoch each",
+        "fresh seeds | 4/4 configurations | 4/4 epochs",
+        "Cooldown of 4 trials in 2 stacks, to epoch 2, while the learning rate falls to 0",
+        "cooldown | 4/4 configurations | 8/8 epochs",
+    ]
+    lines = [re.sub(r" \| \d+ s .*", "", line) for line in said.getvalue().splitlines()]
+    assert [line for line in lines if line in expected] == expected
 
 
 def test_the_mean_over_fresh_seeds_decides(confirmed: StudyResult) -> None:
