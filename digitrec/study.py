@@ -105,8 +105,8 @@ def run_study(
             for name, digits in (given or {}).items():
                 directory.write(name, to_parquet(digits))
             write_labels(directory, spec, shared.labels[shared.split.val], shared.split.val)
-            spec = rounds.train(spec)
-            refitted = rounds.refit(spec) if request.refit else None
+            rounds.train(spec)
+            refitted = rounds.refit() if request.refit else None
             workers.end()
             from digitrec.results.outcome import conclude
 

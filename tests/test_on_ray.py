@@ -41,6 +41,8 @@ from tests.studies import folder, leave_out_pictures, run, untimed
 # Two generations of stacks of one or two trials: each of two workers trains several.
 DRAWN = Space.of(lr=(Range(0.01, 1),), batch_size=(128, 512), points=6, sampler="tpe")
 
+RACED = Space.of(lr=(Range(0.01, 1),), batch_size=(128, 512), points=8)
+
 
 @pytest.fixture(scope="module")
 def two_cpus() -> Iterator[None]:
@@ -116,6 +118,27 @@ def test_workers_are_used_again(on_ray: StudyResult) -> None:
     logs = [path.read_text() for path in folder(on_ray).glob("ray/*/*/result.json")]
     assert len(logs) == len(on_ray.record.results) > 2
     assert len({json.loads(log.splitlines()[0])["pid"] for log in logs}) <= 2
+
+
+def test_a_race_and_its_finalists_on_ray_end_as_in_this_process(
+    two_cpus: None, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"race": True, "rungs": (1, 2), "audit": 1, "stack_size": 2}
+    options |= {"confirm": 2, "confirm_seeds": 1, "cooldown": 1}
+    here = run(tmp_path / "here", RACED, 2, **options)
+    there = run(tmp_path / "there", RACED, 2, runner=Session, **options)
+    for name in ("race", "confirmed", "cooled"):
+        assert getattr(here.record.spec, name) == getattr(there.record.spec, name)
+    assert files_of(here) == files_of(there)
+    for name in ("trials.csv", "epochs.csv"):
+        pd.testing.assert_frame_equal(
+            untimed(folder(here), name), untimed(folder(there), name), check_exact=True
+        )
+    logs = list(folder(there).glob("ray/*/*/result.json"))
+    assert len({path.parent.parent for path in logs}) == 1  # one search of Ray Tune
+    assert len({json.loads(path.read_text().splitlines()[0])["pid"] for path in logs}) <= 2
+    ends = {path.parent.name.rpartition("-")[2] for path in logs}
+    assert ends == {"epoch1", "epoch2", "epoch3"}  # the rungs, and the cooldown
 
 
 def fail_at_512(config: dict[str, Any], **parts: Any) -> None:

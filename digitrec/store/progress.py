@@ -1,4 +1,4 @@
-"""The progress of a run: a hidden file that exists while the run trains trials of the search.
+"""The progress of a run: a hidden file that exists while it trains, but for the refit.
 
 The live page reads it, from any machine that sees the study directory.
 """
@@ -32,7 +32,7 @@ class RunProgress:
     """The progress of a run."""
 
     line: str  # as the run prints it
-    fraction: float  # of the training that the run began with
+    fraction: float  # of what the run trains in the current round
     epochs: int  # that each trial is trained for
     stacks: list[RunningStack]
     beat: int  # how often the run has written its progress

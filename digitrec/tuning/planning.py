@@ -21,19 +21,14 @@ def describe_plan(spec: StudySpec, tasks: Sequence[Task]) -> str:
             f"Cooldown of {count(len(members), 'trial')} in {stacks}, to "
             f"epoch {spec.epochs + cooldown}, while the {with_role('step size').label} falls to 0"
         )
-    each = f"{count(spec.epochs, 'epoch')} each"
-    if members[0].name in spec.confirmed_trials:
-        leaders = len({member.configuration for member in members})
-        seeds = len({member.seed for member in members})
-        return (
-            f"{count(leaders, 'leader')} again with {count(seeds, 'fresh seed')}: "
-            f"{count(len(members), 'trial')} in {stacks}, {each}"
-        )
     going_on = sum(len(task.stack.members) for task in tasks if task.continues)
     grown = f"; {going_on} of them continue from fewer epochs" if going_on else ""
+    how = f"in {stacks}, {count(spec.epochs, 'epoch')} each{grown}"
+    if members[0].name in spec.confirmed_trials:
+        return f"The leaders again with fresh seeds: {count(len(members), 'trial')} {how}"
     return (
         f"{data['train_rows']:,} digits to train on, {data['val_rows']:,} to validate on; "
-        f"{count(len(members), 'configuration')} in {stacks}, {each}{grown}"
+        f"{count(len(members), 'configuration')} {how}"
     )
 
 

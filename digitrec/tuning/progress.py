@@ -253,6 +253,8 @@ class ProgressDisplay:
         if STORAGE_ERROR in metrics:
             self._storage_error = str(metrics[STORAGE_ERROR])
             return
+        if stack.key not in self.progress.work:
+            return  # of the round before, from a worker that replaced a lost one
         self.progress.report(stack, metrics)
         if self.bulletin:
             self.bulletin.report(stack, metrics)

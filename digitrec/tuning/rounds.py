@@ -72,18 +72,16 @@ class StudyRunner:
         self.lock = lock
         self.interruption = interruption
         self.workers = workers
+        self._spec: StudySpec  # with what was suggested and decided so far
         self._checked = False  # whether all nodes see the study directory
         self._known_nodes: Sequence[Node] = ()  # those that a round was planned for last
 
-    def train(self, spec: StudySpec) -> StudySpec:
+    def train(self, spec: StudySpec) -> None:
         """Train the trials whose results the study directory lacks, and those that follow them.
 
         The search, its leaders with fresh seeds and the cooldown of its finalists are rounds of one
-        training, so that the workers keep torch and the data.
-
-        Returns:
-            The spec with suggestions, decisions, confirming and cooling trials, as far as the
-            training came; each was written before it was acted on.
+        training, so that the workers keep torch and the data. What is suggested or decided in
+        between is written to the spec in the directory before it is acted on.
 
         Raises:
             InputError: no node can train a stack, or not all nodes share the study directory.
@@ -98,7 +96,6 @@ class StudyRunner:
             runner, directory = self._start(first.trials), self.request.directory
             with self.timings.part("train"):
                 self._search(runner, directory, spec, self.shared, rounds, self.console)
-        return self._spec
 
     def _rounds(self) -> Iterator[Round]:
         """Yield what is to be trained, and decide in between what follows."""
@@ -107,22 +104,32 @@ class StudyRunner:
             yield from self._rounds_of(self._course(spec))
         else:
             yield from self._round_of(spec.trials())
-        if self.request.confirm and self._is_searched():
-            yield from self._confirm()
-        if self.request.cooldown and self._is_searched():
-            yield from self._cool()
+        if self.request.confirm and (trials := self._finished()) is not None:
+            yield from self._confirm(trials)
+        if self.request.cooldown and (trials := self._finished()) is not None:
+            yield from self._cool(trials)
+
+    def _finished(self) -> "pd.DataFrame | None":
+        """Return the trials so far; None if the training of some was stopped."""
+        from digitrec.store.tables import make_tables
+
+        directory, spec = self.request.directory, self._spec
+        results, _ = read_stacks(directory, spec.key)
+        trials = make_tables(spec.goals(), results, read_failures(directory)).trials
+        stopped = self.interruption.came or (trials["status"] == "stopped").any()
+        return None if stopped else trials
 
     def _round_of(self, trials: Sequence[Trial], heading: str = "") -> Iterator[Round]:
         """Yield the missing ones of these trials of the study, if there are any."""
         spec = self._spec
         results, _ = read_stacks(self.request.directory, spec.key)
         missing = missing_trials(spec, results).intersection(trials)
-        if missing:
-            each = self._round(spec, trials, missing, results, spec.epochs, heading)
-            each = replace(each, decision=describe_plan(spec, each.tasks))
+        if not missing:
+            self._write(spec)
+            return
+        each = self._round(spec, trials, missing, results, spec.epochs, heading)
         self._write(spec)
-        if missing:
-            yield each
+        yield replace(each, decision=describe_plan(spec, each.tasks))
 
     def _rounds_of(self, course: Course) -> Iterator[Round]:
         """Yield the rounds of a search whose points are suggested, that drops most, or both."""
@@ -276,16 +283,12 @@ class StudyRunner:
         same = race and race.same_question(spec.raced) and race.fits(spec.points())
         return Course(spec, race.cuts if race and same else ())
 
-    def _is_searched(self) -> bool:
-        """Return whether the training so far has ended, if only with failures."""
-        return not (self._trials(self._spec)["status"] == "stopped").any()
-
-    def _confirm(self) -> Iterator[Round]:
-        """Yield the leaders of the search with fresh seeds, the same for all leaders."""
+    def _confirm(self, trials: "pd.DataFrame") -> Iterator[Round]:
+        """Yield the leaders of the finished trials with fresh seeds, the same for all leaders."""
         from digitrec.results.analysis.ranking import rank_configurations
 
         spec = self._spec
-        ranked = rank_configurations(self._trials(spec))
+        ranked = rank_configurations(trials)
         leaders = ranked[ranked["compared"]].head(self.request.confirm)
         best = {trial.name: trial.configuration for trial in spec.trials()}
         seeds = fresh_seeds(self.request.space.seeds, self.request.confirm_seeds)
@@ -293,12 +296,12 @@ class StudyRunner:
         self._spec = replace(spec, confirmed=[trial.values() for trial in confirmed])
         yield from self._round_of(confirmed, FRESH_SEEDS)
 
-    def _cool(self) -> Iterator[Round]:
-        """Yield the finalists, whose learning rates fall to 0."""
+    def _cool(self, trials: "pd.DataFrame") -> Iterator[Round]:
+        """Yield the finalists of the finished trials, whose learning rates fall to 0."""
         from digitrec.results.analysis.ranking import find_finalists
 
         spec = self._spec
-        finalists = find_finalists(self._trials(spec), spec.confirmed_trials, spec.average)
+        finalists = find_finalists(trials, spec.confirmed_trials, spec.average)
         cooled = [
             replace(trial, cooldown=self.request.cooldown)
             for trial in spec.trials()
@@ -307,18 +310,20 @@ class StudyRunner:
         self._spec = replace(spec, cooled=[trial.values() for trial in cooled])
         yield from self._round_of(cooled, COOLDOWN)
 
-    def refit(self, spec: StudySpec) -> Refit | None:
-        """Train the winner, and the trials that it is averaged with, on all rows.
+    def refit(self) -> Refit | None:
+        """After the training, train the winner, and what it is averaged with, on all rows.
 
         Returns:
             None if there is no winner, or the grid or this training is not finished.
         """
-        trials = self._trials(spec)
         from digitrec.results.analysis.ranking import choose_members, rank
 
+        spec, trials = self._spec, self._finished()
+        if trials is None:
+            return None
         ranked = rank(trials, spec.confirmed_trials, spec.cooled_trials)
         names = choose_members(ranked, spec.confirmed_trials, spec.cooled_trials, spec.average)
-        if self.interruption.came or not names or (trials["status"] == "stopped").any():
+        if not names:
             return None
         by_name = {trial.name: trial for trial in spec.trials()}
         members = [by_name[name] for name in names]
@@ -386,14 +391,6 @@ class StudyRunner:
         )
         if self.interruption.came:  # printed now: a cluster may kill a stopped job before it ends
             self.console.print("Stopped. Run the same again to train the rest.")
-
-    def _trials(self, spec: StudySpec) -> "pd.DataFrame":
-        from digitrec.store.tables import make_tables
-
-        directory = self.request.directory
-        results, _ = read_stacks(directory, spec.key)
-        failures = read_failures(directory)
-        return make_tables(spec.goals(), results, failures).trials
 
     def _start(self, trials: int) -> Runner:
         """Return the runner; start it, for this number of trials, if it is not running."""

@@ -23,7 +23,13 @@ from digitrec.tuning.bulletin import Bulletin
 from digitrec.tuning.metrics import Metrics
 from digitrec.tuning.progress import ProgressCallback, ProgressDisplay, make_progress
 from digitrec.tuning.runner import Assignment, Round
-from digitrec.tuning.trainable import keep_failure, stack_of, task_config, train_stack
+from digitrec.tuning.trainable import (
+    keep_failure,
+    stack_of,
+    task_config,
+    task_of,
+    train_stack,
+)
 
 MOST_PENDING = 16  # stacks that wait for a worker to start; with fewer, workers start one by one
 
@@ -129,8 +135,8 @@ def make_tuner(
             search_alg=searcher,
             num_samples=-1,
             reuse_actors=True,
-            trial_name_creator=lambda trial: stack_of(trial.config).name,
-            trial_dirname_creator=lambda trial: stack_of(trial.config).key,
+            trial_name_creator=lambda trial: until_epoch(trial, stack_of(trial.config).name),
+            trial_dirname_creator=lambda trial: until_epoch(trial, stack_of(trial.config).key),
         ),
         run_config=tune.RunConfig(
             name=f"{datetime.now():%Y-%m-%d_%H-%M-%S}",
@@ -141,6 +147,12 @@ def make_tuner(
             verbose=0,
         ),
     )
+
+
+def until_epoch(trial: Any, name: str) -> str:
+    """Return the name of a trial of Ray Tune: in a race, a stack has one for each rung."""
+    task = task_of(trial.config)
+    return f"{name}-epoch{task.epochs + task.stack.cooldown}"
 
 
 def trainable_of(assignment: Assignment) -> Any:

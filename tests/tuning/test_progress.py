@@ -171,6 +171,19 @@ def test_the_best_of_the_rungs_before_stays_until_one_is_better() -> None:
         assert display.progress.describe().endswith("best 95.00% (lr0.5-bs64-seed0)")
 
 
+def test_a_late_report_of_the_round_before_changes_nothing() -> None:
+    """Its worker was lost after its last report, and another one reads its file."""
+    with ProgressDisplay(progress(Clock()), Console(file=io.StringIO())) as display:
+        display.fail(SHORT, RuntimeError("lost"))
+        following = progress(Clock())
+        del following.work[LONG.key]
+        display.begin(Round((), 2), following)
+        before = display.progress.describe()
+        display.report(LONG, metrics(2, 0.8, 0.9))
+        assert display.progress.describe() == before
+        assert display.progress.measure()["failures"] == 1
+
+
 def test_a_terminal_gets_a_live_display_and_keeps_the_last_line() -> None:
     output = io.StringIO()
     follow(Console(file=output, force_terminal=True, width=100), Clock())

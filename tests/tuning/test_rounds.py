@@ -91,7 +91,7 @@ def test_search_fresh_seeds_and_cooldown_are_one_training(tmp_path: Path) -> Non
         "4,000 digits to train on, 1,000 to validate on; "
         "3 configurations in 2 stacks, 1 epoch each",
         "3/3 configurations | 3/3 epochs",
-        "2 leaders again with 2 fresh seeds: 4 trials in 2 stacks, 1 epoch each",
+        "The leaders again with fresh seeds: 4 trials in 2 stacks, 1 epoch each",
         "fresh seeds | 4/4 configurations | 4/4 epochs",
         "Cooldown of 4 trials in 2 stacks, to epoch 2, while the learning rate falls to 0",
         "cooldown | 4/4 configurations | 8/8 epochs",
