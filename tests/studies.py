@@ -278,26 +278,28 @@ def make_raced_record(
     accuracy: Callable[[Configuration, int], float],
     race: Race = Race((1, 3, 9)),  # noqa: B008 - it never changes
     cuts: int | None = None,
+    space: Space = RACED,
 ) -> StudyRecord:
-    """A race of the points of `RACED`, with a stack per trial and rung.
+    """A race of the points of a space, with a stack per trial and rung.
 
     Args:
         directory: gets what is written.
         accuracy: of a configuration after an epoch; NaN: it has diverged.
         race: before its first cut.
         cuts: how many are decided; None: all.
+        space: with one seed.
     """
     results: list[StackResult] = []
     for rung in race.rungs[: None if cuts is None else cuts + 1]:
         standings = []
-        for trial in race.alive(RACED.trials()):
+        for trial in race.alive(space.trials()):
             result = _raced(trial, rung, accuracy, len(results))
             end, right = result.epochs[-1][0], result.predictions[0] == LABELS
             standings.append(Standing(trial, end.val_accuracy, end.val_loss, right))
             results.append(result)
         if not race.decided and len(race.cuts) != cuts:
             race = race.decide(standings)
-    return raced_record(directory, RACED, race, results)
+    return raced_record(directory, space, race, results)
 
 
 def raced_record(

@@ -19,6 +19,7 @@ from digitrec.results.analysis.statistics import (
     compare_with_winner,
     estimate_optimism,
     flip_variance,
+    kruskal_wallis,
     mcnemar,
     score_images,
     seed_variance,
@@ -340,3 +341,29 @@ def test_images_are_compared_the_same_in_one_piece_and_in_many(
     whole = compare_with_winner(study).p_values
     monkeypatch.setattr(compare, "MOST_COPIES_BYTES", 1)
     assert (compare_with_winner(study).p_values == whole).all()
+
+
+def test_kruskal_wallis_is_that_of_scipy_with_ties() -> None:
+    from scipy.stats import kruskal
+
+    random = np.random.default_rng(0)
+    groups = pd.Series(random.integers(0, 4, 60))
+    numbers = pd.Series(random.integers(0, 20, 60) + 2 * groups, dtype=float)
+    expected = kruskal(*(part for _, part in numbers.groupby(groups)))
+    found = kruskal_wallis(numbers, groups)
+    assert found.p_value == pytest.approx(expected.pvalue)
+    assert found.share == pytest.approx((expected.statistic - 3) / (60 - 4))
+
+
+def test_groups_that_do_not_matter_have_no_share_on_average() -> None:
+    random = np.random.default_rng(1)
+    groups = pd.Series(np.arange(40) % 5)
+    found = [kruskal_wallis(pd.Series(random.random(40)), groups) for _ in range(300)]
+    assert np.mean([each.share for each in found]) == pytest.approx(0, abs=0.02)
+    assert np.mean([each.p_value <= ERROR_RATE for each in found]) <= ERROR_RATE + 0.03
+
+
+def test_one_group_or_a_group_for_each_number_tells_nothing() -> None:
+    numbers = pd.Series([1.0, 2.0, 3.0])
+    for groups in ([0, 0, 0], [0, 1, 2]):
+        assert kruskal_wallis(numbers, pd.Series(groups)) == (0.0, 1.0)

@@ -10,7 +10,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from digitrec.results.analysis.naming import named_hyperparameters, spell_all
-from digitrec.results.analysis.ranking import rank_configurations, rank_confirmed
+from digitrec.results.analysis.ranking import (
+    evenly_trained,
+    rank_configurations,
+    rank_confirmed,
+)
 from digitrec.results.analysis.runs import number_runs
 from digitrec.results.analysis.statistics import (
     Comparisons,
@@ -164,6 +168,11 @@ class Evidence:
         """Whether the winner was chosen by fresh seeds."""
         trial = self.winner.trials[0]
         return self.spec.cooled_trials.get(trial, trial) in self.spec.confirmed_trials
+
+    @cached_property
+    def evenly_trained(self) -> pd.DataFrame:
+        """The trials before any was trained with fresh seeds; see `ranking.evenly_trained`."""
+        return evenly_trained(self.record).drop(self.fresh.index)
 
     @cached_property
     def dropped(self) -> pd.DataFrame:

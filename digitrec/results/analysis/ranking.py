@@ -2,9 +2,11 @@
 
 from collections.abc import Collection
 
+import numpy as np
 import pandas as pd
 
 from digitrec.space.hyperparameters import HYPERPARAMETERS
+from digitrec.store.record import StudyRecord
 
 
 def rank(
@@ -141,4 +143,23 @@ def rank_configurations(trials: pd.DataFrame) -> pd.DataFrame:
     order = ["compared", "val_accuracy", "val_loss"]
     return ranked.sort_values(
         order, ascending=[False, False, True], kind="stable", ignore_index=True
+    )
+
+
+def evenly_trained(record: StudyRecord) -> pd.DataFrame:
+    """Return the trials of the search as all of them were at some time, so as to compare them.
+
+    In a race that is the first rung: status and accuracy are those at its end.
+    """
+    race, (trials, epochs) = record.spec.raced, (record.searched.trials, record.searched.epochs)
+    if race is None:
+        return trials
+    rung = epochs[epochs["epoch"] == race.rungs[0]].set_index("trial")
+    accuracy = trials["trial"].map(rung["val_accuracy"].astype(float))
+    loss = trials["trial"].map(rung["val_loss"].astype(float))
+    there = trials["trial"].isin(rung.index)
+    ends = np.where(np.isfinite(accuracy) & np.isfinite(loss), "completed", "diverged")
+    return trials.assign(
+        status=trials["status"].where(~there, ends),
+        val_accuracy=accuracy.where(there, trials["val_accuracy"]),
     )

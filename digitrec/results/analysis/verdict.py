@@ -7,6 +7,7 @@ from digitrec.results.analysis.finding import Finding
 from digitrec.results.analysis.rules.average import judge_average
 from digitrec.results.analysis.rules.cooldown import judge_cooldown
 from digitrec.results.analysis.rules.cost import judge_price, judge_updates
+from digitrec.results.analysis.rules.importance import judge_importance
 from digitrec.results.analysis.rules.race import judge_audit, judge_race
 from digitrec.results.analysis.rules.space import (
     judge_chance,
@@ -40,6 +41,7 @@ RULES: Sequence[Rule] = (
     judge_edge,
     judge_range_edge,
     judge_edge_of_stability,
+    judge_importance,
     judge_convergence,
     judge_overfitting,
     judge_divergence,

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from digitrec.results.analysis.ranking import evenly_trained
 from digitrec.results.figures.configurations import searched
 from digitrec.results.figures.curves import summarise_curves
 from digitrec.results.figures.style import Picture, render
@@ -44,23 +45,8 @@ class FigureInputs:
 
     @cached_property
     def evenly_trained(self) -> pd.DataFrame:
-        """The table of trials as all of them were at some time, so that they can be compared.
-
-        In a race that is the first rung: status and accuracy are those at its end.
-        """
-        race, trials = self.record.spec.raced, self.trials
-        if race is None:
-            return trials
-        epochs = self.record.searched.epochs
-        rung = epochs[epochs["epoch"] == race.rungs[0]].set_index("trial")
-        accuracy = trials["trial"].map(rung["val_accuracy"].astype(float))
-        loss = trials["trial"].map(rung["val_loss"].astype(float))
-        there = trials["trial"].isin(rung.index)
-        ends = np.where(np.isfinite(accuracy) & np.isfinite(loss), "completed", "diverged")
-        return trials.assign(
-            status=trials["status"].where(~there, ends),
-            val_accuracy=accuracy.where(there, trials["val_accuracy"]),
-        )
+        """The table of trials as all of them were at some time; see `evenly_trained`."""
+        return evenly_trained(self.record)
 
     @property
     def when(self) -> str:

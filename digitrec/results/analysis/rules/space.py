@@ -120,7 +120,7 @@ def judge_range_edge(evidence: Evidence) -> Finding | None:
 
     Source: Playbook, "Identifying bad search space boundaries".
     """
-    space = searched_space(evidence)
+    space, ranked = searched_space(evidence), _best_first(evidence)
     wider: dict[str, Any] = {}
     said, counts = [], []
     for name, items in space.values.items():
@@ -128,7 +128,7 @@ def judge_range_edge(evidence: Evidence) -> Finding | None:
             if not isinstance(item, Range):
                 continue
             outer = OUTER * len(items)  # as each item has an equal share of the points
-            found = find_range_edge(evidence, name, item, outer)
+            found = find_range_edge(evidence, ranked, name, item, outer)
             if found is None:
                 continue
             near, highest, extended = found
@@ -136,14 +136,15 @@ def judge_range_edge(evidence: Evidence) -> Finding | None:
             end = item.high if highest else item.low
             said.append(f"{spell(name, end)}, the {'upper' if highest else 'lower'} end")
             counts.append(
-                f"{near} of {_count_leaders(evidence)} in the outer {percent(outer, 0)} of {item}"
+                f"{near} of {_count_leaders(ranked)} in the outer {percent(outer, 0)} of {item}"
             )
     if not said:
         return None
+    kind = "trials of the race" if evidence.spec.raced else "configurations"
     return Finding(
         rule="edge of a range",
         level="caution",
-        sentence=f"Most of the best {_count_leaders(evidence)} configurations lie at the end of a "
+        sentence=f"Most of the best {_count_leaders(ranked)} {kind} lie at the end of a "
         f"range, next to {join_words(said)}. The best configuration may lie beyond. The points of "
         "a wider range are others, so the command trains them all.",
         evidence="; ".join(counts),
@@ -151,8 +152,22 @@ def judge_range_edge(evidence: Evidence) -> Finding | None:
     )
 
 
+def _best_first(evidence: Evidence) -> list[dict[Any, Any]]:
+    """Return the values of the configurations with a result, best first.
+
+    Of a race, those of its trials, the ones that it kept longest first. The audit's were dropped.
+    """
+    race = evidence.spec.raced
+    if race is None:
+        return [each.values for each in evidence.configurations]
+    trials = evidence.trials.drop(evidence.fresh.index).dropna(subset="val_accuracy")
+    raced = trials[~trials["trial"].isin(race.audited)]
+    order = ["epochs", "val_accuracy"]
+    return raced.sort_values(order, ascending=False, kind="stable").to_dict("records")
+
+
 def find_range_edge(
-    evidence: Evidence, name: str, item: Range, outer: float
+    evidence: Evidence, ranked: Sequence[dict[Any, Any]], name: str, item: Range, outer: float
 ) -> tuple[int, bool, Range] | None:
     """Return how many leaders lie at an end of a range, whether it is the upper, and a wider range.
 
@@ -160,14 +175,15 @@ def find_range_edge(
 
     Args:
         evidence: of the study.
+        ranked: the values of configurations, best first.
         name: of the hyperparameter.
         item: the range.
         outer: the share of the range, on its scale, that is its end.
     """
-    leaders = evidence.configurations[: _count_leaders(evidence)]
-    if len(evidence.configurations) < 2 * len(leaders):
+    leaders = ranked[: _count_leaders(ranked)]
+    if len(ranked) < 2 * len(leaders):
         return None  # too few to lead the others
-    values = [float(each.values[name]) for each in leaders]
+    values = [float(each[name]) for each in leaders]
     shares = [item.share(value) for value in values if item.low <= value <= item.high]
     for highest in (False, True):
         near = sum(share >= 1 - outer if highest else share <= outer for share in shares)
@@ -178,8 +194,8 @@ def find_range_edge(
     return None
 
 
-def _count_leaders(evidence: Evidence) -> int:
-    return max(FEWEST_LEADERS, math.ceil(LEADING * len(evidence.configurations)))
+def _count_leaders(ranked: Sequence[dict[Any, Any]]) -> int:
+    return max(FEWEST_LEADERS, math.ceil(LEADING * len(ranked)))
 
 
 def _extend(each: Hyperparameter, item: Range, highest: bool) -> Range | None:
