@@ -52,8 +52,9 @@ class Progress:
     reported: dict[str, int] = field(default_factory=dict)  # key -> last counted epoch
     failures: int = 0  # stacks of this run that ended with an error, including retried ones
     work_done: float = 0.0
+    work_trained: float = 0.0  # work_done without the epochs before a checkpoint
     started: float = field(init=False)
-    first_report: tuple[float, float] | None = None  # seconds elapsed and work done at that time
+    first_report: tuple[float, float] | None = None  # seconds elapsed, work trained at that time
     epochs_trained: int = 0  # epochs_done without the epochs before a checkpoint
     paces: deque[tuple[float, int]] = field(  # seconds elapsed, epochs trained, at each report
         default_factory=lambda: deque(maxlen=PACE_REPORTS)
@@ -80,8 +81,10 @@ class Progress:
         if new > 0:
             self.reported[stack.key] = epoch
             self.epochs_done += new * len(stack.members)
-            self.work_done += new * self.work[stack.key] / self.epochs
-            self.first_report = self.first_report or (self.elapsed(), self.work_done)
+            epoch_of_work = self.work[stack.key] / self.epochs
+            self.work_done += new * epoch_of_work
+            self.work_trained += epoch_of_work
+            self.first_report = self.first_report or (self.elapsed(), self.work_trained)
             self.epochs_trained += len(stack.members)
             self.paces.append((self.elapsed(), self.epochs_trained))
             if epoch == self.epochs:
@@ -114,11 +117,11 @@ class Progress:
 
         The pace is measured from the first report, so the start of the workers does not count.
         """
-        if self.first_report is None or self.work_done == self.first_report[1]:
+        if self.first_report is None or self.work_trained == self.first_report[1]:
             return None
         seconds, work = (
             self.elapsed() - self.first_report[0],
-            self.work_done - self.first_report[1],
+            self.work_trained - self.first_report[1],
         )
         return (sum(self.work.values()) - self.work_done) * seconds / work
 

@@ -128,6 +128,17 @@ def test_time_left_leaves_the_start_of_the_workers_out() -> None:
     assert study.seconds_left() == 8.0  # 4 of 10 are left, and 3 took 6 seconds
 
 
+def test_epochs_before_a_checkpoint_say_nothing_about_the_time_left() -> None:
+    clock = Clock()
+    study = progress(clock)
+    study.epochs, study.work = 4, {LONG.key: 8.0, SHORT.key: 4.0}
+    study.report(LONG, metrics(3, 0.8, 0.9))
+    clock.now = 2.0
+    study.report(SHORT, metrics(3, 0.8, 0.9))
+    assert study.fraction() == 0.75
+    assert study.seconds_left() == 6.0  # 3 of 12 are left, and the 1 of SHORT's epoch took 2 s
+
+
 def test_a_line_says_how_far_the_study_is() -> None:
     clock = Clock()
     study = progress(clock)
