@@ -14,7 +14,9 @@ from matplotlib.contour import QuadContourSet
 
 from digitrec.cli.options import make_parser, make_request
 from digitrec.request import Request
+from digitrec.results.analysis.evidence import Evidence
 from digitrec.results.analysis.finding import Finding
+from digitrec.results.analysis.rules.importance import judge_importance
 from digitrec.results.analysis.verdict import reach_verdict
 from digitrec.results.figures.chart import FigureInputs
 from digitrec.results.figures.configurations import many_valued, put_neighbours_together
@@ -280,3 +282,15 @@ def test_every_figure_of_many_points_is_drawn(tmp_path: Path) -> None:
     assert not any(name.startswith("heatmap-") for name in charts)
     for chart in charts.values():
         assert chart.picture.content
+
+
+@pytest.mark.slow
+def test_a_hyperparameter_without_effect_is_rarely_said_to_have_mattered(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    studies, named = 100, 0
+    for _ in range(studies):
+        record = drawn(tmp_path, lambda _: 0.8 + 0.1 * random.random(), points=30)
+        finding = judge_importance(Evidence(record))
+        assert finding is not None
+        named += "no hyperparameter alone" not in finding.sentence
+    assert named / studies <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / studies)

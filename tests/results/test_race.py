@@ -1,6 +1,7 @@
 """What figures, report and verdict show of a race, whose results are artificial."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -33,7 +34,7 @@ from digitrec.space.hyperparameters import Configuration
 from digitrec.space.race import Cut, Race
 from digitrec.store.folder import Folder
 from digitrec.store.record import StudyRecord
-from tests.studies import WIDE, make_raced_record, make_record
+from tests.studies import RACED, WIDE, make_raced_record, make_record
 
 STARTED, WENT_ON, LEFT, AUDITED = 24, 8, 3, 4
 ENDED = LEFT + AUDITED
@@ -137,7 +138,7 @@ def test_the_first_rung_says_which_hyperparameters_mattered(record: StudyRecord)
     finding = found(record)["importance"]
     assert finding.sentence == (
         "After epoch 1, the first rung, the learning rate alone accounts for 84% of the variance "
-        "of the ranks of 24 trials. Batch size and momentum show no effect of their own."
+        "of the ranks of 24 configurations. Batch size and momentum show no effect of their own."
     )
     assert "batch size" in finding.evidence
 
@@ -149,8 +150,20 @@ def test_where_nothing_mattered_no_hyperparameter_is_named(tmp_path: Path) -> No
     sentence = found(make_raced_record(tmp_path, by_place))["importance"].sentence
     assert sentence == (
         "After epoch 1, the first rung, no hyperparameter alone accounts for the order of "
-        "24 trials."
+        "24 configurations."
     )
+
+
+def test_several_seeds_of_a_configuration_count_once(tmp_path: Path) -> None:
+    def by_place(configuration: Configuration, epoch: int) -> float:
+        return 0.5 + 0.01 * (crc32(repr(configuration).encode()) % 37) / epoch
+
+    space = replace(RACED, seeds=(0, 1, 2, 3))
+    evidence = [
+        found(make_raced_record(tmp_path, by_place, space=each))["importance"].evidence
+        for each in (RACED, space)
+    ]
+    assert evidence[0] == evidence[1]
 
 
 def test_diverged_trials_come_last_in_the_order(tmp_path: Path) -> None:
